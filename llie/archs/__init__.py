@@ -1,0 +1,33 @@
+"""One file per network family; `create_network` builds any of them by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from llie.archs.card import Card, card_of
+from llie.registry import ARCH_REGISTRY, build
+
+__all__ = ["Card", "card_of", "create_network"]
+
+
+def create_network(name: str, **arguments: Any) -> nn.Module:
+    """A registered network, or a preset of one, with its published main configuration as default.
+
+    Args:
+        name: registered class name ("HVISMM") or the name of a preset on a network's card ("mamballie_48").
+        **arguments: constructor arguments; they override those of a preset.
+
+    Raises:
+        UserError: unknown name or argument; the message names the nearest.
+
+    Example:
+        >>> sum(p.numel() for p in create_network("HVISMM").parameters())
+        1999617
+    """
+    for registered, network in ARCH_REGISTRY:
+        presets = card_of(network).presets
+        if name in presets:
+            return build(ARCH_REGISTRY, {"type": registered, **presets[name], **arguments}, where=name)
+    return build(ARCH_REGISTRY, {"type": name, **arguments}, where="network")

@@ -1,0 +1,37 @@
+"""What a network is, as data beside its class: paper, sizes, presets, and how to recognise its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about a network; a network class bears them as its attribute `card`.
+
+    Attributes:
+        paper: title and venue, as one would cite it.
+        url: where the paper can be read.
+        size_multiple: the network works internally on sizes that are multiples of this (it pads by itself).
+        global_statistics: the output at a pixel depends on the whole image, so plain tiling changes the result.
+        presets: names of published configurations -> constructor arguments.
+        official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
+        detect: constructor arguments read off a state dict with our keys; None when it is another network's.
+    """
+
+    paper: str = ""
+    url: str = ""
+    size_multiple: int = 1
+    global_statistics: bool = False
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    official_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None
+
+
+def card_of(network: nn.Module | type[nn.Module]) -> Card:
+    """The network's card, or one with defaults for a network that bears none (BasicSR's, for instance)."""
+    return getattr(network, "card", None) or Card()

@@ -1,0 +1,1 @@
+"""Data set layouts, readers, pairing, transforms and samplers."""

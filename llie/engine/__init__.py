@@ -1,0 +1,1 @@
+"""The training loop and what it stands on; nothing in it knows about low light."""

@@ -1,0 +1,33 @@
+"""What a user did wrong: one message that names the thing and the mend, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave us; its message is all that the user needs to see."""
+
+
+def suggest(name: object, candidates: Iterable[object], limit: int = 3) -> str:
+    """The end of an error message: `" Did you mean 'x'?"`, or nothing when no candidate is near."""
+    options = [str(candidate) for candidate in candidates]
+    folded = {option.lower(): option for option in reversed(options)}
+    near = difflib.get_close_matches(str(name).lower(), folded, n=limit, cutoff=0.6)
+    if not near:
+        return ""
+    return " Did you mean " + " or ".join(repr(folded[match]) for match in near) + "?"
+
+
+def run_command(command: Callable[[], int | None]) -> int:
+    """Run a command and turn its outcome into an exit code: 2 for a `UserError`, 130 for Ctrl-C."""
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

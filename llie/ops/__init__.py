@@ -1,0 +1,1 @@
+"""Tensor in, tensor out: colour transforms, scans, padding; no options."""

@@ -1,0 +1,46 @@
+"""Package metadata, dependencies and the `llie` command."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="llie",
+    version="0.1.0",
+    description="Low-light image enhancement: train, measure and use every network with one toolkit",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["llie", "llie.*"]),
+    package_data={"llie": ["py.typed", "**/*.c", "**/*.npz"]},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        'basicsr==1.4.2; python_version < "3.13"',  # its source package does not install on 3.13
+        "pyyaml",
+        "opencv-python",
+        "numpy",
+        "lpips",
+        "tensorboard",
+        "lmdb",  # BasicSR's packed data sets
+        "pillow",  # EXIF orientation, which OpenCV loses
+        "safetensors",  # checkpoints that cannot carry code
+        "scikit-image",  # the demo's photographs
+        "scipy<2",  # NIQE's statistics; the basicsr bridge needs a name that SciPy 2 removes
+        "tqdm",
+    ],
+    extras_require={
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "hub": ["huggingface_hub"],
+        "fast": ["numba"],
+    },
+    entry_points={"console_scripts": ["llie = llie.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)

@@ -1,0 +1,47 @@
+"""What all tests share: golden vectors, and the real photographs that only some machines have."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.golden import fill
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+REAL = Path(os.environ.get("LLIE_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
+
+torch.set_num_threads(1)
+
+
+class Golden:
+    """One golden vector: the official implementation's inputs and outputs as tensors, and its facts."""
+
+    def __init__(self, name: str):
+        self.meta, arrays = fill.load(GOLDEN / f"{name}.npz")
+        self.arrays = {key: torch.from_numpy(value) for key, value in arrays.items()}
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.arrays[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The official state dict (official names) that the outputs were computed with."""
+        values = fill.fill(self.meta["shapes"], self.meta["seed"])
+        return {key: torch.from_numpy(value) for key, value in values.items()}
+
+
+@pytest.fixture
+def golden():
+    return Golden
+
+
+@pytest.fixture
+def real() -> Path:
+    """Folder of real low/normal pairs (LOL and others); the test skips where it is absent."""
+    if not REAL.is_dir():
+        pytest.skip(f"needs the real photographs: set LLIE_REAL_DATA (looked in {REAL})")
+    return REAL
