@@ -1,1 +1,1 @@
-"""The training loop and what it stands on; nothing in it knows about low light."""
+"""The loop, launching, checkpoints, schedules, moving averages and logging: nothing here knows about low light."""
