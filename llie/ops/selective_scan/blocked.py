@@ -1,0 +1,132 @@
+"""Plain PyTorch, any device, float32 or float64: blocks of positions, and one small step per position inside a block.
+
+Decays are only ever multiplied (every product is exp of something negative): nothing can overflow. A block's workspace
+stays in the cache, and exp2 is several times faster than exp. The backward pass walks the blocks from the end,
+recomputing each from its saved first state.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from llie.ops.selective_scan.core import BLOCK, positions
+
+LOG2E = 1 / math.log(2)
+
+
+def forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
+    y: Tensor, last: Tensor, starts: Tensor,
+) -> None:  # fmt: skip
+    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    blocks = _Blocks(u, delta, A, B, C, directions, width)
+    y.zero_()
+    state = u.new_zeros(blocks.state_shape)
+    for index in range(blocks.count):
+        if len(starts):
+            starts[index] = state
+        _, _, _, _, c, _, h = blocks.run(index, state)
+        blocks.add(y, index, torch.matmul(c.unsqueeze(3), h).squeeze(3))
+        state.copy_(h[-1])
+    last.copy_(state.transpose(2, 3))
+
+
+def backward(
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
+    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+) -> None:  # fmt: skip
+    """Fill the gradients of everything, given those of y and of the last state."""
+    blocks = _Blocks(u, delta, A, B, C, directions, width)
+    for gradient in (du, ddelta, dB, dC):
+        gradient.zero_()
+    rates = A.transpose(1, 2)  # (groups, states, channels)
+    dA_sum = torch.zeros_like(rates)
+    carry = dlast.transpose(2, 3)
+    for index in reversed(range(blocks.count)):
+        start = starts[index]
+        u_t, d, ud, b, c, a, h = blocks.run(index, start)
+        dy_t = blocks.take(dy, index)
+        g = c.unsqueeze(4) * dy_t.unsqueeze(3)  # becomes the gradient of the state
+        steps, decays = g.unbind(), a.unbind()
+        steps[-1].add_(carry)
+        for t in range(len(steps) - 2, -1, -1):
+            steps[t].addcmul_(decays[t + 1], steps[t + 1])
+        carry = decays[0] * steps[0]
+
+        blocks.add(dC, index, torch.matmul(h, dy_t.unsqueeze(4)).squeeze(4))
+        blocks.add(dB, index, torch.matmul(g, ud.unsqueeze(4)).squeeze(4))
+        from_input = torch.matmul(b.unsqueeze(3), g).squeeze(3)
+        blocks.add(du, index, d * from_input)
+        q = a.mul_(g)  # decay * gradient * previous state: a product, never a difference
+        q[0].mul_(start)
+        q[1:].mul_(h[:-1])
+        blocks.add(ddelta, index, torch.mul(q, rates, out=g).sum(3).addcmul_(u_t, from_input))
+        dA_sum += q.mul_(d.unsqueeze(3)).sum((0, 1))
+    dA.copy_(dA_sum.transpose(1, 2))
+
+
+class _Blocks:
+    """Reads, runs and writes one block of positions; inside, time comes first and channels last."""
+
+    def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int):
+        self.u, self.delta, self.B, self.C = u, delta, B, C
+        batch, self.length, self.groups, channels = delta.shape
+        self.state_shape = (batch, self.groups, A.shape[2], channels)
+        self.size = min(BLOCK, self.length)
+        self.count = -(-self.length // BLOCK)
+        self.A2 = (A * LOG2E).transpose(1, 2).contiguous()
+        self.a = u.new_empty(self.size, *self.state_shape)
+        self.h = torch.empty_like(self.a)
+        # Row order needs no index: a block is a slice.
+        self.order = None
+        if any(directions):
+            paths = [positions(k, self.length, width, u.device) for k in directions]
+            self.order = torch.stack(paths, 1)  # (length, groups)
+
+    def take(self, tensor: Tensor, index: int) -> Tensor:
+        """A block of (batch, length, groups, n), as (time, batch, groups, n) in the order of each direction."""
+        span = slice(index * self.size, (index + 1) * self.size)
+        if self.order is None:
+            block = tensor[:, span]
+        else:
+            order = self.order[span]
+            block = tensor.flatten(1, 2).index_select(1, self._flat(order, tensor)).unflatten(1, order.shape)
+        return block.transpose(0, 1).contiguous()
+
+    def add(self, tensor: Tensor, index: int, block: Tensor) -> None:
+        """Add a block to where `take` would have read it."""
+        span = slice(index * self.size, (index + 1) * self.size)
+        block = block.transpose(0, 1)
+        if self.order is None:
+            tensor[:, span] += block if tensor.shape[2] == self.groups else block.sum(2, keepdim=True)
+        else:
+            flat = tensor.view(tensor.shape[0], -1, tensor.shape[3])
+            flat.index_add_(1, self._flat(self.order[span], tensor), block.flatten(1, 2))
+
+    def _flat(self, order: Tensor, tensor: Tensor) -> Tensor:
+        if tensor.shape[2] > 1:
+            order = order * self.groups + torch.arange(self.groups, device=order.device)
+        return order.flatten()
+
+    def run(self, index: int, state: Tensor) -> tuple[Tensor, ...]:
+        """The recurrence over one block from `state`: u, delta, delta u, B, C, decays and states, time first."""
+        u, d, b, c = (self.take(t, index) for t in (self.u, self.delta, self.B, self.C))
+        a, h = self.a[: len(d)], self.h[: len(d)]
+        ud = d * u
+        torch.mul(d.unsqueeze(3), self.A2, out=a).exp2_()
+        torch.mul(ud.unsqueeze(3), b.unsqueeze(4), out=h)
+        for decay, step in zip(a.unbind(), h.unbind(), strict=True):
+            state = step.addcmul_(decay, state)
+        return u, d, ud, b, c, a, h
+
+
+def prepare() -> None:
+    """Nothing to do: PyTorch is there."""
+
+
+def supports(u: Tensor) -> bool:
+    """Every device, float32 and float64."""
+    return u.dtype in (torch.float32, torch.float64)

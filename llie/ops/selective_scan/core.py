@@ -1,0 +1,147 @@
+"""The scan as one differentiable operator, opaque to `torch.compile`, above whichever backend computes it.
+
+Layout, channels last: u (batch, length, groups or 1, channels); delta (batch, length, groups, channels);
+A (groups, channels, states); B and C (batch, length, groups, states). Where u has one group for all, every group
+reads that one and their outputs add up; so y always has u's shape.
+
+`directions` gives each group its order through an image of `width` columns, stored row by row:
+0 rows, 1 columns, 2 rows backwards, 3 columns backwards. Backends follow it by index: nothing is flipped or transposed.
+"""
+
+# No `from __future__ import annotations` here: custom_op reads the annotations as types.
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llie.ops.selective_scan import backends
+
+BLOCK = 64  # positions between two saved states
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    bias: Tensor | None = None,
+    softplus: bool = False,
+    directions: Sequence[int] | None = None,
+    width: int = 0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The scan in the layout above, without skip or gate: y of u's shape, last state (batch, groups, channels, states)."""
+    tensors = (u, delta, A, B, C) if bias is None else (u, delta, A, B, C, bias)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    order = list(directions) if directions is not None else [0] * delta.shape[2]
+    y, last, _ = _forward(u, delta, A, B, C, bias, softplus, order, width, keep, backend)
+    return y, last
+
+
+def positions(direction: int, length: int, width: int, device: torch.device) -> Tensor:
+    """Index of the pixel that each step of a direction visits, (length,)."""
+    steps = torch.arange(length, device=device)
+    if direction >= 2:
+        steps = steps.flip(0)
+    if direction % 2:
+        height = length // width
+        steps = steps % height * width + steps // height
+    return steps
+
+
+def _step(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
+    raw = delta if bias is None else delta + bias
+    return F.softplus(raw) if softplus else raw
+
+
+@torch.library.custom_op("llie::selective_scan", mutates_args=())
+def _forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    bias: Optional[Tensor],  # noqa: UP045 - older torch cannot read `Tensor | None` here
+    softplus: bool,
+    directions: Sequence[int],
+    width: int,
+    keep: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    y, last, starts = _outputs(u, delta, A, keep)
+    if delta.numel() == 0 or A.numel() == 0:
+        return y.zero_(), last.zero_(), starts.zero_()
+    with torch.autocast(u.device.type, enabled=False):
+        compute = backends.choose(backend, u)
+        compute.forward(u, _step(delta, bias, softplus), A, B, C, list(directions), width, y, last, starts)
+    return y, last, starts
+
+
+def _outputs(u: Tensor, delta: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length, groups, channels = delta.shape
+    states = A.shape[2]
+    blocks = -(-length // BLOCK) if keep else 0
+    last = u.new_empty(batch, groups, channels, states)
+    return torch.empty_like(u), last, u.new_empty(blocks, batch, groups, states, channels)
+
+
+@_forward.register_fake
+def _(u, delta, A, B, C, bias, softplus, directions, width, keep, backend):  # type: ignore[no-untyped-def]
+    return _outputs(u, delta, A, keep)
+
+
+@torch.library.custom_op("llie::selective_scan_backward", mutates_args=())
+def _backward(
+    dy: Tensor,
+    dlast: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    bias: Optional[Tensor],  # noqa: UP045
+    starts: Tensor,
+    softplus: bool,
+    directions: Sequence[int],
+    width: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gradients = tuple(torch.empty_like(t) for t in (u, delta, A, B, C))
+    if delta.numel() == 0 or A.numel() == 0:
+        return tuple(g.zero_() for g in gradients)  # type: ignore[return-value]
+    compute = backends.choose(backend, u)
+    step = _step(delta, bias, softplus)
+    compute.backward(dy, dlast, u, step, A, B, C, list(directions), width, starts, *gradients)
+    if softplus:  # its slope is sigmoid(raw) = 1 - exp(-softplus(raw)), which stays accurate for small steps
+        gradients[1].mul_(-torch.expm1(-step))
+    return gradients  # type: ignore[return-value]
+
+
+@_backward.register_fake
+def _(dy, dlast, u, delta, A, B, C, bias, starts, softplus, directions, width, backend):  # type: ignore[no-untyped-def]
+    return tuple(torch.empty_like(t) for t in (u, delta, A, B, C))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    u, delta, A, B, C, bias, ctx.softplus, ctx.directions, ctx.width, _, ctx.backend = inputs
+    ctx.save_for_backward(u, delta, A, B, C, bias, output[2])
+
+
+def _differentiate(ctx: Any, dy: Tensor, dlast: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    u, delta, A, B, C, bias, starts = ctx.saved_tensors
+    du, ddelta, dA, dB, dC = _backward(
+        dy, dlast, u, delta, A, B, C, bias, starts, ctx.softplus, ctx.directions, ctx.width, ctx.backend
+    )
+    dbias = None if bias is None else ddelta.sum((0, 1))
+    return du, ddelta, dA, dB, dC, dbias, None, None, None, None, None
+
+
+def _refuse(ctx: Any, *gradients: Tensor) -> None:
+    raise RuntimeError("selective_scan is differentiable once: a gradient of its gradient is not implemented")
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)
