@@ -1,0 +1,248 @@
+"""Checkpoints of every layout load; everything else is one message that names the file and the mend."""
+
+import argparse
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from llie.archs import Card
+from llie.errors import UserError
+from llie.registry import ARCH_REGISTRY
+from llie.weights import find_weights, identify, load_weights, read_checkpoint, resolve_checkpoint, state_dict_of
+
+
+class Toy(nn.Module):
+    """A network whose official checkpoints call its layer `conv_first`."""
+
+    card = Card(
+        official_keys=lambda state: {key.replace("conv_first.", "stem."): value for key, value in state.items()},
+        detect=lambda state: {"width": len(state["stem.bias"])} if set(state) == {"stem.weight", "stem.bias"} else None,
+    )
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 1)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(ARCH_REGISTRY._entries, "AToy", Toy)
+
+
+def reference() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "stem.weight": torch.randn(4, 3, 1, 1, generator=generator),
+        "stem.bias": torch.randn(4, generator=generator),
+    }
+
+
+def assert_loaded(network: nn.Module) -> None:
+    for key, value in reference().items():
+        assert torch.equal(network.state_dict()[key], value)
+
+
+WRAPPINGS = {
+    "bare": lambda s: s,
+    "basicsr": lambda s: {"params": s},
+    "ema preferred": lambda s: {"params": {k: v * 0 for k, v in s.items()}, "params_ema": s},
+    "hvi-smm training": lambda s: {"model_state_dict": s, "epoch": 3, "optimizer_state_dict": {"state": {}}},
+    "state_dict": lambda s: {"state_dict": s, "epoch": 3},
+    "data parallel": lambda s: {"module." + k: v for k, v in s.items()},
+    "compiled": lambda s: {"_orig_mod." + k: v for k, v in s.items()},
+    "compiled, then parallel": lambda s: {"params": {"module._orig_mod." + k: v for k, v in s.items()}},
+    "swa": lambda s: {"n_averaged": torch.tensor(7), **{"module." + k: v for k, v in s.items()}},
+    "official names": lambda s: {k.replace("stem.", "conv_first."): v for k, v in s.items()},
+    "official names, parallel": lambda s: {k.replace("stem.", "module.conv_first."): v for k, v in s.items()},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_every_layout_loads(wrapping, tmp_path):
+    torch.save(WRAPPINGS[wrapping](reference()), tmp_path / "net.pth")
+    assert_loaded(load_weights(Toy(), tmp_path / "net.pth"))
+    assert_loaded(load_weights(Toy(), WRAPPINGS[wrapping](reference())))
+
+
+def test_safetensors_and_old_pickle_format(tmp_path):
+    save_file(reference(), tmp_path / "net.safetensors")
+    torch.save(reference(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert_loaded(load_weights(Toy(), tmp_path / "net.safetensors"))
+    assert_loaded(load_weights(Toy(), tmp_path / "old.pt"))
+
+
+def test_prefer_chooses_between_plain_and_averaged_weights():
+    both = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
+    assert state_dict_of(both)["a"].item() == 1
+    assert state_dict_of(both, prefer="params")["a"].item() == 0
+
+
+def test_misfit_counts_and_names_what_is_wrong(registered):
+    state = reference()
+    del state["stem.bias"]
+    state["head.weight"] = torch.zeros(1)
+    state["stem.weight"] = torch.zeros(8, 3, 1, 1)
+    with pytest.raises(UserError) as caught:
+        load_weights(Toy(), state)
+    message = str(caught.value)
+    assert "does not fit Toy" in message
+    assert "1 of 2 tensors missing: stem.bias" in message
+    assert "1 of 2 tensors unexpected: head.weight" in message
+    assert "stem.weight ((8, 3, 1, 1) in the checkpoint, (4, 3, 1, 1) in the network)" in message
+    assert "no registered network" in message
+
+
+def test_misfit_says_which_network_it_looks_like(registered):
+    with pytest.raises(UserError, match=r"looks like AToy\(width=4\)"):
+        load_weights(Toy(width=8), reference())
+
+
+def test_not_strict_loads_what_fits_but_not_nothing():
+    network = Toy()
+    load_weights(network, {"stem.bias": reference()["stem.bias"], "other": torch.zeros(1)}, strict=False)
+    assert torch.equal(network.stem.bias, reference()["stem.bias"])
+    with pytest.raises(UserError, match="2 of 2 tensors missing"):
+        load_weights(network, {"other": torch.zeros(1)}, strict=False)
+
+
+def test_identify(registered):
+    assert identify(WRAPPINGS["official names"](reference())) == ("AToy", {"width": 4})
+    assert identify({"nobody.knows": torch.zeros(1)}) is None
+
+
+def test_training_state_is_told_from_weights():
+    with pytest.raises(UserError, match=r"training state.*net_g"):
+        state_dict_of({"optimizers": [], "iter": 3})
+    with pytest.raises(UserError, match="without weights of a network; it holds epoch"):
+        state_dict_of({"epoch": 3})
+
+
+BAD_FILES = {
+    "a web page": (b"\n<!DOCTYPE html><html>Google Drive - Virus scan warning</html>", "web page"),
+    "a git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
+    "empty": (b"", "is empty"),
+    "noise": (bytes(range(256)) * 4, "no checkpoint|damaged"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_what_is_no_checkpoint_is_named(kind, suffix, tmp_path):
+    content, message = BAD_FILES[kind]
+    path = tmp_path / f"net{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_truncated_file(suffix, keep, tmp_path):
+    whole, path = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    if suffix == ".pth":
+        torch.save(reference(), whole)
+    else:
+        save_file(reference(), whole)
+    data = whole.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(UserError, match="damaged"):
+        read_checkpoint(path)
+
+
+def test_code_in_a_pickle_is_refused_and_its_class_named(tmp_path):
+    torch.save({"state_dict": reference(), "args": argparse.Namespace(lr=1)}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"argparse\.Namespace.*weights_only=False"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+def test_missing_file_and_folder_suggest_what_is_there(tmp_path):
+    torch.save(reference(), tmp_path / "net_g_latest.pth")
+    with pytest.raises(UserError, match=r"net_g_latest\.pth"):
+        read_checkpoint(tmp_path / "net_g_lates.pth")
+    with pytest.raises(UserError, match=r"is a folder.*net_g_latest\.pth"):
+        read_checkpoint(tmp_path)
+
+
+def test_not_a_dictionary(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="holds a list"):
+        read_checkpoint(tmp_path / "list.pth")
+
+
+def test_run_folder_gives_best_then_latest_then_newest(tmp_path, monkeypatch):
+    models = tmp_path / "experiments" / "run" / "models"
+    models.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("net_g_900", "net_g_1000", "net_g_latest", "net_g_best"):
+        torch.save(reference(), models / f"{name}.pth")
+        expected = models / f"{name}.pth"
+        assert resolve_checkpoint("run") == expected
+        assert resolve_checkpoint("experiments/run").resolve() == expected
+        assert resolve_checkpoint(str(expected)) == expected
+    with pytest.raises(UserError, match="nor a run under experiments"):
+        resolve_checkpoint("rum")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no networks"):
+        resolve_checkpoint("empty")
+
+
+def fake_hub(monkeypatch, files: dict[str, Path]) -> list[tuple[str, str]]:
+    """A stand-in for huggingface_hub that holds `files`; returns the list of what was asked for."""
+    asked: list[tuple[str, str]] = []
+    hub, errors = types.ModuleType("huggingface_hub"), types.ModuleType("huggingface_hub.errors")
+    errors.EntryNotFoundError = type("EntryNotFoundError", (Exception,), {})
+    errors.LocalEntryNotFoundError = type("LocalEntryNotFoundError", (errors.EntryNotFoundError,), {})
+
+    def download(repository: str, filename: str) -> str:
+        asked.append((repository, filename))
+        if filename not in files:
+            raise errors.EntryNotFoundError(filename)
+        return str(files[filename])
+
+    hub.hf_hub_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    return asked
+
+
+def test_hub_is_asked_only_for_hf_names(tmp_path, monkeypatch):
+    asked = fake_hub(monkeypatch, {"pytorch_model.bin": tmp_path / "w.bin", "a/b.pth": tmp_path / "b.pth"})
+    assert resolve_checkpoint("hf:owner/repo") == tmp_path / "w.bin"
+    assert asked == [("owner/repo", "model.safetensors"), ("owner/repo", "pytorch_model.bin")]
+    assert resolve_checkpoint("hf:owner/repo/a/b.pth") == tmp_path / "b.pth"
+    with pytest.raises(UserError, match=r"holds no c\.pth"):
+        resolve_checkpoint("hf:owner/repo/c.pth")
+    with pytest.raises(UserError, match="OWNER/REPO"):
+        resolve_checkpoint("hf:owner")
+    count = len(asked)
+    with pytest.raises(UserError):
+        resolve_checkpoint("owner/repo")
+    assert len(asked) == count
+
+
+def test_hub_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"pip install 'llie\[hub\]'"):
+        resolve_checkpoint("hf:owner/repo")
+
+
+def test_find_weights_looks_in_option_then_folder_then_hub(tmp_path, monkeypatch):
+    hub, mine = tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "mine"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("LLIE_WEIGHTS", str(mine))
+    assert find_weights("vgg.pth") is None
+    for folder in (hub, mine):
+        folder.mkdir(parents=True)
+        (folder / "vgg.pth").touch()
+        assert find_weights("vgg.pth") == folder / "vgg.pth"
+    (tmp_path / "own.pth").touch()
+    assert find_weights("vgg.pth", tmp_path / "own.pth") == tmp_path / "own.pth"
+    assert find_weights("vgg.pth", hub) == hub / "vgg.pth"
+    with pytest.raises(UserError, match="the option that names them"):
+        find_weights("vgg.pth", tmp_path / "nowhere.pth")
