@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from llie import bridge
 from llie.errors import UserError, suggest
+from llie.kinds import describe, fit
 
 
 class Registry:
@@ -40,7 +46,7 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """The entry of that name.
+        """The entry of that name: ours first, then BasicSR's; `basicsr/NAME` asks for theirs alone.
 
         Raises:
             UserError: nothing bears that name; the message lists the nearest names.
@@ -49,12 +55,15 @@ class Registry:
             self._discover()
         if name in self._entries:
             return self._entries[name]
+        theirs = bridge.find(self.name, name)
+        if theirs is not None:
+            return theirs
         raise UserError(
-            f"no {self.name} is called {name!r}.{suggest(name, self._entries)} "
+            f"no {self.name} is called {name!r}.{suggest(name, [*self._entries, *bridge.names(self.name)])} "
             f"Known: {', '.join(sorted(self._entries)) or 'none'}"
         )
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         self._discover()
         return name in self._entries
 
@@ -86,14 +95,13 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
     """Check that `target` can be called with these keyword arguments, before anything is built.
 
     Raises:
-        UserError: an argument is unknown (with the nearest name) or a required one is missing.
+        UserError: an argument is unknown (with the nearest name), of the wrong kind, or a required one is missing.
     """
     parameters = inspect.signature(target).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for argument in arguments:
-        if argument not in named:
+        if argument not in named and not takes_any:
             raise UserError(
                 f"{where}: {target.__name__} takes no argument {argument!r}.{suggest(argument, named)} "
                 f"It takes: {', '.join(named) or 'none'}"
@@ -101,6 +109,28 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
     for argument, parameter in named.items():
         if parameter.default is parameter.empty and argument not in arguments:
             raise UserError(f"{where}: {target.__name__} needs the argument {argument!r}")
+    kinds = _annotations(target)
+    for argument, value in arguments.items():
+        try:
+            fit(value, kinds.get(argument, Any))
+        except TypeError:
+            raise UserError(
+                f"{where}.{argument}: {target.__name__} wants {describe(kinds[argument])} here, not {value!r}"
+            ) from None
+
+
+def argument_names(target: Callable[..., Any]) -> list[str]:
+    """Names of the keyword arguments that `target` takes, without `*args` and `**kwargs`."""
+    parameters = inspect.signature(target).parameters
+    return [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # names that exist for type checkers only
+        return {}
 
 
 def build(registry: Registry, options: Mapping[str, Any], where: str = "", **extra: Any) -> Any:
@@ -119,3 +149,41 @@ LOSS_REGISTRY = Registry("loss", "llie.losses")
 METRIC_REGISTRY = Registry("metric", "llie.metrics")
 DATASET_REGISTRY = Registry("dataset", "llie.data")
 MODEL_REGISTRY = Registry("model", "llie.models")
+
+
+def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
+    """Import the user's own files or modules, so that what they register can be named in option files.
+
+    Args:
+        plugins: Python files (`my_network.py`) or importable modules (`my_package.networks`).
+        beside: folder in which a relative file is looked for first; then in the working folder.
+
+    Raises:
+        UserError: a file or module is not there.
+    """
+    bridge.prepare()
+    for plugin in plugins:
+        if plugin.endswith(".py"):
+            _load_file(plugin, beside)
+            continue
+        try:
+            importlib.import_module(plugin)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (plugin == error.name or plugin.startswith(error.name + ".")):
+                raise  # the plugin is there, what it imports is not
+            raise UserError(f"plugins: no module named {plugin!r} (for a file, write its name with .py)") from None
+
+
+def _load_file(plugin: str, beside: Path | None) -> None:
+    places = [folder / plugin for folder in (beside, Path()) if folder is not None]
+    file = next((place.resolve() for place in places if place.is_file()), None)
+    if file is None:
+        raise UserError(f"plugins: there is no file {' or '.join(str(place) for place in dict.fromkeys(places))}")
+    if any(getattr(module, "__file__", None) == str(file) for module in list(sys.modules.values())):
+        return
+    name = f"llie_plugin_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pickles of its classes look here
+    spec.loader.exec_module(module)

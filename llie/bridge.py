@@ -1,0 +1,131 @@
+"""The only door to BasicSR: what is registered there can be named in our option files, and our networks in theirs.
+
+BasicSR is optional and is imported at the first look-up that our own registries cannot answer, never before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from llie.errors import UserError, suggest
+
+_PREFIX = "basicsr/"
+_LOST_MODULE = "torchvision.transforms.functional_tensor"
+_THEIR_REGISTRIES = {
+    "network": "ARCH_REGISTRY",
+    "loss": "LOSS_REGISTRY",
+    "metric": "METRIC_REGISTRY",
+    "dataset": "DATASET_REGISTRY",
+}
+
+
+def prepare() -> None:
+    """Make `import basicsr` possible: it asks torchvision for a module that went away in version 0.17."""
+    if _LOST_MODULE not in sys.modules:
+        stub = types.ModuleType(_LOST_MODULE)
+        stub.__dict__["__getattr__"] = _from_torchvision
+        sys.modules[_LOST_MODULE] = stub
+
+
+def basicsr() -> types.ModuleType:
+    """The imported `basicsr` package.
+
+    Raises:
+        UserError: it is not installed; the message says how to install it, or why that cannot be done.
+    """
+    if importlib.util.find_spec("basicsr") is None:
+        if sys.version_info >= (3, 13):
+            raise UserError(
+                "BasicSR is not here, and its source package does not install on Python 3.13 and newer; "
+                "use Python 3.12 for what is registered in BasicSR"
+            )
+        raise UserError("BasicSR is not installed: pip install --no-build-isolation --no-deps basicsr==1.4.2")
+    prepare()
+    with warnings.catch_warnings():
+        # Their NIQE imports a name that SciPy 2 will remove; we keep SciPy below 2.
+        warnings.filterwarnings("ignore", message=r".*scipy\.ndimage\.filters.*", category=DeprecationWarning)
+        return importlib.import_module("basicsr")
+
+
+def find(kind: str, name: str) -> Any:
+    """What BasicSR has registered as `name` or `basicsr/name`, made callable as ours are.
+
+    Args:
+        kind: "network", "loss", "metric" or "dataset"; other kinds (models) are never theirs.
+        name: plain, or with the prefix `basicsr/`.
+
+    Returns:
+        The class or function; None when a plain name is not theirs either, or BasicSR is absent.
+
+    Raises:
+        UserError: `basicsr/name` is asked for by its prefix and cannot be had.
+    """
+    explicit = name.startswith(_PREFIX)
+    if kind not in _THEIR_REGISTRIES or not (explicit or _installed()):
+        if explicit:
+            raise UserError(f"a {kind} cannot come from BasicSR: {name!r}")
+        return None
+    entries = _entries(kind)
+    plain = name.removeprefix(_PREFIX)
+    found = entries.get(plain, entries.get(f"{plain}_basicsr"))
+    if found is None and explicit:
+        raise UserError(f"BasicSR has no {kind} called {plain!r}.{suggest(plain, entries)}")
+    return _ADAPTERS.get(kind, lambda entry: entry)(found) if found is not None else None
+
+
+def names(kind: str) -> list[str]:
+    """Names of that kind in BasicSR's registry; none when it is absent."""
+    return sorted(_entries(kind)) if kind in _THEIR_REGISTRIES and _installed() else []
+
+
+def export_to_basicsr() -> list[str]:
+    """Register all our networks in BasicSR's ARCH registry, so that its own trainer can use them.
+
+    There, a network returns its result alone, also while training.
+
+    Returns:
+        The names registered now; one that is already taken there is left alone.
+    """
+    from llie.registry import ARCH_REGISTRY
+
+    theirs = _their_registry("network")
+    exported = []
+    for name, network in ARCH_REGISTRY:
+        if name not in theirs:
+            theirs.register(type(name, (network,), {"forward": _result_only(network.forward)}))
+            exported.append(name)
+    return exported
+
+
+def _installed() -> bool:
+    return "basicsr" in sys.modules or importlib.util.find_spec("basicsr") is not None
+
+
+def _their_registry(kind: str) -> Any:
+    basicsr()
+    return getattr(importlib.import_module("basicsr.utils.registry"), _THEIR_REGISTRIES[kind])
+
+
+def _entries(kind: str) -> dict[str, Any]:
+    return dict(iter(_their_registry(kind)))
+
+
+def _from_torchvision(name: str) -> Any:
+    return getattr(importlib.import_module("torchvision.transforms.functional"), name)
+
+
+def _result_only(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def result(self: Any, x: Any) -> Any:
+        outputs = forward(self, x)
+        return outputs["out"] if isinstance(outputs, dict) else outputs
+
+    return result
+
+
+_ADAPTERS: dict[str, Callable[[Any], Any]] = {}

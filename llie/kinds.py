@@ -1,0 +1,87 @@
+"""Does a value from an option file fit a Python type annotation? One rule for option keys and constructor arguments."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", types.NoneType: "empty (null)"}
+_LISTS = (list, tuple, Sequence)
+_FROM_YAML = (bool, int, float, str, list, tuple, dict, types.NoneType)
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """The value as that kind: `1e3` becomes the whole number 1000 where one is wanted, and 1 the number 1.0.
+
+    An annotation that says nothing about option files (a class of ours, `Any`) accepts everything, and a value that
+    no option file can hold (a tensor) fits everywhere.
+
+    Raises:
+        TypeError: the value does not fit.
+    """
+    if not isinstance(value, _FROM_YAML):
+        return value
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _first_fit(value, members)
+    if origin is typing.Literal:
+        if value not in members or isinstance(value, bool) != isinstance(members[members.index(value)], bool):
+            raise TypeError
+        return value
+    kind = types.NoneType if kind is None else origin or kind
+    if kind in _LISTS:
+        return _fit_list(value, members, is_tuple=kind is tuple)
+    if kind in (dict, Mapping):
+        return _checked(value, isinstance(value, dict))
+    if kind is Path:
+        return _checked(value, isinstance(value, str))
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in _WORDS:
+        return _checked(value, isinstance(value, kind) and isinstance(value, bool) <= (kind is bool))
+    return value
+
+
+def describe(kind: Any) -> str:
+    """The kind in words, for error messages: "a whole number or empty (null)"."""
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(member) for member in members)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(member) for member in members)
+    kind = types.NoneType if kind is None else origin or kind
+    if kind in _LISTS:
+        return "a list" + (f" (each {describe(members[0])})" if members else "")
+    if kind in (dict, Mapping):
+        return "a mapping (key: value)"
+    return _WORDS.get(kind, "text" if kind is Path else str(kind))
+
+
+def _first_fit(value: Any, kinds: Sequence[Any]) -> Any:
+    for kind in kinds:
+        try:
+            return fit(value, kind)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _fit_list(value: Any, members: Sequence[Any], is_tuple: bool) -> list[Any]:
+    _checked(value, isinstance(value, list | tuple))
+    if not members:
+        return list(value)
+    if is_tuple and members[-1] is not Ellipsis:
+        _checked(value, len(value) == len(members))
+        return [fit(item, kind) for item, kind in zip(value, members, strict=True)]
+    return [fit(item, members[0]) for item in value]
+
+
+def _checked(value: Any, fits: bool) -> Any:
+    if not fits:
+        raise TypeError
+    return value

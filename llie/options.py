@@ -1,0 +1,95 @@
+"""Option files -> resolved, validated options: inheritance, overrides, aliases, then every check and default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llie import registry
+from llie.errors import UserError
+from llie.option_checks import Checker
+from llie.schema import KEY_ALIASES
+from llie.yaml_files import dump_yaml, parse_yaml, read_inherited
+
+
+def load_options(
+    path: str | Path, overrides: Sequence[str] = (), phase: str = "train", debug: bool = False
+) -> dict[str, Any]:
+    """Read an option file and return all options, checked and with every default filled in.
+
+    Nothing is built and no data set is touched: names and arguments are checked against the registered classes.
+
+    Args:
+        path: YAML file in the BasicSR dialect; `llie/schema.py` lists the keys.
+        overrides: `a.b.c=value` or `a:b:c=value`, the value in YAML; items of a list by their index.
+        phase: "train", or "test", where no training section is needed.
+        debug: prefix the name with `debug_`; log at every iteration, validate and save every 8.
+
+    Raises:
+        UserError: anything wrong, with the file, the line and the dotted path of the key.
+    """
+    path = Path(path)
+    values, origins = read_inherited(path)
+    for override in overrides:
+        _override(values, origins, override)
+    _rename(values, origins)
+    plugins = values.get("plugins") or []
+    registry.load_plugins([plugins] if isinstance(plugins, str) else plugins, beside=path.parent)
+    options = Checker(origins, str(path)).resolve(values, phase)
+    if debug:
+        options["name"] = "debug_" + options["name"]
+        options["val"]["val_freq"] = options["logger"]["save_checkpoint_freq"] = 8
+        options["logger"]["print_freq"] = 1
+    return options
+
+
+def dump_options(options: Mapping[str, Any]) -> str:
+    """The options as YAML text; an option file with that text gives the same options again."""
+    return dump_yaml(dict(options))
+
+
+def _override(values: dict[str, Any], origins: dict[str, str], override: str) -> None:
+    keys, equals, text = override.partition("=")
+    parts = [part.strip() for part in keys.split(":" if ":" in keys else ".")]
+    if not equals or not all(parts):
+        raise UserError(f"cannot read the override {override!r}; write it like train.optim_g.lr=1e-4")
+    where = f"override {override!r}"
+    value, _ = parse_yaml(text, where)
+    target: Any = values
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        key = _index(target, part, where) if isinstance(target, list) else part
+        if following is None:
+            target[key] = value
+        elif isinstance(target, dict) and target.get(key) is None:
+            target[key] = {}
+        target = target[key]
+        if following is not None and not isinstance(target, dict | list):
+            raise UserError(f"{where}: {part!r} is {target!r}, it has nothing called {following!r} in it")
+    dotted = ".".join(parts)
+    for path in [path for path in origins if path.startswith(dotted + ".")]:
+        del origins[path]  # what stood below is gone
+    origins[dotted] = where
+
+
+def _index(items: list[Any], text: str, where: str) -> int:
+    if not text.isdecimal() or int(text) >= len(items):
+        raise UserError(f"{where}: {text!r} is not an index of a list of {len(items)} (the first is 0)")
+    return int(text)
+
+
+def _rename(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Other toolkits' keys become ours, so that everything after this knows one name for each thing."""
+    for theirs, ours in KEY_ALIASES.items():
+        *folders, old = theirs.split(".")
+        holder: Any = values
+        for folder in folders:
+            holder = holder.get(folder) if isinstance(holder, dict) else None
+        if not isinstance(holder, dict) or old not in holder:
+            continue
+        new = ours.rpartition(".")[2]
+        if new in holder:
+            raise UserError(f"{origins.get(theirs, '')}: {theirs} is another name for {ours}; give only one of them")
+        holder[new] = holder.pop(old)
+        for path in [path for path in origins if path == theirs or path.startswith(theirs + ".")]:
+            origins[ours + path.removeprefix(theirs)] = origins[path]
