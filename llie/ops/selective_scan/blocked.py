@@ -8,6 +8,7 @@ recomputing each from its saved first state.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,13 +24,14 @@ def forward(
 ) -> None:  # fmt: skip
     """Fill y, the last state and, where `starts` has room, the state before every block."""
     blocks = _Blocks(u, delta, A, B, C, directions, width)
-    y.zero_()
+    if y.shape[2] != blocks.groups:
+        y.zero_()
     state = u.new_zeros(blocks.state_shape)
     for index in range(blocks.count):
         if len(starts):
             starts[index] = state
         _, _, _, _, c, _, h = blocks.run(index, state)
-        blocks.add(y, index, torch.matmul(c.unsqueeze(3), h).squeeze(3))
+        blocks.put(y, index, torch.matmul(c.unsqueeze(3), h).squeeze(3))
         state.copy_(h[-1])
     last.copy_(state.transpose(2, 3))
 
@@ -40,8 +42,8 @@ def backward(
 ) -> None:  # fmt: skip
     """Fill the gradients of everything, given those of y and of the last state."""
     blocks = _Blocks(u, delta, A, B, C, directions, width)
-    for gradient in (du, ddelta, dB, dC):
-        gradient.zero_()
+    if du.shape[2] != blocks.groups:
+        du.zero_()
     rates = A.transpose(1, 2)  # (groups, states, channels)
     dA_sum = torch.zeros_like(rates)
     carry = dlast.transpose(2, 3)
@@ -56,14 +58,14 @@ def backward(
             steps[t].addcmul_(decays[t + 1], steps[t + 1])
         carry = decays[0] * steps[0]
 
-        blocks.add(dC, index, torch.matmul(h, dy_t.unsqueeze(4)).squeeze(4))
-        blocks.add(dB, index, torch.matmul(g, ud.unsqueeze(4)).squeeze(4))
+        blocks.put(dC, index, torch.matmul(h, dy_t.unsqueeze(4)).squeeze(4))
+        blocks.put(dB, index, torch.matmul(g, ud.unsqueeze(4)).squeeze(4))
         from_input = torch.matmul(b.unsqueeze(3), g).squeeze(3)
-        blocks.add(du, index, d * from_input)
+        blocks.put(du, index, d * from_input)
         q = a.mul_(g)  # decay * gradient * previous state: a product, never a difference
         q[0].mul_(start)
         q[1:].mul_(h[:-1])
-        blocks.add(ddelta, index, torch.mul(q, rates, out=g).sum(3).addcmul_(u_t, from_input))
+        blocks.put(ddelta, index, torch.mul(q, rates, out=g).sum(3).addcmul_(u_t, from_input))
         dA_sum += q.mul_(d.unsqueeze(3)).sum((0, 1))
     dA.copy_(dA_sum.transpose(1, 2))
 
@@ -88,28 +90,26 @@ class _Blocks:
 
     def take(self, tensor: Tensor, index: int) -> Tensor:
         """A block of (batch, length, groups, n), as (time, batch, groups, n) in the order of each direction."""
-        span = slice(index * self.size, (index + 1) * self.size)
-        if self.order is None:
-            block = tensor[:, span]
-        else:
-            order = self.order[span]
-            block = tensor.flatten(1, 2).index_select(1, self._flat(order, tensor)).unflatten(1, order.shape)
-        return block.transpose(0, 1).contiguous()
+        return tensor[self._where(tensor, index)].transpose(0, 1).contiguous()
 
-    def add(self, tensor: Tensor, index: int, block: Tensor) -> None:
-        """Add a block to where `take` would have read it."""
-        span = slice(index * self.size, (index + 1) * self.size)
+    def put(self, tensor: Tensor, index: int, block: Tensor) -> None:
+        """Write a block to where `take` would have read it; groups that share a place add up."""
         block = block.transpose(0, 1)
-        if self.order is None:
-            tensor[:, span] += block if tensor.shape[2] == self.groups else block.sum(2, keepdim=True)
+        where = self._where(tensor, index)
+        if tensor.shape[2] == self.groups:
+            tensor[where] = block
+        elif self.order is None:
+            tensor[where] += block.sum(2, keepdim=True)
         else:
-            flat = tensor.view(tensor.shape[0], -1, tensor.shape[3])
-            flat.index_add_(1, self._flat(self.order[span], tensor), block.flatten(1, 2))
+            for group, order in enumerate(where[1].unbind(1)):  # within one direction no place comes twice
+                tensor[:, order, 0] += block[:, :, group]
 
-    def _flat(self, order: Tensor, tensor: Tensor) -> Tensor:
-        if tensor.shape[2] > 1:
-            order = order * self.groups + torch.arange(self.groups, device=order.device)
-        return order.flatten()
+    def _where(self, tensor: Tensor, index: int) -> tuple[Any, ...]:
+        span = slice(index * self.size, (index + 1) * self.size)
+        if self.order is None:
+            return (slice(None), span)
+        group = torch.arange(self.groups, device=self.order.device) % tensor.shape[2]
+        return (slice(None), self.order[span], group)
 
     def run(self, index: int, state: Tensor) -> tuple[Tensor, ...]:
         """The recurrence over one block from `state`: u, delta, delta u, B, C, decays and states, time first."""

@@ -1,0 +1,91 @@
+"""The four-direction selective scan over an image (VMamba, Liu et al., NeurIPS 2024), fused and channels last.
+
+The usual way makes four reordered copies of the image and of every projection, scans them, and puts the results back.
+Projections are per pixel, so here they are computed once, in place; the scan follows each direction by index and adds
+the four results where it stands; and the four skip terms, which all meet at the same pixel, fold into one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llie.errors import UserError
+from llie.ops.selective_scan.core import scan
+
+DIRECTIONS = (0, 1, 2, 3)  # rows, columns, rows backwards, columns backwards
+
+# Scanning the directions together saves steps; above this many step sizes (512 MiB) one after the other saves memory.
+TOGETHER = 2**27
+
+
+def ss2d(
+    x: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    backend: str = "auto",
+) -> Tensor:
+    """Sum of the selective scans of an image along rows, columns, and both backwards.
+
+    Args:
+        x: image, (batch, height, width, channels), best contiguous.
+        x_proj: per direction, pixel -> low-rank step size, B and C: (4, rank + 2 states, channels).
+        dt_proj: per direction, low-rank -> step size: (4, channels, rank).
+        dt_bias: added to the step size before its softplus, (4, channels).
+        A_log: the decay rates are -exp(A_log), (4, channels, states).
+        D: skip weights, (4, channels).
+        backend: see `llie.ops.selective_scan.selective_scan`.
+
+    Returns:
+        (batch, height, width, channels); float32, or float64 for a float64 `x`.
+
+    Raises:
+        UserError: shapes do not fit.
+    """
+    _check(x, x_proj, dt_proj, dt_bias, A_log, D)
+    batch, height, width, channels = x.shape
+    rank, states = dt_proj.shape[2], A_log.shape[2]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
+    pixels = x.flatten(1, 2)
+    u = pixels.to(dtype).unsqueeze(2)
+    together = 4 if batch * height * width * 4 * channels <= TOGETHER else 1
+    y = None
+    for chosen in torch.arange(4).split(together):
+        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        # As a 1x1 convolution: the same product runs faster than as a linear layer on CPUs.
+        weight = x_proj[first:last].flatten(0, 1)
+        projected = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None]).permute(0, 2, 3, 1).flatten(1, 2)
+        low_rank, B, C = projected.unflatten(2, (last - first, -1)).split([rank, states, states], dim=3)
+        delta = torch.einsum("blkr,ker->blke", low_rank, dt_proj[first:last])
+        A = -A_log[first:last].to(dtype).exp()
+        bias = dt_bias[first:last].to(dtype)
+        part, _ = scan(
+            u, delta.to(dtype), A, B.to(dtype), C.to(dtype), bias, True, DIRECTIONS[first:last], width, backend
+        )
+        y = part if y is None else y + part
+    assert y is not None
+    return torch.addcmul(y, u, D.to(dtype).sum(0)).reshape(batch, height, width, channels)
+
+
+def _check(x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor) -> None:
+    if x.dim() != 4:
+        raise UserError(f"ss2d: x must be (batch, height, width, channels), not {tuple(x.shape)}")
+    channels = x.shape[3]
+    rank, states = dt_proj.shape[-1], A_log.shape[-1]
+    expected = {
+        "x_proj": (x_proj, (4, rank + 2 * states, channels)),
+        "dt_proj": (dt_proj, (4, channels, rank)),
+        "dt_bias": (dt_bias, (4, channels)),
+        "A_log": (A_log, (4, channels, states)),
+        "D": (D, (4, channels)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise UserError(
+                f"ss2d: {name} must have shape {shape} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}"
+            )
