@@ -1,0 +1,118 @@
+"""How far an output is from its reference, pixel by pixel: PSNR, SSIM, MAE and colour difference."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from llie.errors import UserError
+from llie.metrics.images import Image, Pixels
+from llie.metrics.metric import mean_over_pairs, register_metric
+
+
+@register_metric("higher", also_called="calculate_psnr")
+def psnr(
+    pred: Image,
+    gt: Image,
+    protocol: str = "rgb8",
+    crop_border: int = 0,
+    test_y_channel: bool = False,
+    input_order: str = "HWC",
+) -> float:
+    """Peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)` over all values; higher is better.
+
+    Args:
+        pred: tensor (3, H, W) or (B, 3, H, W) in [0, 1], or array (H, W, 3) uint8, uint16 or float in [0, 1]; RGB.
+        gt: the reference, of the same size; it may be of another type.
+        protocol: name in `llie.metrics.PROTOCOLS`.
+        crop_border: how many pixels to leave out on each side.
+        test_y_channel: measure on Y; the protocol `rgb8` then means `y8`.
+        input_order: of arrays: `HWC` or `CHW`.
+
+    Returns:
+        The mean over a batch; infinite when the images are identical under the protocol.
+
+    Raises:
+        UserError: images not finite, of different sizes or of unknown types; unknown protocol.
+
+    Example:
+        >>> gt = np.full((16, 16, 3), 100, np.uint8)
+        >>> round(psnr(gt + 1, gt), 3)
+        48.131
+    """
+    return mean_over_pairs(_psnr, pred, gt, protocol, crop_border, test_y_channel, input_order)
+
+
+@register_metric("higher", also_called="calculate_ssim")
+def ssim(
+    pred: Image,
+    gt: Image,
+    protocol: str = "rgb8",
+    crop_border: int = 0,
+    test_y_channel: bool = False,
+    input_order: str = "HWC",
+) -> float:
+    """Structural similarity, at most 1; higher is better.
+
+    The original form (Wang et al., TIP 2004): 11x11 Gaussian window, sigma 1.5, range 255, only windows that lie wholly
+    within the image, mean over pixels and channels.
+
+    Args:
+        pred: see `psnr`.
+        gt: see `psnr`.
+        protocol: see `psnr`.
+        crop_border: see `psnr`.
+        test_y_channel: see `psnr`.
+        input_order: see `psnr`.
+
+    Raises:
+        UserError: as `psnr`; also a side shorter than 11 pixels.
+    """
+    return mean_over_pairs(_ssim, pred, gt, protocol, crop_border, test_y_channel, input_order)
+
+
+@register_metric("lower")
+def mae(pred: Image, gt: Image, protocol: str = "rgb8", crop_border: int = 0) -> float:
+    """Mean absolute error in [0, 1]; lower is better. Arguments and errors as `psnr`."""
+    return mean_over_pairs(lambda p, g: float(np.abs(p - g).mean()) / 255, pred, gt, protocol, crop_border)
+
+
+@register_metric("lower")
+def delta_e(pred: Image, gt: Image, protocol: str = "rgb8", crop_border: int = 0) -> float:
+    """Mean CIEDE2000 colour difference, images taken for sRGB (D65); lower is better, about 2 is just noticeable.
+
+    Arguments and errors as `psnr`; the protocol must be one on RGB.
+    """
+    return mean_over_pairs(_delta_e, pred, gt, protocol, crop_border)
+
+
+def _psnr(pred: Pixels, gt: Pixels) -> float:
+    mse = float(np.square(pred - gt).mean())
+    return 10 * float(np.log10(255**2 / mse)) if mse > 0 else float("inf")
+
+
+def _ssim(pred: Pixels, gt: Pixels) -> float:
+    if min(pred.shape[:2]) < 11:
+        raise UserError(f"SSIM needs at least 11x11 pixels; the image has {pred.shape[1]}x{pred.shape[0]}")
+    window = cv2.getGaussianKernel(11, 1.5)
+
+    def blur(image: Pixels) -> Pixels:
+        # The Gaussian is separable: two passes of 11 taps on all channels at once instead of 121 taps on each.
+        return cv2.sepFilter2D(image, -1, window, window)[5:-5, 5:-5]
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_p, mean_g = blur(pred), blur(gt)
+    mean_pg, mean_squares = mean_p * mean_g, mean_p**2 + mean_g**2
+    covariance = blur(pred * gt) - mean_pg
+    # Only the sum of the two variances is needed, so one filter pass serves both.
+    variances = blur(pred**2 + gt**2) - mean_squares
+    similarity = (2 * mean_pg + c1) * (2 * covariance + c2) / ((mean_squares + c1) * (variances + c2))
+    return float(similarity.mean())
+
+
+def _delta_e(pred: Pixels, gt: Pixels) -> float:
+    from skimage.color import deltaE_ciede2000, rgb2lab  # slow to import, and few ask for it
+
+    if pred.shape[-1] != 3:
+        raise UserError("delta_e measures colour; use a protocol on RGB")
+    return float(deltaE_ciede2000(rgb2lab(pred / 255), rgb2lab(gt / 255)).mean())
