@@ -1,0 +1,442 @@
+"""The HVI family: HVI-CIDNet, HVI-SMM and the earlier head of HVI-SMM. One trunk, three ways back to RGB.
+
+The image goes to the HVI colour space. A U-Net with one branch for intensity (I) and one for colour (HV) corrects it
+there; at every level the branches look at each other (LCA). The corrected HVI image goes back to RGB.
+
+No convolution in the family has a bias.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.archs.card import Card
+from llie.errors import UserError
+from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
+from llie.ops.padding import any_size
+from llie.registry import ARCH_REGISTRY
+
+CHANNELS = (36, 36, 72, 144)
+HEADS = (1, 2, 4, 8)
+
+
+def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Mixes channels."""
+    return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+
+def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", "replicate"] = "zeros") -> nn.Conv2d:
+    """Keeps the size; the first and the last ones of a network continue the image beyond its edge by replication."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, padding_mode=padding_mode)
+
+
+def depthwise(channels: int) -> nn.Conv2d:
+    """Each channel by itself, over 3x3 pixels."""
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Resize(nn.Module):
+    """What `Down` and `Up` share: a convolution, and a PReLU with a layer normalisation before, after or none."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str | None):
+        super().__init__()
+        self.conv = conv3x3(in_channels, out_channels)
+        self.prelu = nn.PReLU()
+        self.norm = LayerNorm(out_channels) if norm else nn.Identity()
+        self.norm_first = norm == "before"
+
+    def activate(self, x: Tensor) -> Tensor:
+        return self.prelu(self.norm(x)) if self.norm_first else self.norm(self.prelu(x))
+
+
+class Down(Resize):
+    """Convolution, then half the size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(F.interpolate(self.conv(x), scale_factor=0.5, mode="bilinear", align_corners=True))
+
+
+class Up(Resize):
+    """Convolution, twice the size, then merged with the features of the encoder by a 1x1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str | None):
+        super().__init__(in_channels, out_channels, norm)
+        self.merge = conv1x1(2 * out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        # merge(cat(resize(conv(x)), skip)), but mixing channels commutes with resizing: the half of `merge` that acts
+        # on x goes into the kernel of `conv`, at a quarter of the pixels and without the concatenation.
+        merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
+        kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
+        x = F.interpolate(F.conv2d(x, kernel, padding=1), scale_factor=2, mode="bilinear", align_corners=True)
+        return self.activate(x + F.conv2d(skip, merge_skip))
+
+
+class CrossAttention(nn.Module):
+    """Channel attention (CAB): the channels of one branch are rebuilt from those of the other."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.q = conv1x1(channels, channels)
+        self.q_dwconv = depthwise(channels)
+        self.kv = conv1x1(channels, 2 * channels)
+        self.kv_dwconv = depthwise(2 * channels)
+        self.project_out = conv1x1(channels, channels)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        q = self.q_dwconv(self.q(x))
+        k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
+        q, k, v = (t.reshape(t.shape[0], self.heads, t.shape[1] // self.heads, -1) for t in (q, k, v))
+        similarity = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        attention = (similarity * self.temperature).softmax(dim=-1)
+        return self.project_out((attention @ v).reshape(x.shape))
+
+
+class IntensityEnhance(nn.Module):
+    """Gated feed-forward layer (IEL): the product of two locally enhanced halves."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = int(2.66 * channels)
+        self.project_in = conv1x1(channels, 2 * hidden)
+        self.dwconv = depthwise(2 * hidden)
+        self.dwconv1 = depthwise(hidden)
+        self.dwconv2 = depthwise(hidden)
+        self.project_out = conv1x1(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        left = self.dwconv1(left).tanh() + left
+        right = self.dwconv2(right).tanh() + right
+        return self.project_out(left * right)
+
+
+class CrossBlock(nn.Module):
+    """One branch looks at the other, then enhances itself; the HV branch has no residual around the latter."""
+
+    def __init__(self, channels: int, heads: int, residual: bool):
+        super().__init__()
+        self.residual = residual
+        self.norm = LayerNorm(channels)  # one module in three places, as published
+        self.attention = CrossAttention(channels, heads)
+        self.enhance = IntensityEnhance(channels)
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        x = x + self.attention(self.norm(x), self.norm(other))
+        enhanced = self.enhance(self.norm(x))
+        return x + enhanced if self.residual else enhanced
+
+
+class LCA(nn.Module):
+    """Lighten cross-attention: both branches look at each other as they were before."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.i = CrossBlock(channels, heads, residual=True)
+        self.hv = CrossBlock(channels, heads, residual=False)
+
+    def forward(self, i: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
+        return self.i(i, hv), self.hv(hv, i)
+
+
+class Trunk(nn.Module):
+    """The two-branch U-Net: HVI (B, 3, H, W) -> its correction, and the last features (B, c0, H, W) of I and HV."""
+
+    def __init__(self, channels: Sequence[int], heads: Sequence[int], norm: str | None, wiring: str):
+        super().__init__()
+        if len(channels) != 4 or len(heads) != 4:
+            raise UserError(f"HVI networks take 4 channels and 4 heads, one per level; got {channels} and {heads}")
+        for width, count in zip(channels[1:], heads[1:], strict=True):
+            if width % count:
+                raise UserError(f"HVI networks: {width} channels cannot be split into {count} heads")
+        c0, c1, c2, c3 = channels
+        _, n1, n2, n3 = heads  # level 0 has no attention
+        self.wiring = wiring
+
+        self.i_stem, self.hv_stem = conv3x3(1, c0, "replicate"), conv3x3(3, c0, "replicate")
+        self.i_down1, self.hv_down1 = Down(c0, c1, norm), Down(c0, c1, norm)
+        self.i_down2, self.hv_down2 = Down(c1, c2, norm), Down(c1, c2, norm)
+        self.i_down3, self.hv_down3 = Down(c2, c3, norm), Down(c2, c3, norm)
+        self.i_up3, self.hv_up3 = Up(c3, c2, norm), Up(c3, c2, norm)
+        self.i_up2, self.hv_up2 = Up(c2, c1, norm), Up(c2, c1, norm)
+        self.i_up1, self.hv_up1 = Up(c1, c0, norm), Up(c1, c0, norm)
+        self.i_head, self.hv_head = conv3x3(c0, 1, "replicate"), conv3x3(c0, 2, "replicate")
+        self.lca1, self.lca2, self.lca3 = LCA(c1, n1), LCA(c2, n2), LCA(c3, n3)
+        self.lca4, self.lca5, self.lca6 = LCA(c3, n3), LCA(c2, n2), LCA(c1, n1)
+        if wiring == "official":
+            self.lca5.i.requires_grad_(False)  # see forward
+
+    def forward(self, hvi: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        # Channels last is the faster layout of this network on CPU and GPU; all that follows keeps it.
+        hvi = hvi.contiguous(memory_format=torch.channels_last)
+        i0, h0 = self.i_stem(hvi[:, 2:]), self.hv_stem(hvi)
+        i1, h1 = self.lca1(self.i_down1(i0), self.hv_down1(h0))
+        i2, h2 = self.i_down2(i1), self.hv_down2(h1)
+        skip_i2, skip_h2 = self.lca2(i2, h2)
+        if self.wiring == "fixed":
+            i2, h2 = skip_i2, skip_h2  # official: the attention of level 2 reaches the decoder alone
+        i3, h3 = self.lca4(*self.lca3(self.i_down3(i2), self.hv_down3(h2)))
+        i, h = self.i_up3(i3, skip_i2), self.hv_up3(h3, skip_h2)
+        if self.wiring == "fixed":
+            i, h = self.lca5(i, h)
+        else:
+            h = self.lca5.hv(h, i)  # official: the result of the other half is thrown away, and it never learns
+        i, h = self.lca6(self.i_up2(i, i1), self.hv_up2(h, h1))
+        i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
+        return torch.cat((self.hv_head(h), self.i_head(i)), dim=1), (i, h)
+
+
+# Official names -> ours. No key of ours contains an official part, so that our own keys pass unchanged.
+_RENAMES = {
+    "trans.density_k": "density_k",
+    "alpha_predictor.predictor.1.": "head.conv_in.",
+    "alpha_predictor.predictor.2.": "head.norm.",
+    "alpha_predictor.predictor.5.": "head.conv_out.",
+    "HVE_block0.1.": "trunk.hv_stem.",
+    "IE_block0.1.": "trunk.i_stem.",
+    "HVD_block0.1.": "trunk.hv_head.",
+    "ID_block0.1.": "trunk.i_head.",
+    "HVE_block": "trunk.hv_down",
+    "IE_block": "trunk.i_down",
+    "HVD_block": "trunk.hv_up",
+    "ID_block": "trunk.i_up",
+    ".down.0.": ".conv.",
+    ".up_scale.0.": ".conv.",
+    ".up.": ".merge.",
+    ".ffn.": ".attention.",  # officially the attention is called ffn, and the feed-forward layer gdfn
+    ".gdfn.": ".enhance.",
+}
+
+
+def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys of an official checkpoint in our names."""
+
+    def rename(key: str) -> str:
+        for official, ours in _RENAMES.items():
+            key = key.replace(official, ours)
+        return re.sub(r"^(I|HV)_LCA(\d)", lambda match: f"trunk.lca{match[2]}.{match[1].lower()}", key)
+
+    return {rename(key): value for key, value in state.items()}
+
+
+def detector(factors: int | None) -> Callable[[Mapping[str, Tensor]], dict[str, Any] | None]:
+    """Reads constructor arguments off a state dict of the network whose head predicts that many factors."""
+
+    def detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        head = state.get("head.conv_out.weight")
+        if "trunk.i_stem.weight" not in state or (None if head is None else len(head)) != factors:
+            return None
+        convs = ["trunk.i_stem", *(f"trunk.i_down{level}.conv" for level in (1, 2, 3))]
+        temperatures = [f"trunk.lca{level}.i.attention.temperature" for level in (1, 2, 3)]
+        return {
+            "channels": [len(state[f"{conv}.weight"]) for conv in convs],
+            "heads": [1, *(len(state[temperature]) for temperature in temperatures)],
+            "norm": "trunk.i_down1.norm.weight" in state,
+        }
+
+    return detect
+
+
+class HVINetwork(nn.Module):
+    """What the networks of the family share: colour transform, trunk, and residual in HVI."""
+
+    def __init__(
+        self, channels: Sequence[int], heads: Sequence[int], norm: str | None, wiring: str, k_grad_in_inverse: bool
+    ):
+        super().__init__()
+        self.k_grad_in_inverse = k_grad_in_inverse
+        self.density_k = nn.Parameter(torch.full((1,), 0.2))
+        self.trunk = Trunk(channels, heads, norm, wiring)
+
+    def correct(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """RGB (B, 3, H, W) -> corrected HVI image (B, 3, H, W), last features (B, c0, H, W) of I and HV."""
+        hvi = rgb_to_hvi(x, self.density_k).to(x.dtype)
+        correction, features = self.trunk(hvi)
+        return hvi + correction, features
+
+    def to_rgb(self, hvi: Tensor, *alphas: Tensor | float) -> Tensor:
+        """`hvi_to_rgb` with the exponent of the forward transform; gradient reaches it if `k_grad_in_inverse`."""
+        k = self.density_k if self.k_grad_in_inverse else self.density_k.detach()
+        return hvi_to_rgb(hvi, k, *alphas).to(hvi.dtype)
+
+
+class ModulationHead(nn.Module):
+    """Last features of both branches -> one map for each factor, not squashed yet."""
+
+    def __init__(self, channels: int, factors: int):
+        super().__init__()
+        self.conv_in = conv3x3(2 * channels, channels, "replicate")
+        self.norm = nn.GroupNorm(1, channels)
+        self.conv_out = conv3x3(channels, factors, "replicate")
+
+    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
+        return self.conv_out(F.silu(self.norm(self.conv_in(torch.cat(features, dim=1)))))
+
+
+@ARCH_REGISTRY.register()
+class HVICIDNet(HVINetwork):
+    """HVI-CIDNet.
+
+    Args:
+        channels: of the four levels, full size first.
+        heads: of the attention at each level; the first is unused (level 0 has none).
+        norm: layer normalisation in the resizing blocks; no published weights have it.
+        wiring: "official", as all published weights were trained: the attention of level 2 reaches only the decoder,
+            and half of the decoder's first attention is unused (its parameters are frozen); "fixed" uses both.
+        k_grad_in_inverse: train the exponent through the inverse transform, too; officially not.
+    """
+
+    card = Card(
+        paper="HVI: A New Color Space for Low-light Image Enhancement, CVPR 2025",
+        url="https://arxiv.org/abs/2502.20272",
+        size_multiple=8,
+        global_statistics=True,
+        official_keys=official_keys,
+        detect=detector(None),
+    )
+
+    def __init__(
+        self,
+        channels: Sequence[int] = CHANNELS,
+        heads: Sequence[int] = HEADS,
+        norm: bool = False,
+        wiring: str = "official",
+        k_grad_in_inverse: bool = False,
+    ):
+        if wiring not in ("official", "fixed"):
+            raise UserError(f"HVICIDNet: wiring is 'official' or 'fixed', not {wiring!r}")
+        order = "after" if wiring == "official" else "before"  # each as its own repository has it
+        super().__init__(channels, heads, order if norm else None, wiring, k_grad_in_inverse)
+
+    @any_size(8)
+    def forward_features(self, x: Tensor) -> Tensor:
+        """RGB (B, 3, H, W) -> enhanced image in HVI, (B, 3, H, W)."""
+        return self.correct(x)[0]
+
+    def forward(
+        self, x: Tensor, alpha_s: Tensor | float = 1.0, alpha_i: Tensor | float = 1.0, alpha_rgb: Tensor | float = 1.0
+    ) -> Tensor | dict[str, Tensor]:
+        """Enhance (B, 3, H, W) in [0, 1]; the controls are those of `llie.ops.hvi.hvi_to_rgb`."""
+        hvi = self.forward_features(x)
+        out = self.to_rgb(hvi, alpha_s, alpha_i, alpha_rgb)
+        return {"out": out, "hvi": hvi, "k": self.density_k} if self.training else out
+
+
+@ARCH_REGISTRY.register()
+class HVISMM(HVINetwork):
+    """HVI-SMM: HVI-CIDNet with fixed wiring, and for each pixel a factor on saturation and one on intensity.
+
+    Args:
+        channels: of the four levels, full size first.
+        heads: of the attention at each level; the first is unused (level 0 has none).
+        norm: layer normalisation in the resizing blocks; no published weights have it.
+        gamma: the factors lie in [1 - gamma, 1 + gamma].
+        k_grad_in_inverse: train the exponent through the inverse transform, too; published weights were not.
+    """
+
+    card = Card(
+        paper="HVI-SMM: Spatially-Adaptive Correction for Low-Light Image Enhancement, TAIMA 2026",
+        url="https://doi.org/10.5281/zenodo.19706049",
+        size_multiple=8,
+        global_statistics=True,
+        official_keys=official_keys,
+        detect=detector(2),
+    )
+
+    def __init__(
+        self,
+        channels: Sequence[int] = CHANNELS,
+        heads: Sequence[int] = HEADS,
+        norm: bool = False,
+        gamma: float = 0.5,
+        k_grad_in_inverse: bool = True,
+    ):
+        super().__init__(channels, heads, "before" if norm else None, "fixed", k_grad_in_inverse)
+        self.gamma = gamma
+        self.head = ModulationHead(channels[0], factors=2)
+
+    @any_size(8)
+    def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB (B, 3, H, W) -> enhanced image in HVI, and its factors (B, 2, H, W) on saturation and intensity."""
+        hvi, features = self.correct(x)
+        return hvi, 1 + self.gamma * self.head(features).tanh()
+
+    def forward(
+        self, x: Tensor, alpha_s: Tensor | float = 1.0, alpha_i: Tensor | float = 1.0, alpha_rgb: Tensor | float = 1.0
+    ) -> Tensor | dict[str, Tensor]:
+        """Enhance (B, 3, H, W) in [0, 1]; the controls are those of `llie.ops.hvi.hvi_to_rgb`.
+
+        In training the result without the factors comes along as "base", which is supervised as well.
+        """
+        hvi, scale = self.forward_features(x)
+        out = self.to_rgb(hvi, alpha_s * scale[:, 0], alpha_i * scale[:, 1], alpha_rgb)
+        if not self.training:
+            return out
+        return {"out": out, "base": self.to_rgb(hvi, alpha_s, alpha_i, alpha_rgb), "hvi": hvi, "k": self.density_k}
+
+
+@ARCH_REGISTRY.register()
+class HVISSM(HVINetwork):
+    """The earlier form of HVI-SMM (2025): a factor on saturation, and one on each channel of the result.
+
+    Args:
+        channels: of the four levels, full size first.
+        heads: of the attention at each level; the first is unused (level 0 has none).
+        norm: layer normalisation in the resizing blocks.
+        max_scale_factor: f; the factors lie in [1/f, f].
+        k_grad_in_inverse: train the exponent through the inverse transform, too; officially not.
+    """
+
+    card = Card(
+        paper=HVISMM.card.paper + " (earlier form)",
+        url=HVISMM.card.url,
+        size_multiple=8,
+        global_statistics=True,
+        official_keys=official_keys,
+        detect=detector(4),
+    )
+
+    def __init__(
+        self,
+        channels: Sequence[int] = CHANNELS,
+        heads: Sequence[int] = HEADS,
+        norm: bool = False,
+        max_scale_factor: float = 1.2,
+        k_grad_in_inverse: bool = False,
+    ):
+        super().__init__(channels, heads, "before" if norm else None, "fixed", k_grad_in_inverse)
+        self.max_scale_factor = max_scale_factor
+        self.head = ModulationHead(channels[0], factors=4)
+
+    @any_size(8)
+    def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB (B, 3, H, W) -> enhanced image in HVI, and its factors (B, 4, H, W) on saturation, R, G and B."""
+        hvi, features = self.correct(x)
+        low = 1 / self.max_scale_factor
+        return hvi, low + self.head(features).sigmoid() * (self.max_scale_factor - low)
+
+    def forward(
+        self, x: Tensor, alpha_s: Tensor | float = 1.0, alpha_i: Tensor | float = 1.0, alpha_rgb: Tensor | float = 1.0
+    ) -> Tensor | dict[str, Tensor]:
+        """Enhance (B, 3, H, W) in [0, 1]; the result may exceed 1. The controls are those of `hvi_to_rgb`."""
+        hvi, scale = self.forward_features(x)
+        out = self.to_rgb(hvi, alpha_s * scale[:, 0], alpha_i, alpha_rgb * scale[:, 1:])
+        return {"out": out, "hvi": hvi, "k": self.density_k} if self.training else out
