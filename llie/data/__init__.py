@@ -1,1 +1,8 @@
 """Data set layouts, readers, pairing, transforms and samplers."""
+
+from llie.data.build import build_dataset
+from llie.data.loader import build_train_loader
+from llie.data.readers import read_image, write_image
+from llie.data.transforms import build_batch_transform
+
+__all__ = ["build_batch_transform", "build_dataset", "build_train_loader", "read_image", "write_image"]

@@ -1,0 +1,234 @@
+"""The data sets of image folders that option files name; scenes of frames are in `scenes.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llie.data.lowlight import LowLight
+from llie.data.packing import is_lmdb
+from llie.data.pairing import (
+    Pair,
+    Roots,
+    as_list,
+    find_sides,
+    list_images,
+    pair_folders,
+    pattern_key,
+    template_key,
+)
+from llie.data.pairs import PairDataset
+from llie.data.transforms import Augmentation
+from llie.errors import UserError
+from llie.registry import DATASET_REGISTRY
+
+StorageKind = Mapping[str, Any] | None
+
+
+@DATASET_REGISTRY.register()
+class PairedImageDataset(PairDataset):
+    """Two folders of images, or two lists of folders, paired by name (LOLv1, LOLv2, LSRW, FiveK, LOL-Blur, your own).
+
+    Subfolders are searched; endings may differ; a leading `low`, `normal` or `high` is not part of the name.
+    """
+
+    def __init__(
+        self,
+        dataroot_lq: str | list[str] | None = None,
+        dataroot_gt: str | list[str] | None = None,
+        dataroot: str | list[str] | None = None,
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_vflip: bool = False,
+        use_rot: bool = False,
+        geometric_augs: bool = False,
+        filename_tmpl: str = "{}",
+        key_pattern: str | None = None,
+        io_backend: dict[str, Any] | None = None,
+        cache: Literal["none", "ram"] = "none",
+        phase: str = "train",
+        seed: int = 0,
+    ):
+        """Find and pair the images.
+
+        Args:
+            dataroot_lq: folder(s) of inputs, or LMDB(s).
+            dataroot_gt: folder(s) of references, or LMDB(s).
+            dataroot: instead of the two: folder(s) with a known layout (`our485/{low,high}` and the like).
+            gt_size: side of the random crop in training; null takes whole images. Smaller images are enlarged.
+            use_hflip: flip left to right at random.
+            use_vflip: flip upside down at random.
+            use_rot: flip upside down and transpose at random (BasicSR's meaning).
+            geometric_augs: all of these (the Retinexformer family's key).
+            filename_tmpl: name of an input made from its reference's name.
+            key_pattern: regular expression whose first group is what the names of a pair share; several inputs
+                may then share a reference.
+            io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
+            cache: "ram" keeps decoded images in memory, shared by forked workers.
+            phase: "train" augments and takes the training split of `dataroot`.
+            seed: seed of the augmentation.
+        """
+        low, high = _sides(dataroot_lq, dataroot_gt, dataroot, phase)
+        _check_backend(io_backend, [*low, *high])
+        if key_pattern is None:
+            pairs = pair_folders(low, high, template_key(filename_tmpl))
+        else:
+            pairs = pair_folders(low, high, pattern_key(key_pattern), pattern_key(key_pattern), shared=True)
+        augment = Augmentation(
+            crop=gt_size,
+            hflip=use_hflip or geometric_augs,
+            vflip=use_vflip or use_rot or geometric_augs,
+            transpose=use_rot or geometric_augs,
+        )
+        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+
+
+@DATASET_REGISTRY.register()
+class LOLBlurDataset(PairDataset):
+    """LOL-Blur: `{train,test}/{low_blur,...,high_sharp_scaled}/CLIP/FRAME.png`, frame by frame."""
+
+    def __init__(
+        self,
+        dataroot: str,
+        input: str = "low_blur",
+        target: str = "high_sharp_scaled",
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_vflip: bool = False,
+        use_rot: bool = False,
+        cache: Literal["none", "ram"] = "none",
+        phase: str = "train",
+        seed: int = 0,
+    ):
+        """Pair two of the set's versions of each frame.
+
+        `dataroot` holds `train` and `test`; `input` is low_blur, low_blur_noise or low_sharp; `target` is
+        high_sharp_scaled or high_sharp_original; the other arguments are those of `PairedImageDataset`.
+        """
+        split = Path(dataroot) / ("train" if phase == "train" else "test")
+        pairs = pair_folders(split / input, split / target)
+        augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
+        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+
+
+@DATASET_REGISTRY.register()
+class SICEDataset(PairDataset):
+    """SICE: numbered folders of exposures; every exposure of folder N has the reference `label/N`."""
+
+    def __init__(
+        self,
+        dataroot: str | None = None,
+        dataroot_lq: str | None = None,
+        dataroot_gt: str | None = None,
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_vflip: bool = False,
+        use_rot: bool = False,
+        cache: Literal["none", "ram"] = "none",
+        phase: str = "train",
+        seed: int = 0,
+    ):
+        """Pair exposures with labels.
+
+        `dataroot` holds numbered folders and `label`, or `train`, `label` and `eval/{test,target}`. Instead of it,
+        `dataroot_lq` is the folder of numbered folders, or a flat one named as its references are, and
+        `dataroot_gt` that of references. The other arguments are those of `PairedImageDataset`.
+        """
+        if dataroot is not None:
+            low, high = _sice_sides(Path(dataroot), phase)
+        else:
+            (low,), (high,) = _sides(dataroot_lq, dataroot_gt, None, phase)
+        labels = {path.stem: path for path in list_images(high)}
+        pairs, lonely = [], []
+        for path in list_images(low):
+            if high in path.parents:
+                continue
+            label = labels.get(path.stem) if path.parent == low else labels.get(path.parent.name)
+            (lonely.append(path) if label is None else pairs.append(Pair(path, label)))
+        if lonely:
+            raise UserError(f"{len(lonely)} exposures have no label in {high}: {lonely[0]} and others")
+        augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
+        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+
+
+@DATASET_REGISTRY.register()
+class UnpairedImageDataset(PairDataset):
+    """Photographs without reference (DICM, LIME, MEF, NPE, VV, your own): enhanced and scored without one."""
+
+    def __init__(
+        self,
+        dataroot_lq: str | list[str] | None = None,
+        dataroot: str | list[str] | None = None,
+        io_backend: dict[str, Any] | None = None,
+        cache: Literal["none", "ram"] = "none",
+        phase: str = "test",
+        seed: int = 0,
+    ):
+        """Find the images of one or several folders, with subfolders; `dataroot` is another name of `dataroot_lq`."""
+        roots = dataroot_lq or dataroot
+        if roots is None:
+            raise UserError("set dataroot_lq to the folder of photographs")
+        _check_backend(io_backend, as_list(roots))
+        pairs = [Pair(path) for root in as_list(roots) for path in list_images(root)]
+        super().__init__(pairs, cache=cache, seed=seed)
+
+
+@DATASET_REGISTRY.register()
+class SyntheticLowLightDataset(PairDataset):
+    """Any folder of well-lit photographs; the dark input is made on the fly, anew in each epoch (see `lowlight.py`)."""
+
+    def __init__(
+        self,
+        dataroot_gt: str | list[str],
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_vflip: bool = False,
+        use_rot: bool = False,
+        exposure: tuple[float, float] = LowLight.exposure,
+        gamma: tuple[float, float] = LowLight.gamma,
+        white_balance: float = LowLight.white_balance,
+        shot: float = LowLight.shot,
+        read: float = LowLight.read,
+        cache: Literal["none", "ram"] = "none",
+        phase: str = "train",
+        seed: int = 0,
+    ):
+        """Find the photographs; the degradation is `lowlight.LowLight`, the rest as in `PairedImageDataset`."""
+        pairs = [Pair(path, path) for root in as_list(dataroot_gt) for path in list_images(root)]
+        augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
+        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+        self.low_light = LowLight(exposure, gamma, white_balance, shot, read)
+
+    def degrade(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """Darken the photograph into the input."""
+        return [self.low_light(images[1], random), images[1]]
+
+
+def _sides(low: Roots | None, high: Roots | None, dataroot: Roots | None, phase: str) -> tuple[list[Path], list[Path]]:
+    """The input and reference folders from either way of naming them."""
+    if dataroot is not None and low is None and high is None:
+        found = [find_sides(root, phase) for root in as_list(dataroot)]
+        return [low for low, _ in found], [high for _, high in found]
+    if low is None or high is None or dataroot is not None:
+        raise UserError("set both dataroot_lq and dataroot_gt, or dataroot alone")
+    return as_list(low), as_list(high)
+
+
+def _sice_sides(root: Path, phase: str) -> tuple[Path, Path]:
+    if phase != "train" and (root / "eval" / "target").is_dir():
+        return root / "eval" / "test", root / "eval" / "target"
+    label = next((path for path in sorted(root.glob("*")) if path.name.lower() == "label"), root / "label")
+    return (root / "train" if (root / "train").is_dir() else root), label
+
+
+def _check_backend(io_backend: Mapping[str, Any] | None, roots: list[Path]) -> None:
+    kind = (io_backend or {}).get("type", "disk")
+    if kind not in ("disk", "lmdb"):
+        raise UserError(f"io_backend.type is disk or lmdb, not {kind!r}")
+    if kind == "lmdb":
+        for root in roots:
+            if not is_lmdb(root):
+                raise UserError(f"io_backend is lmdb, but {root} is no folder *.lmdb; `llie data lmdb` makes one")

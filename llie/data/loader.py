@@ -1,0 +1,165 @@
+"""Training batches: an endless stream in which the n-th batch depends on the seed and n alone.
+
+The stream is one random permutation of the data set after another. It runs over the border of an epoch inside a
+batch, so every image is seen equally often and none is dropped, however the sizes divide. A data set smaller than one
+batch over all processes is refused: it would put the same image twice into one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from llie.errors import UserError
+
+_SHUFFLE = 0x5EED  # separates the shuffles' random stream from the items'
+
+
+class TrainLoader:
+    """Endless micro-batches of one process.
+
+    Attributes:
+        dataset: items under keys (epoch, index).
+        batch_size: images per micro-batch and process.
+        workers: worker processes; 0 loads in this one, with the same result.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[dict[str, Any]],
+        batch_size: int,
+        workers: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        """Check that a batch can be filled, and fill the data set's cache.
+
+        Raises:
+            UserError: the data set has fewer images than one batch over all processes.
+        """
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.workers = workers
+        self.order = Order(len(dataset), batch_size, seed, rank, world_size)  # type: ignore[arg-type]
+        if hasattr(dataset, "seed"):
+            dataset.seed = seed
+        if hasattr(dataset, "load"):
+            dataset.load()
+
+    def __len__(self) -> int:
+        """Micro-batches per epoch (per process), the last one counted whole."""
+        return -(-self.order.items // self.order.stride)
+
+    def batches(self, first: int = 0) -> Iterator[dict[str, Any]]:
+        """The micro-batches from number `first` on: a stream that starts anywhere equals one that was read so far.
+
+        Raises:
+            UserError: an image cannot be read (in whichever process), or images of one batch differ in size.
+        """
+        loader = DataLoader(
+            _Guarded(self.dataset),
+            batch_sampler=_Keys(self.order, first),
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+            prefetch_factor=4 if self.workers else None,
+        )
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class Order:
+    """Which items make up the n-th micro-batch of a process: a closed formula, so a resumed run needs no history."""
+
+    def __init__(self, items: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+        self.items = items
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.stride = batch_size * world_size
+        if items < self.stride:
+            share = f" x {world_size} processes" if world_size > 1 else ""
+            mend = (
+                f"set batch_size_per_gpu to {items // world_size} or less" if items >= world_size else "use fewer GPUs"
+            )
+            raise UserError(f"a batch of {batch_size}{share} cannot be filled from {items} images; {mend}")
+        self._permutation = lru_cache(maxsize=2)(self._draw)
+
+    def keys(self, number: int) -> list[tuple[int, int]]:
+        """The (epoch, index) keys of micro-batch `number`."""
+        start = number * self.stride + self.rank * self.batch_size
+        places = (divmod(start + offset, self.items) for offset in range(self.batch_size))
+        return [(epoch, int(self._permutation(epoch)[place])) for epoch, place in places]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        sequence = np.random.SeedSequence((self.seed, _SHUFFLE, epoch))
+        return np.random.Generator(np.random.Philox(sequence)).permutation(self.items)
+
+
+class _Keys:
+    """The endless batch sampler that PyTorch's loader wants."""
+
+    def __init__(self, order: Order, first: int):
+        self.order = order
+        self.first = first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        number = self.first
+        while True:
+            yield self.order.keys(number)
+            number += 1
+
+
+class _Guarded(Dataset[Any]):
+    """Turns a user's error in a worker into an item: PyTorch would bury its message in a worker's traceback."""
+
+    def __init__(self, dataset: Dataset[Any]):
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> dict[str, Any] | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    for item in items[1:]:
+        if item["lq"].shape != items[0]["lq"].shape:
+            sizes = ", ".join(f"{i['lq_path']} ({i['lq'].shape[2]}x{i['lq'].shape[1]})" for i in (items[0], item))
+            return UserError(f"images of one batch differ in size: {sizes}; set gt_size, or batch_size_per_gpu to 1")
+    return default_collate(items)
+
+
+def _one_thread(worker: int) -> None:
+    """Workers are the parallelism; OpenCV's own threads in each would fight over the cores."""
+    cv2.setNumThreads(0)
+
+
+def build_train_loader(
+    dataset: Dataset[dict[str, Any]], options: Mapping[str, Any], seed: int, rank: int = 0, world_size: int = 1
+) -> TrainLoader:
+    """The training loader that a data set's options describe.
+
+    Args:
+        dataset: from `build_dataset`.
+        options: `batch_size_per_gpu` and `num_worker_per_gpu` are read.
+        seed: the run's `manual_seed`.
+        rank: number of this process.
+        world_size: number of processes.
+    """
+    batch_size = options.get("batch_size_per_gpu", 1)
+    return TrainLoader(dataset, batch_size, options.get("num_worker_per_gpu", 2), seed, rank, world_size)

@@ -1,0 +1,192 @@
+"""Which input belongs to which reference: by the key in the file names, never by the place in a sorted list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from llie.data.packing import is_lmdb, list_lmdb
+from llie.data.readers import IMAGE_SUFFIXES
+from llie.errors import UserError
+
+Roots = str | Path | Sequence[str | Path]
+
+# Names that published sets and their copies give to the two sides of a pair and to the two splits; lower case.
+LOW_NAMES = ("low", "input", "lq", "low_blur", "short", "short_sid2", "smid_lq_np")
+HIGH_NAMES = ("high", "normal", "target", "gt", "high_sharp_scaled", "long", "long_sid2", "smid_long_np")
+TRAIN_NAMES = ("our485", "train")
+TEST_NAMES = ("eval15", "test", "eval", "val", "minival")
+
+# LOLv2 writes low00690.png and normal00690.png; a word such as "lowlands" is left alone.
+_PREFIX = re.compile(r"^(low|normal|high)([_-]|(?=\d))", re.IGNORECASE)
+_SHOWN = 5
+
+
+class Pair(NamedTuple):
+    """One item of a data set: a path to the input, and one to its reference unless there is none."""
+
+    lq: Path
+    gt: Path | None = None
+
+
+Key = Callable[[Path], str]
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """All images below a folder or in an LMDB, sorted; hidden files are left out.
+
+    Raises:
+        UserError: the folder is missing or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; put the data there or correct the path (see datasets/README.md)")
+    if is_lmdb(folder):
+        found = list_lmdb(folder)
+    else:
+        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+    if not found:
+        raise UserError(f"{folder} holds no images (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, also in subfolders)")
+    return found
+
+
+def name_key(path: Path) -> str:
+    """The key of a path below its root: subfolders and name, without ending and without a low/normal/high prefix."""
+    return (path.parent / _PREFIX.sub("", path.stem)).as_posix()
+
+
+def template_key(template: str) -> Key:
+    """The key of inputs whose names BasicSR's `filename_tmpl` makes from the reference's: "{}_low" and the like."""
+    before, brace, after = template.partition("{}")
+    if not brace:
+        raise UserError(f"filename_tmpl {template!r} needs '{{}}' in the place of the reference's name")
+
+    def key(path: Path) -> str:
+        return name_key(path.with_name(path.stem.removeprefix(before).removesuffix(after) + path.suffix))
+
+    return name_key if template == "{}" else key
+
+
+def pattern_key(pattern: str) -> Key:
+    """The key is the first group of a regular expression found in the path below the root (with `/`)."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"key_pattern {pattern!r} is no regular expression: {error}") from error
+    if compiled.groups < 1:
+        raise UserError(f"key_pattern {pattern!r} needs a group in parentheses: the part that pairs share")
+
+    def key(path: Path) -> str:
+        match = compiled.search(path.as_posix())
+        if match is None:
+            raise UserError(f"key_pattern {pattern!r} does not fit the name {path.as_posix()}")
+        return match.group(1)
+
+    return key
+
+
+def pair_folders(
+    lq: Roots, gt: Roots, lq_key: Key = name_key, gt_key: Key = name_key, shared: bool = False
+) -> list[Pair]:
+    """Pair the images of two folders, or of two equally long lists of folders, by key.
+
+    Args:
+        lq: folder or folders of inputs.
+        gt: folder or folders of references.
+        lq_key: from an input's path below its root to its key.
+        gt_key: the same for references.
+        shared: several inputs may have the same reference.
+
+    Raises:
+        UserError: a folder is missing or empty, an image has no partner, or two have the same key.
+    """
+    lq_roots, gt_roots = as_list(lq), as_list(gt)
+    if len(lq_roots) != len(gt_roots):
+        raise UserError(f"dataroot_lq names {len(lq_roots)} folders, dataroot_gt {len(gt_roots)}; they go in pairs")
+    pairs = []
+    for low, high in zip(lq_roots, gt_roots, strict=True):
+        inputs, references = list_images(low), list_images(high)
+        by_key = unique(((gt_key(path.relative_to(high)), path) for path in references), high)
+        keyed = [(lq_key(path.relative_to(low)), path) for path in inputs]
+        if not shared:
+            unique(keyed, low)
+        lonely = [path for key, path in keyed if key not in by_key]
+        lonely += [by_key[key] for key in by_key.keys() - {key for key, _ in keyed}]
+        if lonely:
+            raise UserError(f"{len(lonely)} images of {low} and {high} have no partner: {shorten(lonely)}")
+        pairs += [Pair(path, by_key[key]) for key, path in keyed]
+    return pairs
+
+
+def unique(keyed: Iterable[tuple[str, Path]], folder: Path) -> dict[str, Path]:
+    """A dictionary of (key, path); two paths with one key are a `UserError`."""
+    by_key: dict[str, Path] = {}
+    for key, path in keyed:
+        if key in by_key:
+            raise UserError(
+                f"{by_key[key].name} and {path.name} in {folder} have the same key {key!r}; keep one of them"
+            )
+        by_key[key] = path
+    return by_key
+
+
+def shorten(paths: Iterable[Path]) -> str:
+    """The first few paths, sorted, for an error message."""
+    names = [path.as_posix() for path in sorted(paths)]
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def as_list(roots: Roots) -> list[Path]:
+    """One root or several, as a list of paths."""
+    return [Path(roots)] if isinstance(roots, str | Path) else [Path(root) for root in roots]
+
+
+def find_sides(dataroot: str | Path, phase: str) -> tuple[Path, Path]:
+    """The folders of inputs and of references below a data set's folder, in any layout and spelling in use.
+
+    Looks for `low`/`high` (or `input`/`target`, `Low`/`Normal` ...) in the folder itself and in its split
+    (`our485`, `Train` ... for the phase "train", else `eval15`, `Test` ...), also below one or two wrapping folders.
+
+    Raises:
+        UserError: none or several are found.
+    """
+    root = Path(dataroot)
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; put the data there or correct the path (see datasets/README.md)")
+    splits = TRAIN_NAMES if phase == "train" else TEST_NAMES
+    level = [root]
+    for _ in range(3):
+        found = [sides for folder in level for sides in _sides_of(folder, splits)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = ", ".join(str(low.parent) for low, _ in found)
+            raise UserError(f"{root} holds several data sets: {choices}; set dataroot to one of them")
+        level = [child for folder in level for child in _folders(folder).values()]
+    raise UserError(
+        f"no pair of folders such as low/high, input/target or Low/Normal for {phase!r} was found below {root}; "
+        f"set dataroot_lq and dataroot_gt, or lay the data out as in datasets/README.md"
+    )
+
+
+def _sides_of(folder: Path, splits: Sequence[str]) -> list[tuple[Path, Path]]:
+    """Pairs of sides in the folder's split, or in the folder itself; the first split that has one counts."""
+    children = _folders(folder)
+    for place in [*(children[name] for name in splits if name in children), folder]:
+        inside = _folders(place)
+        for low in LOW_NAMES:
+            for high in HIGH_NAMES:
+                if low in inside and high in inside:
+                    return [(inside[low], inside[high])]
+    # VE-LOL: VE-LOL-L-Cap-Low_train beside VE-LOL-L-Cap-Normal_train.
+    return [
+        (path, children[name.replace("low_", "normal_")])
+        for name, path in children.items()
+        if name.endswith(tuple(f"low_{split}" for split in splits)) and name.replace("low_", "normal_") in children
+    ]
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}

@@ -1,0 +1,103 @@
+"""What every data set of image pairs does: read, cache, check, augment. The layouts are in `datasets.py`."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from llie.data.packing import read_any
+from llie.data.pairing import Pair
+from llie.data.readers import to_tensor
+from llie.data.transforms import Augmentation, generator
+from llie.errors import UserError
+
+Item = dict[str, Any]
+
+
+class PairDataset(Dataset[Item]):
+    """Items `{"lq": (3, H, W) float32 in [0, 1], "gt": same, "lq_path": str, "gt_path": str}`.
+
+    `dataset[index]` is the item of epoch 0, `dataset[epoch, index]` that of any epoch: a pure function of
+    (seed, epoch, index), whatever process asks. Items without reference lack `gt` and `gt_path`.
+
+    Attributes:
+        pairs: the paths of each item.
+        augment: what training does to a pair; None in evaluation.
+        seed: the run's seed; the training loader sets it.
+    """
+
+    def __init__(
+        self,
+        pairs: list[Pair],
+        augment: Augmentation | None = None,
+        resize: tuple[int, int] | None = None,
+        cache: Literal["none", "ram"] = "none",
+        seed: int = 0,
+    ):
+        """Take pairs of paths; `resize` is (width, height) that every image is brought to when read."""
+        self.pairs = pairs
+        self.augment = augment
+        self.resize = resize
+        self.seed = seed
+        self._cache: dict[Path, np.ndarray] | None = {} if cache == "ram" else None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Item:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        index = range(len(self))[index]
+        pair = self.pairs[index]
+        images = [self.read(path) for path in pair if path is not None]
+        if len(images) == 2 and images[0].shape != images[1].shape:
+            raise UserError(f"{describe_size(pair.lq, images[0])}, but {describe_size(pair.gt, images[1])}")
+        random = generator(self.seed, epoch, index)
+        if self.augment is not None:
+            images = self.augment(images, random)
+        images = self.degrade(images, random)
+        item = {name: to_tensor(image) for name, image in zip(("lq", "gt"), images, strict=False)}
+        return item | {f"{name}_path": str(path) for name, path in zip(("lq", "gt"), pair, strict=True) if path}
+
+    def degrade(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """What becomes of [input, reference] after augmentation; a synthetic set makes the input here."""
+        return images
+
+    def read(self, path: Path) -> np.ndarray:
+        """One whole image (H, W, 3), from the cache if there is one; read-only when cached."""
+        if self._cache is None:
+            return self._read(path)
+        if path not in self._cache:
+            image = self._read(path)
+            image.flags.writeable = False
+            self._cache[path] = image
+        return self._cache[path]
+
+    def load(self) -> None:
+        """Fill the cache now; worker processes forked afterwards share its memory."""
+        if self._cache is None:
+            return
+        paths = {path for pair in self.pairs for path in pair if path is not None}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(self.read, sorted(paths)):
+                pass
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = read_any(path)
+        if self.resize is not None and image.shape[1::-1] != tuple(self.resize):
+            image = cv2.resize(image, tuple(self.resize), interpolation=cv2.INTER_LINEAR)
+        return image
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker fills a cache of its own: sending ours through a pipe would be slower than reading.
+        return self.__dict__ | {"_cache": None if self._cache is None else {}}
+
+
+def describe_size(path: Path | None, image: np.ndarray) -> str:
+    """The path with the image's size, for error messages about unequal pairs."""
+    return f"{path} is {image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,131 @@
+"""Augmentation: crops and flips of a pair (numpy, per item), mixup and random gamma (torch, per batch).
+
+Nothing here touches a global generator or changes its input: every draw comes from the generator that is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = dict[str, Any]
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random stream of one item: the same for the same (seed, epoch, index), in any process and any order."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index))))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to each training pair: a random square crop, then flips, each with probability 1/2.
+
+    Attributes:
+        crop: side of the crop; None keeps the whole image.
+        hflip: flip left to right.
+        vflip: flip upside down.
+        transpose: swap height and width; with both flips these are all eight orientations.
+    """
+
+    crop: int | None = None
+    hflip: bool = False
+    vflip: bool = False
+    transpose: bool = False
+
+    def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """Treat images (H, W, 3) of one size alike; returns new views or arrays, never changes the given ones."""
+        if self.crop:
+            images = _enlarge(images, self.crop)
+            height, width = images[0].shape[:2]
+            top = int(random.integers(height - self.crop + 1))
+            left = int(random.integers(width - self.crop + 1))
+            images = [image[top : top + self.crop, left : left + self.crop] for image in images]
+        if self.hflip and random.random() < 0.5:
+            images = [image[:, ::-1] for image in images]
+        if self.vflip and random.random() < 0.5:
+            images = [image[::-1] for image in images]
+        if self.transpose and random.random() < 0.5:
+            images = [image.transpose(1, 0, 2) for image in images]
+        return images
+
+
+def _enlarge(images: list[np.ndarray], side: int) -> list[np.ndarray]:
+    """Images smaller than the crop are enlarged, keeping their proportions, until the crop fits (as HVI-SMM does)."""
+    height, width = images[0].shape[:2]
+    if min(height, width) >= side:
+        return images
+    scale = side / min(height, width)
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    return [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in images]
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Blend each pair of a batch with another one: `lam * v + (1 - lam) * v[permutation]`, input and target alike.
+
+    One `lam ~ Beta(beta, beta)` and one permutation per batch, as in the Retinexformer family (used by MambaLLIE).
+
+    Attributes:
+        beta: both parameters of the Beta distribution.
+        use_identity: leave every second batch (probability 1/2) as it is.
+    """
+
+    beta: float = 1.2
+    use_identity: bool = False
+
+    def __call__(self, batch: Batch, random: torch.Generator) -> Batch:
+        """The blended batch; `lq` and `gt` are (B, 3, H, W)."""
+        if self.use_identity and torch.rand((), generator=random) < 0.5:
+            return batch
+        # torch's Beta distribution takes no generator; numpy's does, seeded by ours.
+        lam = np.random.default_rng(int(torch.randint(2**62, (), generator=random))).beta(self.beta, self.beta)
+        permutation = torch.randperm(len(batch["lq"]), generator=random)
+        return batch | {key: mix(batch[key], permutation, lam) for key in ("lq", "gt") if key in batch}
+
+
+def mix(images: Tensor, permutation: Tensor, lam: float) -> Tensor:
+    """`lam * images + (1 - lam) * images[permutation]` along the batch dimension."""
+    return lam * images + (1 - lam) * images[permutation.to(images.device)]
+
+
+@dataclass(frozen=True)
+class RandomGamma:
+    """Raise the inputs of a batch to one random power in steps of 0.01; targets stay (HVI-CIDNet, generalisation).
+
+    Attributes:
+        low: smallest exponent.
+        high: largest exponent, included.
+    """
+
+    low: float = 0.6
+    high: float = 1.2
+
+    def __call__(self, batch: Batch, random: torch.Generator) -> Batch:
+        """The batch with `lq ** gamma`; `lq` is (B, 3, H, W) in [0, 1]."""
+        percent = torch.randint(round(100 * self.low), round(100 * self.high) + 1, (), generator=random)
+        return batch | {"lq": batch["lq"].clamp(0, 1) ** (float(percent) / 100)}
+
+
+def build_batch_transform(train_options: Mapping[str, Any]) -> Callable[[Batch, torch.Generator], Batch] | None:
+    """What the options `random_gamma` and `mixing_augs` of a training section do to each batch; None for nothing."""
+    transforms: list[Callable[[Batch, torch.Generator], Batch]] = []
+    if train_options.get("random_gamma"):
+        transforms.append(RandomGamma(*train_options["random_gamma"]))
+    mixing = train_options.get("mixing_augs") or {}
+    if mixing.get("mixup"):
+        transforms.append(Mixup(mixing.get("mixup_beta", 1.2), mixing.get("use_identity", False)))
+    if not transforms:
+        return None
+
+    def apply(batch: Batch, random: torch.Generator) -> Batch:
+        for transform in transforms:
+            batch = transform(batch, random)
+        return batch
+
+    return apply
