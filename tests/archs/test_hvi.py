@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from llie.archs import create_network
-from llie.archs.hvi import HVICIDNet, HVISMM, HVISSM
+from llie.archs.hvi import HVISMM, HVISSM, HVICIDNet
 from llie.errors import UserError
 
 TINY = {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]}
