@@ -1,0 +1,84 @@
+"""Losses on single pixels and on their neighbours: L1, MSE, Charbonnier, total variation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llie.losses.base import ImageLoss
+from llie.registry import LOSS_REGISTRY
+
+
+@LOSS_REGISTRY.register()
+class L1Loss(ImageLoss):
+    """Mean (or sum) of |pred - target|."""
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See `ImageLoss.distance`."""
+        return self.reduce((pred - target).abs())
+
+
+@LOSS_REGISTRY.register()
+class MSELoss(ImageLoss):
+    """Mean (or sum) of (pred - target)^2."""
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See `ImageLoss.distance`."""
+        return self.reduce((pred - target) ** 2)
+
+
+@LOSS_REGISTRY.register()
+class CharbonnierLoss(ImageLoss):
+    """Mean (or sum) of sqrt((pred - target)^2 + eps): L1 with a gradient at zero.
+
+    Args:
+        reduction: "mean" or "sum".
+        eps: added to the square, inside the root (BasicSR's convention).
+    """
+
+    def __init__(self, reduction: str = "mean", eps: float = 1e-12):
+        super().__init__(reduction)
+        self.eps = eps
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See `ImageLoss.distance`."""
+        return self.reduce(torch.sqrt((pred - target) ** 2 + self.eps))
+
+
+@LOSS_REGISTRY.register()
+class TVLoss(ImageLoss):
+    """Anisotropic total variation: |differences| between vertical neighbours plus those between horizontal ones.
+
+    It needs no target. Images of a single row or column vary in one direction only.
+
+    Args:
+        reduction: "mean" (of each direction by itself) or "sum".
+    """
+
+    needs_target = False
+
+    def forward(self, pred: Tensor) -> Tensor:  # type: ignore[override]
+        """Total variation of (B, C, H, W) as a scalar."""
+        return self.variation(pred)
+
+    def variation(self, pred: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Total variation, where each difference is multiplied by the weight of its upper or left pixel."""
+        total = pred.new_zeros(())
+        for dim in (-2, -1):
+            length = pred.shape[dim] - 1
+            if length == 0:
+                continue
+            difference = pred.diff(dim=dim).abs()
+            if weight is not None:
+                difference = difference * weight.narrow(dim, 0, length)
+            total = total + self.reduce(difference, dims=None)
+        return total
+
+
+@LOSS_REGISTRY.register()
+class WeightedTVLoss(TVLoss):
+    """BasicSR's name of `TVLoss`, with an optional map of weights."""
+
+    def forward(self, pred: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Total variation of (B, C, H, W), weighted by a map that broadcasts with it."""
+        return self.variation(pred, weight)

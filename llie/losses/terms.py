@@ -1,0 +1,177 @@
+"""Loss terms as option files write them: any registered loss on any named output of the network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llie.errors import UserError, suggest
+from llie.losses.base import check_choice
+from llie.ops.hvi import rgb_to_hvi
+from llie.registry import LOSS_REGISTRY, build
+
+# Keys of a term that say how the loss is used; all others are arguments of the loss class.
+TERM_KEYS = ("weight", "pred", "target", "target_stride", "space", "name")
+
+
+class LossTerm(nn.Module):
+    """One weighted loss on one output of the network.
+
+    Args:
+        loss: called with (prediction, target); with (prediction) when its class sets `needs_target = False`; or with
+            (outputs, batch) when its class sets `takes_outputs = True`, and it then chooses by itself what it compares.
+        weight: factor on the loss.
+        pred: name of the output to judge.
+        target: name of what it should be: an entry of the batch, or else another output of the network.
+        target_stride: compare with every n-th row and column of the target, for outputs of a coarser scale.
+        space: "rgb", or "hvi" to compare in the colour space whose exponent is the output "k".
+        name: what logs call it.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        weight: float = 1.0,
+        pred: str = "out",
+        target: str = "gt",
+        target_stride: int = 1,
+        space: str = "rgb",
+        name: str = "",
+    ):
+        super().__init__()
+        check_choice("space", space, ("rgb", "hvi"))
+        self.loss, self.weight, self.name = loss, weight, name or type(loss).__name__
+        self.pred, self.target, self.target_stride, self.space = pred, target, target_stride, space
+
+    def forward(self, outputs: Tensor | Mapping[str, Tensor], batch: Tensor | Mapping[str, Any]) -> Tensor:
+        """The weighted loss as a scalar in full precision.
+
+        Args:
+            outputs: what the network returned; a tensor is the output that this term judges.
+            batch: what the loader gave; a tensor is this term's target.
+
+        Raises:
+            UserError: an output or target that the term names is not there.
+        """
+        outputs = {self.pred: outputs} if isinstance(outputs, Tensor) else outputs
+        batch = {self.target: batch} if isinstance(batch, Tensor) else batch
+        outputs = {name: _full_precision(value) for name, value in outputs.items()}
+        if getattr(self.loss, "takes_outputs", False):
+            return self.weight * self.loss(outputs, batch)
+        pred = self._in_space(self._pick(self.pred, outputs), outputs)
+        if not getattr(self.loss, "needs_target", True):
+            return self.weight * self.loss(pred)
+        target = _full_precision(self._pick(self.target, {**outputs, **batch}))
+        target = self._in_space(target[..., :: self.target_stride, :: self.target_stride], outputs)
+        if pred.shape != target.shape:
+            raise UserError(
+                f"loss {self.name}: output {self.pred!r} is {tuple(pred.shape)}, target {self.target!r} is "
+                f"{tuple(target.shape)}; coarser scales need 'target_stride'"
+            )
+        value = self.loss(pred, target)
+        if isinstance(value, tuple):  # BasicSR's perceptual losses return (content, style or None)
+            value = sum(part for part in value if part is not None)
+        return self.weight * value
+
+    def _pick(self, name: str, entries: Mapping[str, Any]) -> Tensor:
+        if name in entries:
+            return entries[name]
+        raise UserError(f"loss {self.name}: there is no {name!r} among {', '.join(entries)}.{suggest(name, entries)}")
+
+    def _in_space(self, image: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
+        return image if self.space == "rgb" else rgb_to_hvi(image, self._pick("k", outputs))
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the term."""
+        return f"weight={self.weight}, pred={self.pred!r}, target={self.target!r}, space={self.space!r}"
+
+
+class LossSum(nn.Module):
+    """The sum of loss terms, with each term's share for the log.
+
+    Args:
+        terms: the terms; their names must differ.
+    """
+
+    def __init__(self, terms: list[LossTerm]):
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+
+    def forward(
+        self, outputs: Tensor | Mapping[str, Tensor], batch: Tensor | Mapping[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, and name -> weighted value of each term (detached); see `LossTerm.forward`."""
+        values = {str(term.name): term(outputs, batch) for term in self.terms}
+        total = torch.stack([value.reshape(()) for value in values.values()]).sum()
+        return total, {name: value.detach() for name, value in values.items()}
+
+
+def create_loss(spec: Mapping[str, Any], where: str = "loss") -> LossTerm:
+    """Build one term from `{type, weight, pred, target, target_stride, space, name, **arguments of the class}`.
+
+    BasicSR's `loss_weight` is understood as `weight`.
+
+    Args:
+        spec: the term as an option file gives it; only `type` is required.
+        where: how error messages call it.
+
+    Raises:
+        UserError: an unknown type, key or value; the message names the nearest.
+
+    Example:
+        >>> loss = create_loss({"type": "L1Loss", "weight": 2.0})
+        >>> loss(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4))
+        tensor(2.)
+    """
+    spec = dict(spec)
+    if "loss_weight" in spec:
+        if "weight" in spec:
+            raise UserError(f"{where}: give either 'weight' or 'loss_weight'")
+        spec["weight"] = spec.pop("loss_weight")
+    usage = {key: spec.pop(key) for key in TERM_KEYS if key in spec}
+    if "type" in spec:
+        known = [*TERM_KEYS, *inspect.signature(LOSS_REGISTRY.get(spec["type"])).parameters, "type"]
+        for key in spec:
+            if key not in known:
+                raise UserError(f"{where}: {spec['type']} has no option {key!r}.{suggest(key, known)}")
+    return LossTerm(build(LOSS_REGISTRY, spec, where), **usage)
+
+
+def build_losses(train_options: Mapping[str, Any]) -> LossSum:
+    """Build all loss terms of a training section.
+
+    Reads `losses` (a list of specs, or a mapping of names to specs) and BasicSR's keys (`pixel_opt`, `perceptual_opt`
+    and any other `*_opt`). `gan_opt` is not a term: adversarial models build it themselves, with `create_loss`.
+
+    Args:
+        train_options: the `train` section of the options.
+
+    Raises:
+        UserError: no loss at all, or a spec is wrong; the message says which.
+    """
+    losses = train_options.get("losses") or {}
+    named: list[tuple[str | None, Mapping[str, Any]]] = []
+    named += losses.items() if isinstance(losses, Mapping) else [(None, spec) for spec in losses]
+    for key, spec in train_options.items():
+        if key.endswith("_opt") and key != "gan_opt" and isinstance(spec, Mapping):
+            named.append((key.removesuffix("_opt"), spec))
+    if not named:
+        raise UserError("train.losses: training needs a loss, for instance [{type: L1Loss, weight: 1.0}]")
+
+    terms: list[LossTerm] = []
+    for position, (name, spec) in enumerate(named):
+        term = create_loss(spec, where=f"train.losses.{position if name is None else name}")
+        term.name = name or term.name
+        taken = sum(other.name == term.name or other.name.startswith(f"{term.name}_") for other in terms)
+        term.name += f"_{taken + 1}" if taken else ""
+        terms.append(term)
+    return LossSum(terms)
+
+
+def _full_precision(value: Any) -> Any:
+    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value

@@ -1,0 +1,98 @@
+"""VGG features (Simonyan and Zisserman, ICLR 2015) at named layers, with fixed ImageNet weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from llie.errors import UserError, suggest
+from llie.losses.backbones import backbone_state, load_backbone
+
+CHANNELS = (64, 128, 256, 512, 512)
+CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+
+
+def layer_names(vgg_type: str) -> list[str]:
+    """All layers in order, which is also their index in torchvision's `features`: conv1_1, relu1_1, ... pool5."""
+    names = []
+    for block, count in enumerate(CONVOLUTIONS[vgg_type], start=1):
+        for number in range(1, count + 1):
+            names += [f"conv{block}_{number}", f"relu{block}_{number}"]
+        names.append(f"pool{block}")
+    return names
+
+
+class VGGFeatures(nn.Module):
+    """Features of RGB images at some layers of VGG16 or VGG19.
+
+    Args:
+        layers: names such as "conv3_4" (before the ReLU), "relu3_4" (after it), "pool3".
+        vgg_type: "vgg16" or "vgg19".
+        use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
+        range_norm: map [-1, 1] to [0, 1] first.
+        weights: file with torchvision's weights, or its folder; None looks where such files usually lie.
+
+    Raises:
+        UserError: an unknown layer or network, or no weights.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        layers: Collection[str],
+        vgg_type: str = "vgg19",
+        use_input_norm: bool = True,
+        range_norm: bool = False,
+        weights: str | Path | None = None,
+    ):
+        super().__init__()
+        if vgg_type not in CONVOLUTIONS:
+            raise UserError(f"vgg_type: {vgg_type!r} is not one of {', '.join(CONVOLUTIONS)}")
+        names = layer_names(vgg_type)
+        unknown = [layer for layer in layers if layer not in names]
+        if unknown or not layers:
+            bad = f"{vgg_type} has no layer {unknown[0]!r}.{suggest(unknown[0], names)}" if unknown else "no layer"
+            raise UserError(f"layer_weights: {bad} Layers are conv1_1, relu1_1, ... pool5")
+        self.wanted = frozenset(layers)
+        self.names = names[: max(names.index(layer) for layer in layers) + 1]
+
+        with torch.device("meta"):
+            features = nn.Sequential(*(self._layer(index) for index in range(len(self.names))))
+        state = backbone_state(vgg_type, weights, needed_by="the perceptual loss")
+        load_backbone(nn.ModuleDict({"features": features}), state, vgg_type)
+        self.features = features.to(memory_format=torch.channels_last)
+
+        # range_norm and the ImageNet statistics as one multiplication and one addition.
+        mean = torch.tensor([0.485, 0.456, 0.406]) if use_input_norm else torch.zeros(3)
+        std = torch.tensor([0.229, 0.224, 0.225]) if use_input_norm else torch.ones(3)
+        scale, offset = (0.5, 0.5) if range_norm else (1.0, 0.0)
+        self.register_buffer("scale", (scale / std).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", ((offset - mean) / std).view(3, 1, 1), persistent=False)
+
+    def _layer(self, index: int) -> nn.Module:
+        name = self.names[index]
+        if name.startswith("pool"):
+            return nn.MaxPool2d(2)
+        if name.startswith("relu"):
+            return nn.ReLU(inplace=self.names[index - 1] not in self.wanted)
+        block, number = int(name[4]), int(name[6])
+        inputs = CHANNELS[block - 1] if number > 1 else CHANNELS[block - 2] if block > 1 else 3
+        return nn.Conv2d(inputs, CHANNELS[block - 1], 3, padding=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Features of (B, 3, H, W) by layer, (B, channels, H / 2^n, W / 2^n) each.
+
+        Under autocast the convolutions run in its precision.
+        """
+        x = (images * self.scale + self.shift).to(memory_format=torch.channels_last)
+        found = {}
+        for name, layer in zip(self.names, self.features, strict=True):
+            x = layer(x)
+            if name in self.wanted:
+                found[name] = x
+        return found
