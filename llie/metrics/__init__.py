@@ -10,15 +10,15 @@ inf
 """
 
 from llie.metrics.fidelity import delta_e, mae, psnr, ssim
-from llie.metrics.perceptual import MissingWeights, lpips
-from llie.metrics.metric import Metric, create_metric, register_metric
+from llie.metrics.metric import Metric, MetricUnavailable, create_metric, register_metric
 from llie.metrics.naturalness import niqe
+from llie.metrics.perceptual import lpips
 from llie.metrics.protocols import PROTOCOLS
 
 __all__ = [
     "PROTOCOLS",
     "Metric",
-    "MissingWeights",
+    "MetricUnavailable",
     "create_metric",
     "delta_e",
     "lpips",

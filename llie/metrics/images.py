@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from llie.errors import UserError
 
 Image: TypeAlias = "torch.Tensor | NDArray"
-Pixels: TypeAlias = "NDArray[np.float64]"
+Pixels: TypeAlias = "NDArray"
 
 
 def to_pixels(image: Image, what: str = "image", input_order: str = "HWC") -> list[Pixels]:
@@ -29,8 +29,8 @@ def to_pixels(image: Image, what: str = "image", input_order: str = "HWC") -> li
     if input_order not in ("HWC", "CHW"):
         raise UserError(f"input_order must be HWC or CHW, not {input_order!r}")
     if isinstance(image, torch.Tensor):
-        array = image.detach().cpu()
-        array = array.float().numpy() if array.dtype in (torch.float16, torch.bfloat16) else array.numpy()
+        tensor = image.detach().cpu()
+        array = (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).numpy()
         input_order = "CHW"
     else:
         array = np.asarray(image)

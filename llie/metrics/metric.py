@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +14,10 @@ from llie.metrics.protocols import apply_protocol, plain
 from llie.registry import METRIC_REGISTRY, check_arguments
 
 Function = TypeVar("Function", bound=Callable[..., float])
+
+
+class MetricUnavailable(UserError):
+    """What a metric computes with (weights, a package) is not on this machine: it is skipped, not a failure."""
 
 
 def register_metric(
@@ -54,6 +58,15 @@ class Metric:
     def needs_reference(self) -> bool:
         """Whether it compares with a reference image."""
         return getattr(self.function, "needs_reference", True)
+
+    def protocols(self, names: Iterable[str]) -> list[str]:
+        """Those of the named protocols that this metric is measured under, each once.
+
+        Y instead of RGB for BasicSR's `test_y_channel`; without the help of a reference where there is none.
+        """
+        if self.arguments.get("test_y_channel"):
+            names = [name.replace("rgb", "y") for name in names]
+        return list(dict.fromkeys(names if self.needs_reference else map(plain, names)))
 
     def __call__(self, pred: Image, gt: Image | None, protocol: str) -> float:
         """The figure for one image; `gt` is not looked at when the metric needs no reference."""

@@ -1,7 +1,7 @@
 """NIQE, naturalness without a reference (Mittal, Soundararajan and Bovik, SPL 2013).
 
-Statistics of 96x96 blocks at two scales are compared with those of pristine photographs. `niqe_pristine.npz` holds the mean
-(36,) and covariance (36, 36) that the authors published with the metric.
+Statistics of 96x96 blocks at two scales are compared with those of pristine photographs. `niqe_pristine.npz` holds
+the mean (36,) and covariance (36, 36) that the authors published with the metric.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def niqe(
         convert_to: `y`, the luma of BT.601 in 16..235 (BasicSR's default), or `gray`, its full-range form.
 
     Returns:
-        NaN, with a warning, for an image too small (a side under 192 pixels) or too flat to have statistics: this says
-        nothing about the network. NaN *in* the image is an error.
+        NaN, with a warning, for an image too small (fewer than two blocks of 96x96) or too flat to have statistics:
+        this says nothing about the network. NaN *in* the image is an error.
 
     Raises:
         UserError: as `psnr`.
@@ -50,9 +50,11 @@ def niqe(
     if convert_to not in ("y", "gray"):
         raise UserError(f"niqe: convert_to must be y or gray, not {convert_to!r}")
     to_grey = to_luma if convert_to == "y" else _gray
-    return mean_over_images(
-        lambda image: _niqe(to_grey(image)[..., 0].round()), pred, protocol, crop_border, input_order
-    )
+
+    def measure(image: Pixels) -> float:
+        return _niqe(to_grey(image)[..., 0].round())
+
+    return mean_over_images(measure, pred, protocol, crop_border, input_order)
 
 
 def _gray(image: Pixels) -> Pixels:
@@ -62,10 +64,9 @@ def _gray(image: Pixels) -> Pixels:
 def _niqe(grey: Pixels) -> float:
     """NIQE of (H, W) on the 0..255 scale."""
     rows, columns = grey.shape[0] // BLOCK, grey.shape[1] // BLOCK
-    if min(rows, columns) < 2:
-        return _without_statistics(
-            f"needs at least {2 * BLOCK} pixels on each side, has {grey.shape[1]}x{grey.shape[0]}"
-        )
+    if rows * columns < 2:
+        size = f"{grey.shape[1]}x{grey.shape[0]}"
+        return _without_statistics(f"of {size} pixels is too small for two blocks of {BLOCK}x{BLOCK}")
     grey = grey[: rows * BLOCK, : columns * BLOCK]
     half = _half_size(grey)
     with np.errstate(divide="ignore", invalid="ignore"):  # flat blocks give NaN, and are left out below

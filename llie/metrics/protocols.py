@@ -1,8 +1,8 @@
 """Evaluation protocols: what happens to an output between the network and the formula, each named once, as data.
 
 A figure without its protocol means nothing: on one image the protocols below differ by up to ten dB. Never compare
-figures of two of them. A protocol is a tuple of steps applied in order to `(prediction, reference)`, both (H, W, C) float64
-on the 0..255 scale. The name says the steps:
+figures of two of them. A protocol is a tuple of steps applied in order to `(prediction, reference)`, both (H, W, C)
+float64 on the 0..255 scale. The name says the steps:
 
     rgb8          rounded to 8 bits                      (SNR-Aware, MambaLLIE, BasicSR)
     rgb8-trunc    cut to 8 bits, not rounded             (HVI-CIDNet and HVI-SMM, whose PNGs are written that way)
@@ -14,7 +14,7 @@ on the 0..255 scale. The name says the steps:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 import cv2
@@ -131,6 +131,14 @@ def uses_reference(name: str) -> bool:
 def plain(name: str) -> str:
     """The protocol without the help of the reference: `rgb8` for `rgb8-gtmean`."""
     return name.split("-gtmean")[0].split("-gamma")[0] if uses_reference(name) else name
+
+
+def with_counterparts(names: Iterable[str]) -> list[str]:
+    """The named protocols, each plain one with its GT-mean form and the reverse: neither is shown without the other."""
+    both: list[str] = []
+    for name in names:
+        both += [plain(name), f"{plain(name)}-gtmean", name]
+    return list(dict.fromkeys(both))
 
 
 def apply_protocol(name: str, prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
