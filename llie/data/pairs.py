@@ -36,14 +36,14 @@ class PairDataset(Dataset[Item]):
         self,
         pairs: list[Pair],
         augment: Augmentation | None = None,
-        resize: tuple[int, int] | None = None,
+        npy_size: tuple[int, int] | None = None,
         cache: Literal["none", "ram"] = "none",
         seed: int = 0,
     ):
-        """Take pairs of paths; `resize` is (width, height) that every image is brought to when read."""
+        """Take pairs of paths; `npy_size` is the (width, height) that `.npy` frames are brought to when read."""
         self.pairs = pairs
         self.augment = augment
-        self.resize = resize
+        self.npy_size = npy_size
         self.seed = seed
         self._cache: dict[Path, np.ndarray] | None = {} if cache == "ram" else None
 
@@ -89,8 +89,9 @@ class PairDataset(Dataset[Item]):
 
     def _read(self, path: Path) -> np.ndarray:
         image = read_any(path)
-        if self.resize is not None and image.shape[1::-1] != tuple(self.resize):
-            image = cv2.resize(image, tuple(self.resize), interpolation=cv2.INTER_LINEAR)
+        if self.npy_size is not None and path.suffix == ".npy":
+            # On the stored 8-bit values, as every published loader of these sets does.
+            image = cv2.resize(image, tuple(self.npy_size), interpolation=cv2.INTER_LINEAR)
         return image
 
     def __getstate__(self) -> dict[str, Any]:
