@@ -1,1 +1,1 @@
-"""What one training step is."""
+"""What one training step is; the engine repeats it."""

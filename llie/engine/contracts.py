@@ -1,0 +1,42 @@
+"""What the trainer asks of the parts it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+
+
+class Trainable(Protocol):
+    """A model: its networks, and the loss of each phase of a step (see `llie.models.base.Model`).
+
+    Attributes:
+        networks: bare networks by name; "g" is the one that is validated.
+        trained: the same, as the trainer wraps them (DDP, compiled).
+    """
+
+    networks: dict[str, nn.Module]
+    trained: dict[str, nn.Module]
+
+    def to(self, device: torch.device, channels_last: bool) -> None:
+        """Move networks and losses."""
+
+    def phases(self, iteration: int) -> tuple[str, ...]:
+        """Names of the networks to step in this iteration, in order; at least one."""
+
+    def loss(self, phase: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the phase's network minimises, and values to log."""
+
+
+class Loader(Protocol):
+    """Endless batches; the n-th is a pure function of (seed, n, rank, world size)."""
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """The batches from number `first` on."""

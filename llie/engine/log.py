@@ -1,0 +1,116 @@
+"""What a run tells: console and file, metrics.jsonl, TensorBoard, and a progress bar on terminals. Rank 0 only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from llie.engine.checkpoint import write_atomically
+from llie.engine.distributed import is_main
+
+
+class RunLog:
+    """The log of one run.
+
+    Args:
+        folder: the run folder; gets train.log, metrics.jsonl and tb/.
+        first: iteration after which the run continues; whatever was logged beyond it is taken back.
+        total: number of iterations, for the progress bar.
+        tensorboard: whether to write TensorBoard files.
+    """
+
+    def __init__(self, folder: Path, first: int = 0, total: int | None = None, tensorboard: bool = False):
+        self._on = is_main()
+        self._logger = logging.Logger(f"llie {folder.name}")  # no global state: runs in one process stay apart
+        if not self._on:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._bar = tqdm(
+            total=total, initial=first, unit="it", dynamic_ncols=True, smoothing=0.05, disable=not sys.stderr.isatty()
+        )
+        self._handlers = [_Console(), logging.FileHandler(folder / "train.log", encoding="utf-8")]
+        for handler in self._handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            self._logger.addHandler(handler)
+        self._file = folder / "metrics.jsonl"
+        self._forget_after(first)
+        self._writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder / "tb"), purge_step=first + 1)
+
+    def line(self, text: str, level: int = logging.INFO) -> None:
+        """One line on the console and in train.log."""
+        if self._on:
+            self._logger.log(level, text)
+
+    def warn(self, text: str) -> None:
+        """A line that asks for attention."""
+        self.line(f"WARNING {text}", logging.WARNING)
+
+    def scalars(self, kind: str, iteration: int, values: Mapping[str, float]) -> None:
+        """One line in metrics.jsonl (`{"kind": ..., "iter": ..., **values}`), and TensorBoard curves `kind/name`."""
+        if not self._on:
+            return
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "iter": iteration, **values}) + "\n")
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, iteration)
+
+    def picture(self, name: str, iteration: int, image: torch.Tensor) -> None:
+        """A TensorBoard picture, (3, H, W) in [0, 1]."""
+        if self._on and self._writer:
+            self._writer.add_image(name, image.detach().float().clamp(0, 1).cpu(), iteration)
+
+    def progress(self, **shown: str) -> None:
+        """One iteration done; `shown` stands beside the bar."""
+        if self._on:
+            self._bar.update()
+            if shown:
+                self._bar.set_postfix(shown, refresh=False)
+
+    def close(self) -> None:
+        """Flush and release the files."""
+        if not self._on:
+            return
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+        for handler in self._handlers:
+            handler.close()
+
+    def _forget_after(self, iteration: int) -> None:
+        """Drop what a killed run logged after its last checkpoint: the continued run logs it again."""
+        if not self._file.exists():
+            return
+        lines = [line for line in self._file.read_text(encoding="utf-8").splitlines(keepends=True) if _whole(line)]
+        kept = [line for line in lines if json.loads(line)["iter"] <= iteration]
+        write_atomically(self._file, "".join(kept).encode("utf-8"))
+
+
+def _whole(line: str) -> bool:
+    return line.startswith("{") and line.endswith("}\n")
+
+
+class _Console(logging.Handler):
+    """Writes above the progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """`name: value` pairs for a log line."""
+    return "  ".join(
+        f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}" for name, value in values.items()
+    )

@@ -1,0 +1,145 @@
+"""Learning-rate schedules as pure functions of the iteration: resuming needs no history, and any point can be asked.
+
+A curve maps (base rate, steps taken before) to a rate; as in BasicSR, no step was taken before the first iteration.
+Past its last period a curve holds its last value.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from llie.errors import UserError, suggest
+from llie.registry import check_arguments
+
+Curve = Callable[[float, int], float]
+
+
+def _half_cosine(start: float, end: float, fraction: float) -> float:
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * fraction))
+
+
+def constant() -> Curve:
+    """The base rate throughout."""
+    return lambda base, step: base
+
+
+def multi_step(milestones: Sequence[int], gamma: float = 0.1) -> Curve:
+    """Multiply the rate by `gamma` at each milestone."""
+    milestones = sorted(milestones)
+    return lambda base, step: base * gamma ** bisect_right(milestones, step)
+
+
+def cosine(T_max: int, eta_min: float = 0.0) -> Curve:
+    """Half a cosine from the base rate down to `eta_min` after `T_max` steps."""
+    return lambda base, step: _half_cosine(base, eta_min, min(step, T_max) / T_max)
+
+
+def cosine_restart(periods: Sequence[int], restart_weights: Sequence[float] = (1,), eta_min: float = 0.0) -> Curve:
+    """Half cosines from the base rate to `eta_min`, one after the other, each scaled by its weight."""
+    return cosine_restart_cyclic(periods, [eta_min] * len(periods), restart_weights)
+
+
+def cosine_restart_cyclic(
+    periods: Sequence[int], eta_mins: Sequence[float], restart_weights: Sequence[float] = (1,)
+) -> Curve:
+    """`cosine_restart` with an own minimum for each period (Retinexformer family).
+
+    A minimum above the base rate makes its period rise. A step on a boundary belongs to the period that ends there.
+
+    Args:
+        periods: lengths of the periods in iterations.
+        eta_mins: rate at the end of each period.
+        restart_weights: what each period's amplitude is multiplied by; one for all is enough.
+    """
+    weights = list(restart_weights) * (len(periods) if len(restart_weights) == 1 else 1)
+    if not 0 < len(periods) == len(weights) == len(eta_mins):
+        raise UserError(
+            f"scheduler: periods, restart_weights and eta_mins must be equally long, not "
+            f"{len(periods)}, {len(weights)} and {len(eta_mins)}"
+        )
+    ends = list(accumulate(periods))
+
+    def curve(base: float, step: int) -> float:
+        step = min(step, ends[-1])
+        i = bisect_left(ends, step)
+        fraction = (step - (ends[i] - periods[i])) / periods[i]
+        return eta_mins[i] + weights[i] * (_half_cosine(base, eta_mins[i], fraction) - eta_mins[i])
+
+    return curve
+
+
+def hvi_cosine(
+    total_epochs: int, warmup_epochs: int = 3, eta_min: float = 1e-7, cyclic_eta: float | None = None
+) -> Curve:
+    """HVI-CIDNet's schedule in steps of epochs: linear warm-up from zero, then one cosine.
+
+    Args:
+        total_epochs: length of the whole run.
+        warmup_epochs: the first epoch runs at rate 0 (as published) when this is not 0.
+        eta_min: rate at the end.
+        cyclic_eta: CIDNet's "cos_restart_cyclic": the first quarter goes to this rate, the rest to `eta_min`.
+    """
+    # The cosine counts one step less after a warm-up: epoch w + 1 and epoch w + 2 both run at the base rate.
+    origin = warmup_epochs + 1 if warmup_epochs else 0
+    if cyclic_eta is None:
+        curve = cosine(total_epochs - warmup_epochs, eta_min)
+    else:
+        periods = (total_epochs // 4 - warmup_epochs, 3 * total_epochs // 4)
+        curve = cosine_restart_cyclic(periods, (cyclic_eta, eta_min))
+    return lambda base, epoch: base * epoch / warmup_epochs if epoch < origin else curve(base, epoch - origin)
+
+
+SCHEDULES: dict[str, Callable[..., Curve]] = {
+    "constant": constant,
+    "MultiStepLR": multi_step,
+    "MultiStepRestartLR": multi_step,
+    "cosine": cosine,
+    "CosineAnnealingLR": cosine,
+    "TrueCosineAnnealingLR": cosine,
+    "CosineAnnealingRestartLR": cosine_restart,
+    "CosineAnnealingRestartCyclicLR": cosine_restart_cyclic,
+    "HVICosine": hvi_cosine,
+}
+
+
+def create_schedule(
+    spec: Mapping[str, Any], total_iter: int, iterations_per_epoch: int = 1, warmup_iter: int = -1
+) -> Curve:
+    """The function (base rate, 1-based iteration) -> learning rate that `{type: NAME, **arguments}` describes.
+
+    Args:
+        spec: name and arguments of a schedule; lengths that it leaves out span the whole run.
+        total_iter: number of iterations of the run.
+        iterations_per_epoch: schedules counted in epochs advance every so many iterations.
+        warmup_iter: the rate rises linearly up to this iteration, at which it is what the schedule says.
+
+    Raises:
+        UserError: unknown schedule or argument.
+
+    Example:
+        >>> rate = create_schedule({"type": "MultiStepLR", "milestones": [10], "gamma": 0.5}, 20, warmup_iter=4)
+        >>> [rate(1e-3, iteration) for iteration in (1, 4, 10, 11)]
+        [0.00025, 0.001, 0.001, 0.0005]
+    """
+    name = spec.get("type", "constant")
+    if name not in SCHEDULES:
+        raise UserError(f"scheduler: there is no {name!r}.{suggest(name, SCHEDULES)} Known: {', '.join(SCHEDULES)}")
+    factory = SCHEDULES[name]
+    arguments = {key: value for key, value in spec.items() if key != "type"}
+    by_epoch = factory is hvi_cosine
+    if factory is cosine:
+        arguments.setdefault("T_max", total_iter)
+    if by_epoch:
+        arguments.setdefault("total_epochs", math.ceil(total_iter / iterations_per_epoch))
+    check_arguments(factory, arguments, "scheduler")
+    curve = factory(**arguments)
+
+    def rate(base: float, iteration: int) -> float:
+        step = (iteration - 1) // iterations_per_epoch if by_epoch else iteration - 1
+        return curve(base, step) * min(1.0, iteration / warmup_iter if warmup_iter > 0 else 1.0)
+
+    return rate

@@ -1,0 +1,80 @@
+"""What all models share: networks by name, built and loaded as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llie.registry import ARCH_REGISTRY, build
+from llie.weights import load_weights
+
+
+class Model:
+    """Networks, and the loss of each phase of a training step. Subclasses write `loss`.
+
+    Attributes:
+        networks: bare networks by name: "g" enhances, "d" judges.
+        trained: the same as wrapped by the trainer (DDP, compiled). A phase calls its own network through this, so
+            that gradients are exchanged; all others through `networks`.
+        criteria: losses with weights of their own, which must be on the networks' device.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        self.networks = dict(networks)
+        self.trained = dict(networks)
+        self.criteria = nn.ModuleList()
+
+    def to(self, device: torch.device, channels_last: bool = False) -> None:
+        """Move networks and losses to a device and memory layout."""
+        for network in self.networks.values():
+            network.to(device)
+            if channels_last:
+                network.to(memory_format=torch.channels_last)
+        self.criteria.to(device)
+
+    def phases(self, iteration: int) -> tuple[str, ...]:
+        """Names of the networks to step in this iteration, in order."""
+        return ("g",)
+
+    def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the phase's network minimises on this batch, and values to log (detached)."""
+        raise NotImplementedError
+
+    def predict(self, network: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """The enhanced images (B, 3, H, W) of a batch, by the given network in evaluation mode."""
+        return result_of(network(batch["lq"]))
+
+
+def result_of(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The enhanced image among a network's outputs."""
+    return outputs if isinstance(outputs, Tensor) else outputs["out"]
+
+
+def in_full_precision(outputs: Any) -> Any:
+    """Outputs of an autocast network as float32, for losses."""
+    if isinstance(outputs, Mapping):
+        return {name: in_full_precision(value) for name, value in outputs.items()}
+    return outputs.float() if isinstance(outputs, Tensor) and outputs.is_floating_point() else outputs
+
+
+def create_network(options: Mapping[str, Any], name: str = "g") -> nn.Module:
+    """Build `network_<name>` of the options, and load `path.pretrain_network_<name>` if it is given.
+
+    Raises:
+        UserError: unknown network or argument, or weights that do not fit.
+    """
+    network: nn.Module = build(ARCH_REGISTRY, options[f"network_{name}"], f"network_{name}")
+    path = options.get("path") or {}
+    pretrained = path.get(f"pretrain_network_{name}")
+    if pretrained:
+        key = path.get(f"param_key_{name}", "auto")
+        load_weights(
+            network,
+            pretrained,
+            prefer="params_ema" if key in (None, "auto") else key,
+            strict=path.get(f"strict_load_{name}", True),
+        )
+    return network

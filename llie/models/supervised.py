@@ -1,0 +1,33 @@
+"""One network that learns from pairs: every loss term on any of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llie.losses import build_losses
+from llie.models.base import Model, create_network, in_full_precision
+from llie.registry import MODEL_REGISTRY
+
+
+@MODEL_REGISTRY.register()
+class SupervisedModel(Model):
+    """Minimise the loss terms of the option file.
+
+    Args:
+        options: resolved options with `network_g` and `train`.
+    """
+
+    def __init__(self, options: Mapping[str, Any]):
+        super().__init__({"g": create_network(options, "g")})
+        self.losses = build_losses(options["train"])
+        self.criteria.append(self.losses)
+
+    def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of all terms, and each of them."""
+        outputs = self.trained["g"](batch["lq"])
+        with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
+            return self.losses(in_full_precision(outputs), batch)
