@@ -1,0 +1,37 @@
+"""What networks there are: the table of `llie models`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from llie.archs import card_of
+from llie.errors import UserError
+from llie.inference.enhancer import controls_of
+from llie.registry import ARCH_REGISTRY, build
+
+
+def table() -> str:
+    """One entry for each registered network: parameters, paper, presets and test-time controls."""
+    entries = []
+    for name, network in ARCH_REGISTRY:
+        card = card_of(network)
+        lines = [f"{name}  ({parameters(name)} parameters)"]
+        if card.paper or card.url:
+            lines.append(f"    paper     {card.paper}  {card.url}".rstrip())
+        if card.presets:
+            lines.append(f"    presets   {', '.join(card.presets)}")
+        if controls_of(network):
+            lines.append(f"    controls  {', '.join(controls_of(network))}")
+        entries.append("\n".join(lines))
+    return "\n\n".join(entries)
+
+
+def parameters(name: str) -> str:
+    """Number of parameters of a network with its default arguments, without allocating them."""
+    try:
+        with torch.device("meta"):
+            network: nn.Module = build(ARCH_REGISTRY, {"type": name})
+    except (UserError, TypeError, NotImplementedError):  # needs arguments, or computes with tensors while being built
+        return "depends on its arguments:"
+    return f"{sum(p.numel() for p in network.parameters()):,}"
