@@ -29,7 +29,7 @@ def prepare() -> None:
     """Make `import basicsr` possible: it asks torchvision for a module that went away in version 0.17."""
     if _LOST_MODULE not in sys.modules:
         stub = types.ModuleType(_LOST_MODULE)
-        stub.__dict__["__getattr__"] = _from_torchvision
+        stub.__dict__["rgb_to_grayscale"] = _rgb_to_grayscale  # all that BasicSR wants of it
         sys.modules[_LOST_MODULE] = stub
 
 
@@ -116,8 +116,10 @@ def _entries(kind: str) -> dict[str, Any]:
     return dict(iter(_their_registry(kind)))
 
 
-def _from_torchvision(name: str) -> Any:
-    return getattr(importlib.import_module("torchvision.transforms.functional"), name)
+def _rgb_to_grayscale(*arguments: Any, **named: Any) -> Any:
+    from torchvision.transforms.functional import rgb_to_grayscale
+
+    return rgb_to_grayscale(*arguments, **named)
 
 
 def _result_only(forward: Callable[..., Any]) -> Callable[..., Any]:

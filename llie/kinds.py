@@ -71,14 +71,15 @@ def _first_fit(value: Any, kinds: Sequence[Any]) -> Any:
     raise TypeError
 
 
-def _fit_list(value: Any, members: Sequence[Any], is_tuple: bool) -> list[Any]:
+def _fit_list(value: Any, members: Sequence[Any], is_tuple: bool) -> Any:
     _checked(value, isinstance(value, list | tuple))
     if not members:
-        return list(value)
-    if is_tuple and members[-1] is not Ellipsis:
-        _checked(value, len(value) == len(members))
-        return [fit(item, kind) for item, kind in zip(value, members, strict=True)]
-    return [fit(item, members[0]) for item in value]
+        return value
+    kinds = members
+    if not is_tuple or members[-1] is Ellipsis:
+        kinds = [members[0]] * len(value)
+    _checked(value, len(value) == len(kinds))
+    return type(value)(fit(item, kind) for item, kind in zip(value, kinds, strict=True))
 
 
 def _checked(value: Any, fits: bool) -> Any:

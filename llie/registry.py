@@ -91,8 +91,11 @@ def _where(obj: Any) -> str:
         return repr(obj)
 
 
-def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
+def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check that `target` can be called with these keyword arguments, before anything is built.
+
+    Returns:
+        The arguments as the annotations want them: 1e3 is 1000 where a whole number is wanted.
 
     Raises:
         UserError: an argument is unknown (with the nearest name), of the wrong kind, or a required one is missing.
@@ -110,13 +113,15 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
         if parameter.default is parameter.empty and argument not in arguments:
             raise UserError(f"{where}: {target.__name__} needs the argument {argument!r}")
     kinds = _annotations(target)
+    fitted = {}
     for argument, value in arguments.items():
         try:
-            fit(value, kinds.get(argument, Any))
+            fitted[argument] = fit(value, kinds.get(argument, Any))
         except TypeError:
             raise UserError(
                 f"{where}.{argument}: {target.__name__} wants {describe(kinds[argument])} here, not {value!r}"
             ) from None
+    return fitted
 
 
 def argument_names(target: Callable[..., Any]) -> list[str]:
@@ -140,8 +145,7 @@ def build(registry: Registry, options: Mapping[str, Any], where: str = "", **ext
         raise UserError(f"{where}: 'type' is missing (the name of a registered {registry.name})")
     target = registry.get(options["type"])
     arguments = {key: value for key, value in options.items() if key != "type"} | extra
-    check_arguments(target, arguments, where)
-    return target(**arguments)
+    return target(**check_arguments(target, arguments, where))
 
 
 ARCH_REGISTRY = Registry("network", "llie.archs")

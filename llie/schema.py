@@ -114,6 +114,7 @@ SCHEMA: Section = {
         "optim_g": Key(dict, {"type": "Adam", "lr": 1e-4}),
         "optim_d": Key(dict | None),
         "scheduler": Key(dict, {"type": "constant"}),
+        "scheduler_d": Key(dict | None),
         "losses": Key(list[dict] | dict, []),
         "mixing_augs": {
             "mixup": Key(bool, False),
@@ -151,16 +152,6 @@ SCHEMA: Section = {
     "find_unused_parameters": Key(bool, False),
 }
 
-# Keys of a loss term that say how it is used; the others go to the loss class.
-LOSS_TERM: Section = {
-    "type": Key(str, REQUIRED),
-    "name": Key(str, ABSENT),
-    "weight": Key(float, 1.0),
-    "pred": Key(str, "out"),
-    "target": Key(str, "gt"),
-    "space": Key(Literal["rgb", "hvi"], "rgb"),
-}
-
 # Other toolkits' names for keys, by dotted path.
 KEY_ALIASES = {
     "gpu_ids": "num_gpu",
@@ -188,10 +179,4 @@ DATASET_ALIASES = {
     "Dataset_SDSDImage": "SDSDDataset",
     "Dataset_SIDImage": "SIDDataset",
     "SingleImageDataset": "UnpairedImageDataset",
-}
-METRIC_ALIASES = {
-    "calculate_psnr": "psnr",
-    "calculate_ssim": "ssim",
-    "calculate_niqe": "niqe",
-    "calculate_lpips": "lpips",
 }
