@@ -64,7 +64,7 @@ class LESSM(nn.Module):
         self.Ds = nn.Parameter(torch.ones(4 * inner))
 
     def forward(self, x: Tensor, prior: Tensor) -> Tensor:
-        """x (B, width, H, W) and prior (B, inner, H, W) -> (B, width, H, W)."""
+        """X (B, width, H, W) and prior (B, inner, H, W) -> (B, width, H, W)."""
         y = self.out_norm(self._scan(x) + F.silu(self.conv2d_2(prior)))
         # The gate is projected only now: on a large image it would wait through the scan as its largest tensor.
         return self.out_proj(y * F.silu(self.in_proj(x, slice(self.inner, None))))
@@ -97,7 +97,7 @@ class IRSK(nn.Module):
         self.project_out = nn.Conv2d(inner, width, 1)
 
     def forward(self, x: Tensor, prior: Tensor) -> Tensor:
-        """x (B, width, H, W) and prior (B, inner, H, W) -> (B, width, H, W)."""
+        """X (B, width, H, W) and prior (B, inner, H, W) -> (B, width, H, W)."""
         gate_small, gate_large = self.dwconv3(prior).sigmoid().chunk(2, dim=1)
         x = self.project_in(x)
         small = self.dwconv(x)
@@ -120,7 +120,7 @@ class GLSSB(nn.Module):
         self.dropout = nn.Dropout(0.1)  # on the residual stream itself, as in the official code
 
     def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, width, H, W) and prior (B, inner, H, W) -> the same pair, updated."""
+        """X (B, width, H, W) and prior (B, inner, H, W) -> the same pair, updated."""
         x = self.dropout(x)
         prior = F.gelu(self.conv2d(prior))
         x = x + self.ss2d(self.ln_1(x), prior)
@@ -228,7 +228,7 @@ class MambaLLIE(nn.Module):
 
     @any_size(4)
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape, not clamped."""
+        """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape, not clamped."""
         x = x.contiguous(memory_format=torch.channels_last)
         # The illumination prior: the image with its largest and its mean channel, at three scales.
         light_1 = torch.cat([x, x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)

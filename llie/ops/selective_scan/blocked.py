@@ -52,7 +52,7 @@ def backward(
         u_t, d, ud, b, c, a, h = blocks.run(index, start)
         dy_t = blocks.take(dy, index)
         g = c.unsqueeze(4) * dy_t.unsqueeze(3)  # becomes the gradient of the state
-        steps, decays = g.unbind(), a.unbind()
+        steps, decays = g.unbind(), blocks.decays
         steps[-1].add_(carry)
         for t in range(len(steps) - 2, -1, -1):
             steps[t].addcmul_(decays[t + 1], steps[t + 1])
@@ -82,11 +82,13 @@ class _Blocks:
         self.A2 = (A * LOG2E).transpose(1, 2).contiguous()
         self.a = u.new_empty(self.size, *self.state_shape)
         self.h = torch.empty_like(self.a)
+        self.decays, self.states = self.a.unbind(), self.h.unbind()  # views are cheaper made once
         # Row order needs no index: a block is a slice.
         self.order = None
         if any(directions):
             paths = [positions(k, self.length, width, u.device) for k in directions]
             self.order = torch.stack(paths, 1)  # (length, groups)
+            self.group = torch.arange(self.groups, device=u.device)
 
     def take(self, tensor: Tensor, index: int) -> Tensor:
         """A block of (batch, length, groups, n), as (time, batch, groups, n) in the order of each direction."""
@@ -108,8 +110,7 @@ class _Blocks:
         span = slice(index * self.size, (index + 1) * self.size)
         if self.order is None:
             return (slice(None), span)
-        group = torch.arange(self.groups, device=self.order.device) % tensor.shape[2]
-        return (slice(None), self.order[span], group)
+        return (slice(None), self.order[span], self.group % tensor.shape[2])
 
     def run(self, index: int, state: Tensor) -> tuple[Tensor, ...]:
         """The recurrence over one block from `state`: u, delta, delta u, B, C, decays and states, time first."""
@@ -118,7 +119,7 @@ class _Blocks:
         ud = d * u
         torch.mul(d.unsqueeze(3), self.A2, out=a).exp2_()
         torch.mul(ud.unsqueeze(3), b.unsqueeze(4), out=h)
-        for decay, step in zip(a.unbind(), h.unbind(), strict=True):
+        for decay, step in zip(self.decays[: len(d)], self.states, strict=False):
             state = step.addcmul_(decay, state)
         return u, d, ud, b, c, a, h
 

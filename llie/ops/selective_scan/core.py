@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from llie.ops.selective_scan import backends
 
-BLOCK = 64  # positions between two saved states
+BLOCK = 32  # positions between two saved states; TILE in scan.c
 
 
 def scan(

@@ -1,0 +1,153 @@
+"""The C kernel `scan.c` through ctypes: compiled at first use, once, into the user's cache; needs only a C compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("scan.c")
+# -ffast-math is absent on purpose: linked into a library it turns on flush-to-zero for the whole process.
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+LANES, CHUNK = 16, 4  # as in scan.c
+
+
+class _Array(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "length", "group", "last"))]
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "length", "groups", "channels", "states", "width", "shared")),
+        ("directions", ctypes.c_void_p),
+        ("rates", ctypes.c_void_p),
+        *((name, _Array) for name in ("u", "delta", "b", "c")),
+    ]
+
+
+def prepare() -> None:
+    """Compile and load the kernel; OSError or RuntimeError where that cannot be done."""
+    _library()
+
+
+def supports(u: Tensor) -> bool:
+    """Float32 on the CPU."""
+    return u.device.type == "cpu" and u.dtype == torch.float32
+
+
+def forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
+    y: Tensor, last: Tensor, starts: Tensor,
+) -> None:  # fmt: skip
+    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    problem, _keep = _problem(u, delta, A, B, C, directions, width)
+    saved = starts.data_ptr() if len(starts) else None
+    threads, ranges = _shares(delta)
+    _check(_library().scan_forward(ctypes.byref(problem), _array(y), last.data_ptr(), saved, ranges, threads))
+
+
+def backward(
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
+    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+) -> None:  # fmt: skip
+    """Fill the gradients of everything, given those of y and of the last state."""
+    problem, rates = _problem(u, delta, A, B, C, directions, width)
+    threads, ranges = _shares(delta)
+    # Channels meet in the gradients of B and C, batch items in that of A: each share has its own part, added up below.
+    db, dc = u.new_empty(ranges, *B.shape), u.new_empty(ranges, *C.shape)
+    da = u.new_empty(len(u), *rates.shape)
+    dlast = dlast.contiguous()
+    _check(
+        _library().scan_backward(
+            ctypes.byref(problem), _array(dy), _array(du), _array(ddelta), dlast.data_ptr(), starts.data_ptr(),
+            db.data_ptr(), dc.data_ptr(), da.data_ptr(), ranges, threads,
+        )
+    )  # fmt: skip
+    torch.sum(db, 0, out=dB)
+    torch.sum(dc, 0, out=dC)
+    dA.copy_(da.sum(0)[:, : A.shape[2], : A.shape[1]].transpose(1, 2))
+
+
+def _problem(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int
+) -> tuple[_Problem, Tensor]:
+    batch, length, groups, channels = delta.shape
+    states = A.shape[2]
+    rates = u.new_zeros(groups, -(-states // CHUNK) * CHUNK, -(-channels // LANES) * LANES)
+    rates[:, :states, :channels] = A.transpose(1, 2) / math.log(2)
+    order = (ctypes.c_int64 * groups)(*directions)
+    problem = _Problem(
+        batch, length, groups, channels, states, width, u.shape[2] != groups,
+        ctypes.addressof(order), rates.data_ptr(), _array(u), _array(delta), _array(B), _array(C),
+    )  # fmt: skip
+    problem.keep = order  # type: ignore[attr-defined]  # the structure holds only its address
+    return problem, rates
+
+
+def _array(tensor: Tensor) -> _Array:
+    return _Array(tensor.data_ptr(), *tensor.stride())
+
+
+def _shares(delta: Tensor) -> tuple[int, int]:
+    """Threads, and into how many ranges the channels of an image are cut so that every thread has work."""
+    threads = torch.get_num_threads()
+    vectors = -(-delta.shape[3] // LANES)
+    return threads, min(vectors, -(-threads // len(delta)))
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("selective scan: no memory for the kernel's buffers")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    path = _compiled()
+    library = ctypes.CDLL(str(path))
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    library.scan_forward.argtypes = [pointer, _Array, pointer, pointer, integer, ctypes.c_int]
+    library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
+    return library
+
+
+def _compiled() -> Path:
+    """The shared library for this source, compiler and processor; compiled unless it is already there."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not compiler:
+        raise OSError("no C compiler found")
+    identity = f"{SOURCE.read_text(encoding='utf-8')} {FLAGS} {compiler} {_processor()}"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llie"
+    target = folder / f"scan-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes that start together each compile their own and rename it into place: the last one wins, all are whole.
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / target.name
+        command = [*compiler.split(), *FLAGS, "-o", str(made), str(SOURCE)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if run.returncode:
+            raise OSError(f"{compiler} failed: {run.stderr.strip().splitlines()[-1:]}")
+        made.replace(target)
+    return target
+
+
+def _processor() -> str:
+    """What -march=native depends on: a cache folder may be shared by different machines."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return f"{platform.machine()} {platform.processor()}"
+    lines = info.read_text(encoding="utf-8").splitlines()
+    return " ".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    )

@@ -1,0 +1,291 @@
+/* The selective scan on a CPU: sixteen channels a vector, positions in tiles, states four at a time in registers.
+ *
+ * Every tensor is read through its own strides, in the order of its direction, a tile at a time into small aligned
+ * buffers; so neither layout nor direction costs a copy of a tensor. Plain C with GNU vector extensions (gcc, clang).
+ * Never compile with -ffast-math: linking it in would switch the whole process to flush-to-zero.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 16
+#define TILE 32   /* BLOCK in core.py: states are saved where tiles begin */
+#define CHUNK 4   /* states carried through a tile in registers */
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+typedef struct { float *data; int64_t batch, length, group, last; } array; /* strides in elements */
+
+typedef struct {
+    int64_t batch, length, groups, channels, states, width, shared; /* shared: all groups read the one u */
+    const int64_t *directions;
+    const float *rates; /* A log2(e): (groups, states rounded up to CHUNK, channels rounded up to LANES), zero padded */
+    array u, delta, b, c;
+} problem;
+
+/* 2^x for x <= 0, relative error 3e-7: whole part into the exponent, the rest a polynomial; NaN stays NaN. */
+static inline vec exp2v(vec x)
+{
+    ivec low = x < -126.0f;
+    x = (vec)((low & (ivec)((vec){} - 126.0f)) | (~low & (ivec)x));
+    vec shifted = x + 12582912.0f; /* 1.5 * 2^23: rounds to whole numbers */
+    vec f = x - (shifted - 12582912.0f);
+    vec p = f * 1.5403530e-4f + 1.3333558e-3f;
+    p = p * f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
+    ivec bits = (ivec)p + ((ivec)shifted << 23);
+    return (vec)bits;
+}
+
+static int64_t place(const problem *q, int64_t group, int64_t step)
+{
+    int64_t direction = q->directions[group];
+    if (direction >= 2) step = q->length - 1 - step;
+    if (direction & 1) {
+        int64_t height = q->length / q->width;
+        step = step % height * q->width + step / height;
+    }
+    return step;
+}
+
+/* Sixteen channels of every position of a tile; lanes and positions beyond the end read zero: decay 1, input 0. */
+static void gather(vec *out, const array *from, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at, int n)
+{
+    const float *base = from->data + b * from->batch + g * from->group + c * from->last;
+    for (int t = 0; t < n; t++) {
+        const float *p = base + at[t] * from->length;
+        vec v = {};
+        if (lanes == LANES && from->last == 1) memcpy(&v, p, sizeof v);
+        else for (int64_t i = 0; i < lanes; i++) v[i] = p[i * from->last];
+        out[t] = v;
+    }
+}
+
+static void scatter(const array *to, const vec *in, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at,
+                    int n, int add)
+{
+    float *base = to->data + b * to->batch + g * to->group + c * to->last;
+    for (int t = 0; t < n; t++) {
+        float *p = base + at[t] * to->length;
+        if (lanes == LANES && to->last == 1) {
+            vec v = {};
+            if (add) memcpy(&v, p, sizeof v);
+            v += in[t];
+            memcpy(p, &v, sizeof v);
+        } else for (int64_t i = 0; i < lanes; i++) p[i * to->last] = in[t][i] + (add ? p[i * to->last] : 0.0f);
+    }
+}
+
+/* B or C of a tile, rows of `padded` states. */
+static void gather_states(float *out, const array *from, const problem *q, int64_t b, int64_t g, int64_t padded,
+                          const int64_t *at, int n)
+{
+    const float *base = from->data + b * from->batch + g * from->group;
+    memset(out, 0, sizeof(float) * (size_t)(padded * n));
+    for (int t = 0; t < n; t++)
+        for (int64_t s = 0; s < q->states; s++) out[t * padded + s] = base[at[t] * from->length + s * from->last];
+}
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+static void *buffer(size_t size) { return aligned_alloc(64, (size_t)round_up((int64_t)size, 64)); }
+
+/* Work is cut into (batch, range of channel vectors): each writes its own channels, so nothing is shared but B and C. */
+typedef struct { int64_t batch, first, last; } share;
+
+static share share_of(const problem *q, int64_t ranges, int64_t index)
+{
+    int64_t vectors = round_up(q->channels, LANES) / LANES, r = index % ranges;
+    return (share){index / ranges, vectors * r / ranges, vectors * (r + 1) / ranges};
+}
+
+static int forward_share(const problem *q, share w, array y, float *last, float *starts)
+{
+    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
+    const int64_t vectors = w.last - w.first, state = padded * vectors;
+    vec *h = buffer(sizeof(vec) * (size_t)state);
+    float *bt = buffer(sizeof(float) * (size_t)(2 * padded * TILE)), *ct = bt + padded * TILE;
+    int failed = !h || !bt;
+    for (int64_t g = 0; g < q->groups && !failed; g++) {
+        memset(h, 0, sizeof(vec) * (size_t)state);
+        for (int64_t first = 0; first < q->length; first += TILE) {
+            int n = (int)(q->length - first < TILE ? q->length - first : TILE);
+            int64_t at[TILE];
+            for (int t = 0; t < n; t++) at[t] = place(q, g, first + t);
+            gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
+            gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
+            for (int64_t v = 0; v < vectors; v++) {
+                int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                vec d[TILE], du[TILE], out[TILE] = {};
+                gather(d, &q->delta, w.batch, g, c, lanes, at, n);
+                gather(du, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
+                for (int t = 0; t < n; t++) du[t] *= d[t];
+                if (starts) {
+                    float *save = starts + ((first / TILE * q->batch + w.batch) * q->groups + g) * q->states * q->channels;
+                    for (int64_t s = 0; s < q->states; s++)
+                        memcpy(save + s * q->channels + c, &h[v * padded + s], sizeof(float) * (size_t)lanes);
+                }
+                for (int64_t s = 0; s < padded; s += CHUNK) {
+                    vec a[CHUNK], x[CHUNK];
+                    for (int k = 0; k < CHUNK; k++) {
+                        memcpy(&a[k], q->rates + (g * padded + s + k) * row + c, sizeof(vec));
+                        x[k] = h[v * padded + s + k];
+                    }
+                    for (int t = 0; t < n; t++) {
+                        const float *bs = bt + t * padded + s, *cs = ct + t * padded + s;
+                        for (int k = 0; k < CHUNK; k++) {
+                            x[k] = exp2v(d[t] * a[k]) * x[k] + du[t] * bs[k];
+                            out[t] += x[k] * cs[k];
+                        }
+                    }
+                    for (int k = 0; k < CHUNK; k++) h[v * padded + s + k] = x[k];
+                }
+                scatter(&y, out, w.batch, q->shared ? 0 : g, c, lanes, at, n, q->shared && g);
+            }
+        }
+        for (int64_t v = 0; v < vectors; v++)
+            for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
+                for (int64_t s = 0; s < q->states; s++)
+                    last[((w.batch * q->groups + g) * q->channels + (w.first + v) * LANES + i) * q->states + s] =
+                        h[v * padded + s][i];
+    }
+    free(h);
+    free(bt);
+    return failed;
+}
+
+int scan_forward(const problem *q, array y, float *last, float *starts, int64_t ranges, int threads)
+{
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
+    for (int64_t i = 0; i < q->batch * ranges; i++) failed |= forward_share(q, share_of(q, ranges, i), y, last, starts);
+    return failed;
+}
+
+static inline float sum_lanes(vec v)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; i++) sum += v[i];
+    return sum;
+}
+
+/* Walks the tiles from the end: recomputes the states of a tile, then runs the adjoint recurrence through it.
+ * db, dc: this range's part, (batch, length, groups, states); da: this batch's part, laid out like the rates. */
+static int backward_share(const problem *q, share w, array dy, array du, array ddelta, const float *dlast,
+                          const float *starts, float *db, float *dc, float *da)
+{
+    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
+    const int64_t vectors = w.last - w.first, state = padded * vectors;
+    vec *carry = buffer(sizeof(vec) * (size_t)(2 * state)), *dav = carry + state;
+    vec *tile = buffer(sizeof(vec) * (size_t)(5 * vectors * TILE));
+    float *bt = buffer(sizeof(float) * (size_t)(2 * padded * TILE)), *ct = bt + padded * TILE;
+    int failed = !carry || !tile || !bt;
+    vec *d = tile, *u = d + vectors * TILE, *up = u + vectors * TILE, *input = up + vectors * TILE;
+    vec *decay = input + vectors * TILE; /* sums over states: of gradient * B, and of the gradient of the exponent */
+    for (int64_t g = 0; g < q->groups && !failed; g++) {
+        memset(carry, 0, sizeof(vec) * (size_t)(2 * state));
+        for (int64_t v = 0; v < vectors; v++)
+            for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
+                for (int64_t s = 0; s < q->states; s++)
+                    carry[v * padded + s][i] =
+                        dlast[((w.batch * q->groups + g) * q->channels + (w.first + v) * LANES + i) * q->states + s];
+        for (int64_t first = (q->length - 1) / TILE * TILE; first >= 0; first -= TILE) {
+            int n = (int)(q->length - first < TILE ? q->length - first : TILE);
+            int64_t at[TILE];
+            for (int t = 0; t < n; t++) at[t] = place(q, g, first + t);
+            gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
+            gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
+            for (int64_t v = 0; v < vectors; v++) {
+                int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                gather(d + v * TILE, &q->delta, w.batch, g, c, lanes, at, n);
+                gather(u + v * TILE, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
+                gather(up + v * TILE, &dy, w.batch, q->shared ? 0 : g, c, lanes, at, n);
+            }
+            memset(input, 0, sizeof(vec) * (size_t)(2 * vectors * TILE));
+            const float *saved = starts + ((first / TILE * q->batch + w.batch) * q->groups + g) * q->states * q->channels;
+            for (int64_t s = 0; s < padded; s += CHUNK) {
+                vec dbv[TILE][CHUNK] = {}, dcv[TILE][CHUNK] = {};
+                for (int64_t v = 0; v < vectors; v++) {
+                    int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                    const vec *dv = d + v * TILE, *uv = u + v * TILE, *upv = up + v * TILE;
+                    vec a[CHUNK], x[CHUNK], decays[TILE][CHUNK], states[TILE + 1][CHUNK];
+                    for (int k = 0; k < CHUNK; k++) {
+                        memcpy(&a[k], q->rates + (g * padded + s + k) * row + c, sizeof(vec));
+                        x[k] = (vec){};
+                        if (s + k < q->states) memcpy(&x[k], saved + (s + k) * q->channels + c, sizeof(float) * (size_t)lanes);
+                        states[0][k] = x[k];
+                    }
+                    for (int t = 0; t < n; t++)
+                        for (int k = 0; k < CHUNK; k++) {
+                            decays[t][k] = exp2v(dv[t] * a[k]);
+                            states[t + 1][k] = x[k] = decays[t][k] * x[k] + dv[t] * uv[t] * bt[t * padded + s + k];
+                        }
+                    vec grad[CHUNK], rate[CHUNK];
+                    for (int k = 0; k < CHUNK; k++) {
+                        grad[k] = carry[v * padded + s + k];
+                        rate[k] = dav[v * padded + s + k];
+                    }
+                    for (int t = n - 1; t >= 0; t--) {
+                        vec sum = input[v * TILE + t], exponent = decay[v * TILE + t], step = dv[t] * uv[t];
+                        for (int k = 0; k < CHUNK; k++) {
+                            grad[k] += upv[t] * ct[t * padded + s + k];
+                            dcv[t][k] += upv[t] * states[t + 1][k];
+                            dbv[t][k] += grad[k] * step;
+                            sum += grad[k] * bt[t * padded + s + k];
+                            grad[k] *= decays[t][k];
+                            vec e = grad[k] * states[t][k]; /* a product: h - x would cancel */
+                            exponent += e * a[k];
+                            rate[k] += e * dv[t];
+                        }
+                        input[v * TILE + t] = sum;
+                        decay[v * TILE + t] = exponent;
+                    }
+                    for (int k = 0; k < CHUNK; k++) {
+                        carry[v * padded + s + k] = grad[k];
+                        dav[v * padded + s + k] = rate[k];
+                    }
+                }
+                for (int t = 0; t < n; t++)
+                    for (int k = 0; k < CHUNK && s + k < q->states; k++) {
+                        int64_t to = ((w.batch * q->length + at[t]) * q->groups + g) * q->states + s + k;
+                        db[to] = sum_lanes(dbv[t][k]);
+                        dc[to] = sum_lanes(dcv[t][k]);
+                    }
+            }
+            for (int64_t v = 0; v < vectors; v++) {
+                int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                vec *sum = input + v * TILE, *exponent = decay + v * TILE;
+                for (int t = 0; t < n; t++) {
+                    exponent[t] = u[v * TILE + t] * sum[t] + exponent[t] * 0.69314718f; /* rates are A log2(e) */
+                    sum[t] *= d[v * TILE + t];
+                }
+                scatter(&ddelta, exponent, w.batch, g, c, lanes, at, n, 0);
+                scatter(&du, sum, w.batch, q->shared ? 0 : g, c, lanes, at, n, q->shared && g);
+            }
+        }
+        for (int64_t v = 0; v < vectors; v++)
+            for (int64_t s = 0; s < padded; s++)
+                memcpy(da + ((w.batch * q->groups + g) * padded + s) * row + (w.first + v) * LANES, &dav[v * padded + s],
+                       sizeof(vec));
+    }
+    free(carry);
+    free(tile);
+    free(bt);
+    return failed;
+}
+
+int scan_backward(const problem *q, array dy, array du, array ddelta, const float *dlast, const float *starts, float *db,
+                  float *dc, float *da, int64_t ranges, int threads)
+{
+    const int64_t part = q->batch * q->length * q->groups * q->states;
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
+    for (int64_t i = 0; i < q->batch * ranges; i++)
+        failed |= backward_share(q, share_of(q, ranges, i), dy, du, ddelta, dlast, starts, db + i % ranges * part,
+                                 dc + i % ranges * part, da);
+    return failed;
+}
