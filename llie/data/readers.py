@@ -89,8 +89,11 @@ def image_format(data: bytes) -> str | None:
 
 def mislabelled(path: Path) -> str | None:
     """What the file really is when its ending says otherwise ("HEIC" in `a.png`), else None."""
-    with path.open("rb") as file:
-        found = image_format(file.read(16))
+    try:
+        with path.open("rb") as file:
+            found = image_format(file.read(16))
+    except OSError as error:
+        raise UserError(f"cannot read the image {path}: {error.strerror}") from error
     return None if found == _FORMAT_OF_SUFFIX.get(path.suffix.lower()) else found or "no known image format"
 
 
