@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import random
 import sys
 import types
 import warnings
@@ -130,4 +132,67 @@ def _result_only(forward: Callable[..., Any]) -> Callable[..., Any]:
     return result
 
 
-_ADAPTERS: dict[str, Callable[[Any], Any]] = {}
+def _metric_as_ours(function: Callable[..., Any]) -> Callable[..., float]:
+    """BasicSR's `f(img, img2, crop_border, ...)` as our `f(pred, gt, protocol, crop_border, ...)`."""
+    from llie.metrics.metric import mean_over_images, mean_over_pairs
+
+    theirs = dict(inspect.signature(function).parameters)
+    needs_reference = "img2" in theirs
+    mean: Callable[..., float] = mean_over_pairs if needs_reference else mean_over_images
+    convert = _unit_tensor if function.__name__.endswith("_pt") else _bgr8
+
+    def metric(*images_and_protocol: Any, **arguments: Any) -> float:
+        *images, protocol = images_and_protocol
+        if "crop_border" in theirs:
+            arguments.setdefault("crop_border", 0)
+        return mean(lambda *pixels: float(function(*map(convert, pixels), **arguments)), *images, protocol)
+
+    # Their **kwargs would let every misspelt argument pass.
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own = [inspect.Parameter(name, named[0]) for name in ("pred", *(["gt"] if needs_reference else []), "protocol")]
+    optional = [
+        p.replace(kind=named[1], default=0 if name == "crop_border" else p.default)
+        for name, p in theirs.items()
+        if p.kind in named and name not in ("img", "img2")
+    ]
+    vars(metric).update(
+        __name__=function.__name__, __signature__=inspect.Signature([*own, *optional]), needs_reference=needs_reference
+    )
+    return metric
+
+
+def _bgr8(pixels: Any) -> Any:
+    """(H, W, 3) RGB in 0..255 as BasicSR's metrics want it."""
+    return pixels.round().astype("uint8")[..., ::-1]
+
+
+def _unit_tensor(pixels: Any) -> Any:
+    """(H, W, 3) in 0..255 -> (1, 3, H, W) in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(pixels / 255).permute(2, 0, 1)[None]
+
+
+def _dataset_as_ours(dataset: type) -> type:
+    """BasicSR's data set, which takes one dictionary, as one of ours; its augmentation follows our seeds."""
+    import torch.utils.data
+
+    class Adapted(torch.utils.data.Dataset):
+        def __init__(self, phase: str = "train", seed: int = 0, **options: Any):
+            phase = "train" if phase == "train" else "val"
+            self.theirs = dataset({"scale": 1, "io_backend": {"type": "disk"}, **options, "phase": phase})
+            self.seed = seed
+
+        def __len__(self) -> int:
+            return len(self.theirs)
+
+        def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+            epoch, index = key if isinstance(key, tuple) else (0, key)
+            random.seed(f"{self.seed} {epoch} {index}")  # their crops and flips use this generator
+            return self.theirs[index]
+
+    Adapted.__name__ = dataset.__name__
+    return Adapted
+
+
+_ADAPTERS: dict[str, Callable[[Any], Any]] = {"metric": _metric_as_ours, "dataset": _dataset_as_ours}

@@ -141,8 +141,9 @@ class Checker:
         """One data set: keys of the loader beside arguments of its class."""
         spec = _renamed_dataset(spec) if isinstance(spec, dict) else spec
         target = self.target(registry.DATASET_REGISTRY, spec, path)
-        taken = [name for name in registry.argument_names(target) if name not in ("phase", "seed")]
         rules = {**schema.DATASET, **(schema.TRAIN_DATASET if is_training else schema.EVALUATION_DATASET)}
+        taken = registry.argument_names(target, spec.keys() - rules.keys())
+        taken = [name for name in taken if name not in ("phase", "seed")]  # these come from elsewhere
         checked = self.section(spec, _without(rules, *taken), path, taken)
         with self.at(path):
             return checked | registry.check_arguments(target, _only(checked, taken), path)

@@ -100,17 +100,15 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
     Raises:
         UserError: an argument is unknown (with the nearest name), of the wrong kind, or a required one is missing.
     """
-    parameters = inspect.signature(target).parameters
-    named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = argument_names(target, arguments)
     for argument in arguments:
-        if argument not in named and not takes_any:
+        if argument not in named:
             raise UserError(
                 f"{where}: {target.__name__} takes no argument {argument!r}.{suggest(argument, named)} "
                 f"It takes: {', '.join(named) or 'none'}"
             )
-    for argument, parameter in named.items():
-        if parameter.default is parameter.empty and argument not in arguments:
+    for argument, parameter in inspect.signature(target).parameters.items():
+        if argument in named and parameter.default is parameter.empty and argument not in arguments:
             raise UserError(f"{where}: {target.__name__} needs the argument {argument!r}")
     kinds = _annotations(target)
     fitted = {}
@@ -124,10 +122,12 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
     return fitted
 
 
-def argument_names(target: Callable[..., Any]) -> list[str]:
-    """Names of the keyword arguments that `target` takes, without `*args` and `**kwargs`."""
+def argument_names(target: Callable[..., Any], given: Iterable[str] = ()) -> list[str]:
+    """Names of the keyword arguments that `target` takes; all that are `given` when it has `**kwargs`."""
     parameters = inspect.signature(target).parameters
-    return [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return list(dict.fromkeys([*named, *given])) if takes_any else named
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
