@@ -119,9 +119,9 @@ def _data_check(options: argparse.Namespace) -> int:
 
 
 def _data_lmdb(options: argparse.Namespace) -> int:
-    from llie.data import lmdb
+    from llie.data import packing
 
-    lmdb.build(options.folder, options.output)
+    packing.build(options.folder, options.output)
     return 0
 
 
