@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,3 +186,38 @@ def spawn(script: str | Path, arguments: Sequence[str], processes: int) -> int:
     except SignalException as error:
         return 128 + error.sigval
     return 0
+
+
+def launch(
+    job: Callable[[torch.device], int],
+    script: str | Path,
+    arguments: Sequence[str],
+    *,
+    num_gpu: int | str = "auto",
+    backend: str | None = None,
+    launcher: str = "none",
+) -> int:
+    """Run a job in as many processes as it should have: those that a launcher started, or one for each GPU.
+
+    Args:
+        job: gets this process's device and returns an exit code.
+        script: Python file which, run with `arguments`, ends up here again in each of several processes.
+        arguments: its command line.
+        num_gpu: see `choose_device`.
+        backend: see `group`.
+        launcher: what the user says started us: "pytorch", "slurm" or "none" (look).
+
+    Raises:
+        UserError: the launcher is not there, or GPUs are missing.
+    """
+    if started_by_launcher():
+        with group(num_gpu, backend) as device:
+            return job(device)
+    if launcher == "pytorch":
+        raise UserError(f"--launcher pytorch: start with `torchrun --nproc_per_node N {script} ...`, or leave it out")
+    if launcher == "slurm" and "SLURM_STEP_ID" not in os.environ:
+        raise UserError(f"--launcher slurm: start with `srun python {script} ...`, or leave it out")
+    processes = gpu_count(num_gpu)
+    if processes > 1:
+        return spawn(script, arguments, processes)
+    return job(choose_device(num_gpu))

@@ -36,7 +36,7 @@ class Trainer:
         settings: how to train.
         run_folder: gets checkpoints and logs.
         validate: `(network, iteration) -> {name: value}`; called on all ranks, rank 0's answer counts.
-        augment: `(batch, generator) -> batch`, on the device; draws only from the generator.
+        augment: `(batch, generator) -> batch`, on the device; draws only from the (CPU) generator.
     """
 
     def __init__(
@@ -131,8 +131,7 @@ class Trainer:
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
         """The micro-batches of one step, on the device and augmented."""
         s = self.settings
-        generator = torch.Generator(s.device)
-        generator.manual_seed(derived_seed(s.seed, rank(), self.iteration, 1))
+        generator = torch.Generator().manual_seed(derived_seed(s.seed, rank(), self.iteration, 1))
         micro_batches = [self._to_device(next(batches)) for _ in range(s.accumulate)]
         return [self.augment(batch, generator) for batch in micro_batches] if self.augment else micro_batches
 
@@ -275,13 +274,19 @@ class Trainer:
         Rates and the optimisers' other numbers are those of the present settings, not the stored ones.
         """
         self.iteration = state["iteration"]
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            present = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state["optimizers"][name])
-            for group, numbers in zip(optimizer.param_groups, present, strict=True):
-                group.update(numbers)
+        try:
+            for name, network in self.networks.items():
+                network.load_state_dict(state["networks"][name])
+            for name, optimizer in self.optimizers.items():
+                present = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+                optimizer.load_state_dict(state["optimizers"][name])
+                for group, numbers in zip(optimizer.param_groups, present, strict=True):
+                    group.update(numbers)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the training state of iteration {self.iteration} in {self.run_folder} is of another network or "
+                f"optimiser; give the changed run another name ({str(error).splitlines()[0]})"
+            ) from error
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema:

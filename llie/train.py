@@ -1,0 +1,86 @@
+"""Train a network as an option file says: `python llie/train.py -opt options/train/LOLv1.yml`.
+
+Exit codes: 0 trained to the end; 2 a mistake in what was given; 143 and 130 stopped by SIGTERM and Ctrl-C after saving
+(continue with --auto_resume).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script: Python put llie/ on the path, where its files would hide others' modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+
+from llie.arguments import parse_arguments
+from llie.data import build_batch_transform, build_dataset, build_train_loader
+from llie.engine import distributed
+from llie.engine.run_folder import facts, output_root, state_to_resume
+from llie.engine.settings import Settings
+from llie.engine.trainer import Trainer
+from llie.errors import run_command
+from llie.models.base import Model
+from llie.options import dump_options, load_options
+from llie.registry import MODEL_REGISTRY
+from llie.validation import Validation
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, start as many processes as there are GPUs, and train in each."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = parse_arguments("train", argv)
+    options = load_options(arguments.opt, arguments.force_yml, "train", debug=arguments.debug)
+    if arguments.print:
+        print(dump_options(options))
+        return 0
+    return distributed.launch(
+        lambda device: train(options, device, auto_resume=arguments.auto_resume, root=arguments.output),
+        Path(__file__).resolve(),
+        argv,
+        num_gpu=options["num_gpu"],
+        backend=options["dist_params"]["backend"],
+        launcher=arguments.launcher,
+    )
+
+
+def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = False, root: str | None = None) -> int:
+    """Put the parts together and train.
+
+    Args:
+        options: resolved options.
+        device: of this process.
+        auto_resume: continue the run of this name if there is one.
+        root: folder of all runs; by default `path.experiments_root`, or experiments/ in the repository.
+
+    Returns:
+        0, or 128 + the number of the signal that stopped the run.
+    """
+    folder = output_root(root or options["path"]["experiments_root"], "experiments") / options["name"]
+    state = state_to_resume(folder, auto_resume, options["path"]["resume_state"])
+    seed = options["manual_seed"]
+    torch.manual_seed(seed)  # initial weights
+    model: Model = MODEL_REGISTRY.get(options["model_type"])(options)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    train_set = options["datasets"]["train"]
+    loader = build_train_loader(build_dataset(train_set, "train"), train_set, seed, rank, world_size)
+    validate = Validation(model, options, device, show=lambda *picture: trainer.log.picture(*picture))
+    settings = Settings.from_options(
+        options, len(loader), device=device, facts=facts(options), lower_is_better=validate.lower_is_better
+    )
+    augment = build_batch_transform(options["train"])
+    trainer = Trainer(model, loader, settings, folder, validate if validate.datasets else None, augment)
+    if state:
+        trainer.resume(state)
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "options.yml").write_text(dump_options(options), encoding="utf-8")
+    signal_number = trainer.run()
+    return 128 + signal_number if signal_number else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

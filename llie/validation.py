@@ -1,0 +1,71 @@
+"""Validation during training: every metric on every `datasets.val*`, and a picture of the first image of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llie.data import build_dataset
+from llie.evaluation import evaluate
+from llie.metrics import create_metric
+from llie.models.base import Model
+
+
+class Validation:
+    """Called as `validation(network, iteration)` on all ranks; the images are shared among them.
+
+    Args:
+        model: knows how to predict with a network.
+        options: resolved options; `datasets.val*` and `val` are read.
+        device: where the network is.
+        show: gets (data set name, iteration, picture (3, H, W)): input, result and reference side by side.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: Mapping[str, Any],
+        device: torch.device,
+        show: Callable[[str, int, Tensor], None] = lambda *picture: None,
+    ):
+        self.model, self.device, self.show = model, device, show
+        self.protocols = options["val"]["protocols"]
+        self.metrics = {name: create_metric(spec, name) for name, spec in (options["val"]["metrics"] or {}).items()}
+        sections = {key: section for key, section in options["datasets"].items() if key.startswith("val")}
+        self.datasets: dict[str, Any] = {
+            section.get("name") or key: build_dataset(section, key) for key, section in sections.items()
+        }
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Direction of the first metric, which decides what the best checkpoint is."""
+        return bool(self.metrics) and next(iter(self.metrics.values())).better == "lower"
+
+    def __call__(self, network: nn.Module, iteration: int) -> dict[str, float]:
+        """Mean of every metric under every protocol; the data set's name leads when there are several."""
+        values: dict[str, float] = {}
+        for name, dataset in self.datasets.items():
+            report = evaluate(
+                self.predictor(network, name, iteration), dataset, self.metrics, self.protocols, name=name
+            )
+            prefix = f"{name}/" if len(self.datasets) > 1 else ""
+            values |= {prefix + column: mean for column, mean in report.means.items()}
+        return values
+
+    def predictor(self, network: nn.Module, name: str, iteration: int) -> Callable[[dict[str, Any]], Tensor]:
+        """A function from a batch to results; it shows the first one it makes."""
+        first = True
+
+        def predict(batch: dict[str, Any]) -> Tensor:
+            nonlocal first
+            output = self.model.predict(network, batch | {"lq": batch["lq"].to(self.device)}).cpu()
+            if first:
+                images = [batch["lq"], output, *([batch["gt"]] if batch.get("gt") is not None else [])]
+                self.show(name, iteration, torch.cat([image[0].cpu() for image in images], dim=-1))
+                first = False
+            return output
+
+        return predict
