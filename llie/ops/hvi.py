@@ -13,6 +13,8 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardtanh as clamp  # backward in one kernel, where that of Tensor.clamp takes five
+from torch.nn.functional import relu
 
 EPS = 1e-8
 
@@ -29,19 +31,19 @@ def rgb_to_hvi(rgb: Tensor, k: Tensor | float) -> Tensor:
     """
     with torch.autocast(rgb.device.type, enabled=False):
         rgb = _at_least_float32(rgb)
-        # max(dim) hands its gradient to one channel; amax would split it over ties.
-        high, low = rgb.max(dim=1).values, rgb.min(dim=1).values
-        red, green, blue = rgb.unbind(1)
+        # Sums over one-hot masks: exact, cheaper than max(dim), and of tied channels one gets the gradient.
+        top = _first(rgb == rgb.detach().amax(dim=1, keepdim=True)).to(rgb.dtype)
+        bottom = _first(rgb == rgb.detach().amin(dim=1, keepdim=True)).to(rgb.dtype)
+        high, low = (rgb * top).sum(dim=1), (rgb * bottom).sum(dim=1)
         chroma = high - low
 
-        # Position on the hexagon, 1 per edge from red. Whole turns need no removal: only its sine and cosine are used.
-        is_red, is_green = red == high, green == high
-        across = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
-        corner = torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0))
-        angle = (across / (chroma + EPS) + corner) * (math.pi / 3)
+        # Position on the hexagon of hues: red at 0, green at 2, blue at 4, and on to the next or back.
+        # Whole turns need no removal, because only its sine and cosine are used.
+        across = ((rgb.roll(-1, dims=1) - rgb.roll(-2, dims=1)) * top).sum(dim=1)
+        angle = (across / (chroma + EPS) + 2 * top[:, 1] + 4 * top[:, 2]) * (math.pi / 3)
 
         # Black has no saturation, nor a gradient of it (which would be 1 / EPS).
-        saturation = torch.where(high == 0, 0.0, chroma / (high + EPS))
+        saturation = chroma / (high + EPS) * (high.detach() != 0)
         radius = _collapse(high, k) * saturation
         return torch.stack((radius * angle.cos(), radius * angle.sin(), high), dim=1)
 
@@ -66,25 +68,30 @@ def hvi_to_rgb(
         (B, 3, H, W) in [0, alpha_rgb]; float32, or float64 for float64.
     """
     with torch.autocast(hvi.device.type, enabled=False):
-        hvi = _at_least_float32(hvi)
-        value = alpha_i * hvi[:, 2].clamp(0, 1)
-        plane = hvi[:, :2].clamp(-1, 1) / (_collapse(value, k) + EPS).unsqueeze(1)
-        h, v = plane.clamp(-1, 1).unbind(1)
-        saturation = (alpha_s * (h * h + v * v + EPS).sqrt()).clamp(0, 1)
-        value = value.clamp(0, 1)
+        h, v, value = _at_least_float32(hvi).unbind(1)
+        value = alpha_i * clamp(value, 0, 1)
+        collapse = _collapse(value, k) + EPS
+        h, v = clamp(clamp(h) / collapse), clamp(clamp(v) / collapse)
+        saturation = clamp(alpha_s * (h * h + v * v + EPS).sqrt(), 0, 1)
+        value = clamp(value, 0, 1)
 
-        # Each primary is full within 1 of its corner of the hexagon and gone beyond 2 (angles in corners, -3 to 3).
+        # A primary is full up to 1 from its corner of the hexagon and gone from 2 on; angles count corners, -3 to 3.
         angle = torch.atan2(v + EPS, h + EPS) * (3 / math.pi)
-        distances = torch.stack((angle, angle - 2, angle + 2), dim=1).abs()
-        presence = ((distances - 3).abs() - 1).clamp(0, 1)  # the distance to a corner is min(d, 6 - d) around the ring
-        peak = value.unsqueeze(1)
-        return alpha_rgb * (peak - peak * saturation.unsqueeze(1) * (1 - presence))
+        drop = value * saturation
+        channels = [value - drop * clamp(2 - ((angle - corner).abs() - 3).abs(), 0, 1) for corner in (0, 2, -2)]
+        return alpha_rgb * torch.stack(channels, dim=1)
 
 
 def _collapse(value: Tensor, k: Tensor | float) -> Tensor:
     """(sin(pi value / 2) + EPS) ** k; a value above 2, where the sine is negative, counts as black instead of NaN."""
     # exp of log, because the gradient of ** would compute both powers anew.
-    return (k * ((value * (math.pi / 2)).sin().clamp(min=0) + EPS).log()).exp()
+    return (k * (relu((value * (math.pi / 2)).sin()) + EPS).log()).exp()
+
+
+def _first(ties: Tensor) -> Tensor:
+    """Of the channels that are true at a pixel, (B, 3, H, W), the first alone."""
+    a, b, c = ties.unbind(1)
+    return torch.stack((a, b & ~a, c & ~(a | b)), dim=1)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
