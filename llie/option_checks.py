@@ -133,13 +133,16 @@ class Checker:
             checked[name] = self.dataset(spec, path, is_training=name == "train")
         if phase == "train" and "train" not in checked:
             raise self.error("datasets.train", "training needs a training set")
-        if phase == "test" and not checked.keys() - {"train"}:
-            raise self.error("datasets.test", "testing needs a data set called test, test_..., val or val_...")
+        if phase == "test" and not any(name.startswith("test") for name in checked):
+            checked = {re.sub("^val", "test", name): spec for name, spec in checked.items()}  # as BasicSR has it
+            if not checked.keys() - {"train"}:
+                raise self.error("datasets.test", "testing needs a data set called test, test_..., val or val_...")
         return checked
 
     def dataset(self, spec: Any, path: str, is_training: bool) -> dict[str, Any]:
         """One data set: keys of the loader beside arguments of its class."""
-        spec = _renamed_dataset(spec) if isinstance(spec, dict) else spec
+        if isinstance(spec, dict) and spec.get("type") in schema.DATASET_ALIASES:
+            spec = {**spec, "type": schema.DATASET_ALIASES[spec["type"]]}
         target = self.target(registry.DATASET_REGISTRY, spec, path)
         rules = {**schema.DATASET, **(schema.TRAIN_DATASET if is_training else schema.EVALUATION_DATASET)}
         taken = registry.argument_names(target, spec.keys() - rules.keys())
@@ -207,17 +210,6 @@ class Checker:
         with self.at(path):
             registry.check_arguments(LossTerm, {"loss": None} | _only(spec, usage), path)
             registry.check_arguments(target, _only(spec, taken), path)
-
-
-def _renamed_dataset(spec: dict[str, Any]) -> dict[str, Any]:
-    """A data set of the BasicSR family in our words."""
-    spec = dict(spec)
-    if isinstance(spec.get("type"), str):
-        spec["type"] = schema.DATASET_ALIASES.get(spec["type"], spec["type"])
-    if "use_flip" in spec:  # SNR-Aware's frame sets: "flip" is left to right, "rot" upside down
-        spec["use_hflip"] = spec.pop("use_flip")
-        spec["use_vflip"] = spec.pop("use_rot", False)
-    return spec
 
 
 def _join(path: str, key: Any) -> str:

@@ -43,7 +43,7 @@ _OWN_FRAMES = _ignored("the frames of video sets are found and read as the data 
 # BasicSR's loss keys: `pixel_opt: {type, loss_weight, ...}` and the like, each one loss term.
 OLD_LOSS_KEYS = ("pixel_opt", "perceptual_opt", "ssim_opt", "gan_opt", "edge_opt", "tv_opt", "lpips_opt")
 
-# What the loader and the augmentation read from a data set's options, beside what its class takes.
+# What may stand in a data set's options beside the arguments of its class (an argument of that name comes first).
 DATASET: Section = {
     "name": Key(str | None),
     "type": Key(str, REQUIRED),
@@ -66,6 +66,11 @@ DATASET: Section = {
     "cache_data": _OWN_FRAMES,
     "mode": _OWN_FRAMES,
     "color": _ignored("networks see RGB"),
+    "mean": _ignored("networks see values in [0, 1]"),
+    "std": _ignored("networks see values in [0, 1]"),
+    "io_backend": _ignored("this data set recognises its storage by itself"),
+    "filename_tmpl": _ignored("this data set pairs by its own rule"),
+    "geometric_augs": _ignored("this data set has use_flip and use_rot"),
 }
 # Only a training set has these.
 TRAIN_DATASET: Section = {

@@ -1,0 +1,99 @@
+"""Every option file in options/ loads, resolves, and names a network that can be built."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from llie.options import dump_options, load_options
+from llie.registry import ARCH_REGISTRY, build
+from llie.yaml_files import parse_yaml
+
+OPTIONS = Path(__file__).resolve().parents[1] / "options"
+FILES = sorted(path for phase in ("train", "test") for path in (OPTIONS / phase).rglob("*.yml"))
+DATASETS = (
+    "LOLv1",
+    "LOLv2_real",
+    "LOLv2_syn",
+    "SID",
+    "SMID",
+    "SDSD_indoor",
+    "SDSD_outdoor",
+    "SICE",
+    "LOLBlur",
+    "custom",
+)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(OPTIONS).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_it_resolves_and_its_network_builds(file, caplog):
+    caplog.set_level(logging.WARNING)
+    phase = file.relative_to(OPTIONS).parts[0]
+    options = load_options(file, phase=phase)
+    assert "without effect" not in caplog.text
+    assert file.read_text(encoding="utf-8").startswith("# ")
+    with torch.device("meta"):
+        build(ARCH_REGISTRY, options["network_g"])
+    assert all(not spec.get("name") or name for name, spec in options["datasets"].items())
+    if phase == "test":
+        assert options["path"]["pretrain_network_g"]
+    assert parse_yaml(dump_options(options), "printed")[0] == options
+
+
+@pytest.mark.parametrize("phase", ["train", "test"])
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_data_set_has_its_files(dataset, phase):
+    assert (OPTIONS / phase / f"{dataset}.yml").is_file()
+
+
+def test_runs_do_not_share_a_name():
+    names = [load_options(file)["name"] for file in FILES if "train" in file.parts]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_test_file_expects_the_weights_its_training_writes(dataset):
+    trained = load_options(OPTIONS / "train" / f"{dataset}.yml")
+    tested = load_options(OPTIONS / "test" / f"{dataset}.yml", phase="test")
+    assert tested["path"]["pretrain_network_g"] == f"experiments/{trained['name']}/models/net_g_best.pth"
+    assert tested["network_g"] == trained["network_g"]
+
+
+def test_the_main_recipe_is_the_published_one():
+    options = load_options(OPTIONS / "train" / "LOLv1.yml")
+    train = options["train"]
+    assert options["datasets"]["train"]["gt_size"] == 400
+    assert train["total_epochs"] == 1500
+    assert train["optim_g"] == {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.999]}
+    assert train["scheduler"] == {"type": "HVICosine", "warmup_epochs": 3, "eta_min": 1e-7}
+    assert train["clip_grad_norm"] is None
+    [loss] = train["losses"]
+    assert loss["preds"] == {"out": 1.0, "base": 0.5}
+    assert loss["gt_mean"] == "hvi"
+    assert (loss["l1"], loss["ssim"], loss["edge"], loss["perceptual"], loss["hvi_weight"]) == (
+        1.0,
+        0.5,
+        50.0,
+        0.01,
+        1.0,
+    )
+
+
+def test_every_base_file_is_used():
+    bases = {path.resolve() for path in (OPTIONS / "_base_").rglob("*.yml")}
+    used: set[Path] = set()
+
+    def visit(file: Path) -> None:
+        named = parse_yaml(file.read_text(encoding="utf-8"), str(file))[0].get("_base_", [])
+        for base in [named] if isinstance(named, str) else named:
+            used.add((file.parent / base).resolve())
+            visit(file.parent / base)
+
+    for file in FILES:
+        visit(file)
+    assert bases == used
