@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from llie.ops.selective_scan import backends
@@ -37,7 +38,7 @@ def scan(
     tensors = (u, delta, A, B, C) if bias is None else (u, delta, A, B, C, bias)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     order = list(directions) if directions is not None else [0] * delta.shape[2]
-    y, last, _ = _forward(u, delta, A, B, C, bias, softplus, order, width, keep, backend)
+    y, last, _ = _Scan.apply(u, delta, A, B, C, bias, softplus, order, width, keep, backend)
     return y, last
 
 
@@ -125,23 +126,25 @@ def _(dy, dlast, u, delta, A, B, C, bias, starts, softplus, directions, width, b
     return tuple(torch.empty_like(t) for t in (u, delta, A, B, C))
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    u, delta, A, B, C, bias, ctx.softplus, ctx.directions, ctx.width, _, ctx.backend = inputs
-    ctx.save_for_backward(u, delta, A, B, C, bias, output[2])
+class _Scan(torch.autograd.Function):
+    """Ties the two operators together. Not by `register_autograd`: `torch.func` does not accept that."""
 
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return _forward(*inputs)
 
-def _differentiate(ctx: Any, dy: Tensor, dlast: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    u, delta, A, B, C, bias, starts = ctx.saved_tensors
-    du, ddelta, dA, dB, dC = _backward(
-        dy, dlast, u, delta, A, B, C, bias, starts, ctx.softplus, ctx.directions, ctx.width, ctx.backend
-    )
-    dbias = None if bias is None else ddelta.sum((0, 1))
-    return du, ddelta, dA, dB, dC, dbias, None, None, None, None, None
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        u, delta, A, B, C, bias, ctx.softplus, ctx.directions, ctx.width, _, ctx.backend = inputs
+        ctx.save_for_backward(u, delta, A, B, C, bias, output[2])
+        ctx.mark_non_differentiable(output[2])
 
-
-def _refuse(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError("selective_scan is differentiable once: a gradient of its gradient is not implemented")
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dlast: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        u, delta, A, B, C, bias, starts = ctx.saved_tensors
+        du, ddelta, dA, dB, dC = _backward(
+            dy, dlast, u, delta, A, B, C, bias, starts, ctx.softplus, ctx.directions, ctx.width, ctx.backend
+        )
+        dbias = None if bias is None else ddelta.sum((0, 1))
+        return du, ddelta, dA, dB, dC, dbias, None, None, None, None, None

@@ -24,21 +24,19 @@ typedef struct {
     array u, delta, b, c;
 } problem;
 
-/* 2^x for x <= 0, relative error 3e-7: whole part into the exponent, the rest a polynomial; NaN stays NaN. */
+/* 2^x for x <= 0, relative error 2e-7: whole part into the exponent, a minimax polynomial for the rest; NaN stays NaN. */
 static inline vec exp2v(vec x)
 {
     ivec low = x < -126.0f;
     x = (vec)((low & (ivec)((vec){} - 126.0f)) | (~low & (ivec)x));
     vec shifted = x + 12582912.0f; /* 1.5 * 2^23: rounds to whole numbers */
     vec f = x - (shifted - 12582912.0f);
-    vec p = f * 1.5403530e-4f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
+    vec p = f * 1.326472712e-3f + 9.671512645e-3f;
+    p = p * f + 5.550733743e-2f;
+    p = p * f + 2.402224209e-1f;
+    p = p * f + 6.931469776e-1f;
     p = p * f + 1.0f;
-    ivec bits = (ivec)p + ((ivec)shifted << 23);
-    return (vec)bits;
+    return (vec)((ivec)p + ((ivec)shifted << 23));
 }
 
 static int64_t place(const problem *q, int64_t group, int64_t step)
@@ -52,32 +50,39 @@ static int64_t place(const problem *q, int64_t group, int64_t step)
     return step;
 }
 
-/* Sixteen channels of every position of a tile; lanes and positions beyond the end read zero: decay 1, input 0. */
+/* Sixteen channels of every position of a tile; lanes beyond the end read zero: decay 1, input 0. */
 static void gather(vec *out, const array *from, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at, int n)
 {
     const float *base = from->data + b * from->batch + g * from->group + c * from->last;
-    for (int t = 0; t < n; t++) {
-        const float *p = base + at[t] * from->length;
-        vec v = {};
-        if (lanes == LANES && from->last == 1) memcpy(&v, p, sizeof v);
-        else for (int64_t i = 0; i < lanes; i++) v[i] = p[i * from->last];
-        out[t] = v;
+    if (lanes == LANES && from->last == 1) {
+        for (int t = 0; t < n; t++) memcpy(&out[t], base + at[t] * from->length, sizeof(vec));
+        return;
     }
+    float *to = (float *)out;
+    memset(to, 0, sizeof(vec) * (size_t)n);
+    for (int64_t i = 0; i < lanes; i++) /* positions inside: in the other usual layout they are the neighbours */
+        for (int t = 0; t < n; t++) to[t * LANES + i] = base[at[t] * from->length + i * from->last];
 }
 
 static void scatter(const array *to, const vec *in, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at,
                     int n, int add)
 {
     float *base = to->data + b * to->batch + g * to->group + c * to->last;
-    for (int t = 0; t < n; t++) {
-        float *p = base + at[t] * to->length;
-        if (lanes == LANES && to->last == 1) {
+    const float *from = (const float *)in;
+    if (lanes == LANES && to->last == 1) {
+        for (int t = 0; t < n; t++) {
             vec v = {};
-            if (add) memcpy(&v, p, sizeof v);
+            if (add) memcpy(&v, base + at[t] * to->length, sizeof v);
             v += in[t];
-            memcpy(p, &v, sizeof v);
-        } else for (int64_t i = 0; i < lanes; i++) p[i * to->last] = in[t][i] + (add ? p[i * to->last] : 0.0f);
+            memcpy(base + at[t] * to->length, &v, sizeof v);
+        }
+        return;
     }
+    for (int64_t i = 0; i < lanes; i++)
+        for (int t = 0; t < n; t++) {
+            float *p = base + at[t] * to->length + i * to->last;
+            *p = from[t * LANES + i] + (add ? *p : 0.0f);
+        }
 }
 
 /* B or C of a tile, rows of `padded` states. */
@@ -86,8 +91,8 @@ static void gather_states(float *out, const array *from, const problem *q, int64
 {
     const float *base = from->data + b * from->batch + g * from->group;
     memset(out, 0, sizeof(float) * (size_t)(padded * n));
-    for (int t = 0; t < n; t++)
-        for (int64_t s = 0; s < q->states; s++) out[t * padded + s] = base[at[t] * from->length + s * from->last];
+    for (int64_t s = 0; s < q->states; s++)
+        for (int t = 0; t < n; t++) out[t * padded + s] = base[at[t] * from->length + s * from->last];
 }
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
