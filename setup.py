@@ -35,6 +35,7 @@ setup(
     extras_require={
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
         "hub": ["huggingface_hub"],
+        "brisque": ["piq"],
         "fast": ["numba"],
     },
     entry_points={"console_scripts": ["llie = llie.cli:main"]},

@@ -116,7 +116,7 @@ def image_names(dataset: Items) -> list[str] | None:
 
 
 def _result(predict: Callable[[Item], Tensor], item: Item) -> Tensor:
-    """The output for one item, (1, 3, H, W), known to be finite."""
+    """The output for one item, (1, 3, H, W), finite and in [0, 1]."""
     batch = {key: value[None] if isinstance(value, Tensor) else [value] for key, value in item.items()}
     with torch.no_grad():
         output = predict(batch)
@@ -128,7 +128,7 @@ def _result(predict: Callable[[Item], Tensor], item: Item) -> Tensor:
             f"{item['lq_path']}: the network's output is broken: {broken} of its {output.numel()} values are NaN or "
             "infinite"
         )
-    return output
+    return output.clamp(0, 1)
 
 
 class _Columns:

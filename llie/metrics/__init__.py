@@ -11,7 +11,7 @@ inf
 
 from llie.metrics.fidelity import delta_e, mae, psnr, ssim
 from llie.metrics.metric import Metric, MetricUnavailable, create_metric, register_metric
-from llie.metrics.naturalness import niqe
+from llie.metrics.naturalness import brisque, niqe
 from llie.metrics.perceptual import lpips
 from llie.metrics.protocols import PROTOCOLS
 
@@ -19,6 +19,7 @@ __all__ = [
     "PROTOCOLS",
     "Metric",
     "MetricUnavailable",
+    "brisque",
     "create_metric",
     "delta_e",
     "lpips",

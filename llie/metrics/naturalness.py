@@ -1,24 +1,27 @@
-"""NIQE, naturalness without a reference (Mittal, Soundararajan and Bovik, SPL 2013).
+"""Naturalness without a reference: NIQE (Mittal, Soundararajan and Bovik, SPL 2013), and BRISQUE through `piq`.
 
-Statistics of 96x96 blocks at two scales are compared with those of pristine photographs. `niqe_pristine.npz` holds
-the mean (36,) and covariance (36, 36) that the authors published with the metric.
+NIQE compares the statistics of 96x96 blocks at two scales with those of pristine photographs. `niqe_pristine.npz`
+holds the mean (36,) and covariance (36, 36) that the authors published with the metric.
 """
 
 from __future__ import annotations
 
 import functools
+import pickle
 import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from scipy.special import gamma
 
 from llie.errors import UserError
 from llie.metrics.images import Image, Pixels
-from llie.metrics.metric import mean_over_images, register_metric
+from llie.metrics.metric import MetricUnavailable, mean_over_images, register_metric
 from llie.metrics.protocols import to_luma
 
+BRISQUE_VECTORS = "https://github.com/photosynthesis-team/piq/releases/download/v0.4.0/brisque_svm_weights.pt"
 BLOCK = 96
 SHAPES = np.arange(0.2, 10.001, 0.001)
 RATIOS = gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))
@@ -57,6 +60,44 @@ def niqe(
     return mean_over_images(measure, pred, protocol, crop_border, input_order)
 
 
+@register_metric("lower", needs_reference=False)
+def brisque(pred: Image, protocol: str = "rgb8", crop_border: int = 0, input_order: str = "HWC") -> float:
+    """Blind/referenceless image spatial quality evaluator (Mittal et al., TIP 2012), about 0..100; lower is better.
+
+    Computed by the package `piq`, as HVI-SMM does. Figures of HVI-CIDNet come from another package with other support
+    vectors: they are not comparable.
+
+    Args:
+        pred: see `psnr`.
+        protocol: one without help of a reference; see `psnr`.
+        crop_border: see `psnr`.
+        input_order: see `psnr`.
+
+    Raises:
+        MetricUnavailable: the package or its file of support vectors is not here; nothing is downloaded.
+        UserError: as `psnr`.
+    """
+    try:
+        import piq
+    except ImportError:
+        raise MetricUnavailable("brisque needs the package piq: pip install piq") from None
+    # piq itself looks in torch hub's cache only, and would download what it does not find there.
+    vectors = Path(torch.hub.get_dir()) / "checkpoints" / BRISQUE_VECTORS.rsplit("/", 1)[-1]
+    if not vectors.is_file():
+        raise MetricUnavailable(f"brisque needs the file {vectors}: download {BRISQUE_VECTORS} to there")
+    try:
+        torch.load(vectors, weights_only=True)  # piq would run code hidden in the file; this refuses it
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise MetricUnavailable(f"{vectors} is damaged or not what piq published at {BRISQUE_VECTORS}") from None
+
+    def measure(image: Pixels) -> float:
+        if np.ptp(image) == 0:
+            return _without_statistics("BRISQUE", "is too flat")
+        return float(piq.brisque(torch.from_numpy(image).permute(2, 0, 1)[None].float(), data_range=255.0))
+
+    return mean_over_images(measure, pred, protocol, crop_border, input_order)
+
+
 def _gray(image: Pixels) -> Pixels:
     return (image @ np.array([0.299, 0.587, 0.114]))[..., None] if image.shape[-1] == 3 else image
 
@@ -66,22 +107,22 @@ def _niqe(grey: Pixels) -> float:
     rows, columns = grey.shape[0] // BLOCK, grey.shape[1] // BLOCK
     if rows * columns < 2:
         size = f"{grey.shape[1]}x{grey.shape[0]}"
-        return _without_statistics(f"of {size} pixels is too small for two blocks of {BLOCK}x{BLOCK}")
+        return _without_statistics("NIQE", f"of {size} pixels is too small for two blocks of {BLOCK}x{BLOCK}")
     grey = grey[: rows * BLOCK, : columns * BLOCK]
     half = _half_size(grey)
     with np.errstate(divide="ignore", invalid="ignore"):  # flat blocks give NaN, and are left out below
         features = np.concatenate([_block_features(grey, BLOCK), _block_features(half, BLOCK // 2)], axis=1)
     complete = features[~np.isnan(features).any(axis=1)]
     if len(complete) < 2:
-        return _without_statistics("is too flat: fewer than two of its blocks have texture")
+        return _without_statistics("NIQE", "is too flat: fewer than two of its blocks have texture")
     pristine_mean, pristine_covariance = _pristine()
     difference = pristine_mean - np.nanmean(features, axis=0)
     pooled = (pristine_covariance + np.cov(complete, rowvar=False)) / 2
     return float(np.sqrt(difference @ np.linalg.pinv(pooled) @ difference))
 
 
-def _without_statistics(why: str) -> float:
-    warnings.warn(f"NIQE is NaN: the image {why}", RuntimeWarning, stacklevel=2)
+def _without_statistics(metric: str, why: str) -> float:
+    warnings.warn(f"{metric} is NaN: the image {why}", RuntimeWarning, stacklevel=2)
     return float("nan")
 
 
