@@ -10,6 +10,8 @@ demo: $(READY)
 	$(BIN)/llie data demo datasets/demo
 	$(BIN)/python llie/train.py -opt options/train/demo.yml --auto_resume
 	$(BIN)/python llie/test.py -opt options/test/demo.yml
+	$(BIN)/llie compare before=datasets/demo/val/low enhanced=results/demo/images/demo \
+		reference=datasets/demo/val/high -o results/demo/comparison.png
 
 test: lint types
 	$(BIN)/python -m pytest -n 2

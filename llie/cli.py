@@ -1,4 +1,4 @@
-"""The `llie` command: train, test, enhance, models, data. Each verb only reads its words and hands over."""
+"""The `llie` command: train, test, enhance, compare, models, data. Each verb only reads its words and hands over."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
         enhance.add_argument(option, type=float, metavar="X", help=f"same as --set {control}=X")
     enhance.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own networks")
     enhance.set_defaults(run=_enhance)
+
+    compare = verbs.add_parser("compare", help="show folders of images side by side in one picture")
+    compare.add_argument("columns", nargs="+", metavar="[LABEL=]FOLDER", help="folder of images, or one image")
+    compare.add_argument("-o", "--output", required=True, help="picture to write")
+    compare.add_argument("--rows", type=int, default=8, help="at most so many images (default: 8)")
+    compare.set_defaults(run=_compare)
 
     models = verbs.add_parser("models", help="list the registered networks")
     models.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own networks")
@@ -100,6 +106,17 @@ def _controls(options: argparse.Namespace) -> dict[str, float]:
         except ValueError:
             raise UserError(f"cannot read {setting!r}; write a control like alpha_s=1.3") from None
     return controls
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from llie.inference.compare import compare
+
+    columns = {}
+    for column in options.columns:
+        label, _, folder = column.rpartition("=")
+        columns[label or folder] = folder
+    print(f"side by side: {compare(columns, options.output, options.rows)}")
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -166,12 +166,13 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 def _network_of(checkpoint: Mapping[str, Any], network: str | None, path: Path) -> nn.Module:
     """Build the network that the weights are of, with the arguments it was trained with.
 
-    A checkpoint of llie's own says it (`network_g`); others are recognised by the names and shapes of their tensors.
+    A checkpoint of llie's own holds the options of its run; others are recognised by the names and shapes of their
+    tensors.
     """
-    described = checkpoint.get("network_g")
+    trained = (checkpoint.get("options") or {}).get("network_g")
+    if trained is not None and network in (None, trained["type"]):
+        return create_network(trained["type"], **{key: value for key, value in trained.items() if key != "type"})
     found = identify(state_dict_of(checkpoint))
-    if isinstance(described, Mapping) and (network is None or described.get("type") == network):
-        return create_network(described["type"], **{k: v for k, v in described.items() if k != "type"})
     if network is not None and (found is None or network != found[0]):
         return create_network(network_names().get(_fold(network), network))
     if found is None:

@@ -119,8 +119,8 @@ def test_load_recognises_the_network_of_a_bare_checkpoint(tmp_path):
 def test_load_uses_the_arguments_that_the_checkpoint_names(tmp_path):
     """Some arguments leave no trace in the weights: the range of HVI-SMM's factors, for instance."""
     network = llie.create_network("HVISMM", **SMALL, gamma=0.1)
-    described = {"params": network.state_dict(), "network_g": {"type": "HVISMM", **SMALL, "gamma": 0.1}}
-    torch.save(described, tmp_path / "net.pth")
+    options = {"network_g": {"type": "HVISMM", **SMALL, "gamma": 0.1}}
+    torch.save({"params": network.state_dict(), "options": options}, tmp_path / "net.pth")
     image = picture(np.float32, 16, 24)
     assert np.array_equal(load(tmp_path / "net.pth", "cpu")(image), Enhancer(network, "cpu")(image))
 
@@ -139,7 +139,7 @@ def test_load_of_an_unknown_network_asks_for_its_name(tmp_path):
         load(tmp_path / "net.pth", "cpu")
     with pytest.raises(UserError, match="does not fit HVISMM"):
         load(tmp_path / "net.pth", "cpu", network="HVISMM")
-    with pytest.raises(UserError, match="Did you mean .*'HVISMM'"):
+    with pytest.raises(UserError, match=r"Did you mean .*'HVISMM'"):
         load(tmp_path / "net.pth", "cpu", network="HVISM")
 
 

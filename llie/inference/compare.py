@@ -1,0 +1,75 @@
+"""Pictures side by side: before, enhanced, reference, one row per image, each column with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from llie.data.readers import IMAGE_SUFFIXES, read_image, to_float, write_image
+from llie.errors import UserError
+
+_GAP = 6
+_BAND = 28
+
+
+def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8) -> Path:
+    """Write one picture that shows the images of several folders (or files) side by side.
+
+    Args:
+        columns: name written above the column -> folder of images, or a single image. Images of the same name stand
+            in one row; names that are not in every folder are left out.
+        output: the picture to write.
+        rows: at most so many rows, spread over all names.
+
+    Raises:
+        UserError: a folder is missing, or they share no image name.
+    """
+    found = {label: _by_name(Path(source).expanduser()) for label, source in columns.items()}
+    names = sorted(set.intersection(*(set(images) for images in found.values())))
+    if not names:
+        raise UserError(f"no image name is in all of {', '.join(str(source) for source in columns.values())}")
+    names = [names[i] for i in sorted({round(i) for i in np.linspace(0, len(names) - 1, rows)})]
+    table = [[_as_uint8(images[name]) for images in found.values()] for name in names]
+    write_image(output, sheet(table, list(columns)))
+    return Path(output)
+
+
+def sheet(table: list[list[np.ndarray]], labels: list[str]) -> np.ndarray:
+    """Images (H, W, 3), uint8, in rows and labelled columns on white; a row takes the height of its first image."""
+    rows = [np.hstack([_framed(_to_height(image, row[0].shape[0])) for image in row]) for row in table]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    band = np.full((_BAND, width, 3), 255, np.uint8)
+    left = 0
+    for label, image in zip(labels, table[0], strict=True):
+        cv2.putText(band, label, (left + _GAP, _BAND - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+        left += _framed(_to_height(image, table[0][0].shape[0])).shape[1]
+    return np.vstack([band, *rows])
+
+
+def _by_name(source: Path) -> dict[str, Path]:
+    """Images by their path within the folder without ending; a single image has the name of none."""
+    if source.is_file():
+        return {"": source}
+    if not source.is_dir():
+        raise UserError(f"no such file or folder: {source}")
+    images = (path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {path.relative_to(source).with_suffix("").as_posix(): path for path in images}
+
+
+def _as_uint8(path: Path) -> np.ndarray:
+    return np.rint(to_float(read_image(path)) * 255).astype(np.uint8)
+
+
+def _to_height(image: np.ndarray, height: int) -> np.ndarray:
+    if image.shape[0] == height:
+        return image
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _framed(image: np.ndarray) -> np.ndarray:
+    return np.pad(image, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
