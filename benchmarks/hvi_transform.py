@@ -30,12 +30,13 @@ def masked_rgb_to_hvi(rgb: Tensor, k: Tensor) -> Tensor:
     return torch.stack((radius * (2 * math.pi * hue).cos(), radius * (2 * math.pi * hue).sin(), high), dim=1)
 
 
-def masked_hvi_to_rgb(hvi: Tensor, k: Tensor) -> Tensor:
-    h, v, value = hvi[:, 0].clamp(-1, 1), hvi[:, 1].clamp(-1, 1), hvi[:, 2].clamp(0, 1)
+def masked_hvi_to_rgb(hvi: Tensor, k: Tensor, alpha_s: Tensor | float = 1.0, alpha_i: Tensor | float = 1.0) -> Tensor:
+    h, v, value = hvi[:, 0].clamp(-1, 1), hvi[:, 1].clamp(-1, 1), alpha_i * hvi[:, 2].clamp(0, 1)
     collapse = ((value * math.pi / 2).sin() + EPS).pow(k)
     h, v = (h / (collapse + EPS)).clamp(-1, 1), (v / (collapse + EPS)).clamp(-1, 1)
     hue = (torch.atan2(v + EPS, h + EPS) / (2 * math.pi)) % 1
-    saturation = (h**2 + v**2 + EPS).sqrt().clamp(0, 1)
+    saturation = (alpha_s * (h**2 + v**2 + EPS).sqrt()).clamp(0, 1)
+    value = value.clamp(0, 1)
     sextant = torch.floor(hue * 6)
     rest = hue * 6 - sextant
     p = value * (1 - saturation)
