@@ -37,9 +37,11 @@ class HVILoss(nn.Module):
         gt_mean: how brightness is aligned: "none"; "rgb" scales the image; "hvi" scales its intensity channel.
         preds: supervised output -> weight; {out: 1.0, base: 0.5} is HVI-SMM's intermediate supervision.
         detach_target_k: keep the reference's HVI map from training the exponent k (it can make the distance shrink).
+        k_grad_in_inverse: the exponent also learns through the inverse transform of `gt_mean: hvi`; as the network's.
         skip_aligned: leave out p' when W is 1 and not on its way to less: value and gradient stay the same, at half
             the cost. It reads W back from the device once in a step; turn it off to capture the step as a graph.
         weights: file with torchvision's VGG19 weights, or its folder; None looks where such files usually lie.
+        precision: "float32"; or "bfloat16" for VGG's convolutions, most of the arithmetic of a training step.
 
     Raises:
         UserError: an unknown `gt_mean`, or no VGG weights.
@@ -59,20 +61,24 @@ class HVILoss(nn.Module):
         gt_mean: str = "none",
         preds: Mapping[str, float] | None = None,
         detach_target_k: bool = False,
+        k_grad_in_inverse: bool = True,
         skip_aligned: bool = True,
         weights: str | None = None,
+        precision: str = "float32",
     ):
         super().__init__()
         check_choice("gt_mean", gt_mean, ("none", "rgb", "hvi"))
         self.gt_mean, self.hvi_weight = gt_mean, hvi_weight
         self.detach_target_k, self.skip_aligned = detach_target_k, skip_aligned
+        self.k_grad_in_inverse = k_grad_in_inverse
         self.preds = dict(preds or {"out": 1.0})
         self.register_buffer("pred_weights", torch.tensor(list(self.preds.values())), persistent=False)
         self.register_buffer("luma", torch.tensor(LUMA).view(3, 1, 1), persistent=False)
         terms: list[tuple[float, ImageLoss]] = [(l1, L1Loss()), (ssim, SSIMLoss()), (edge, EdgeLoss())]
         if perceptual:
             layers = {"conv1_2": 1.0, "conv2_2": 1.0, "conv3_4": 1.0, "conv4_4": 1.0}
-            terms.append((perceptual, PerceptualLoss(layers, range_norm=True, criterion="mse", weights=weights)))
+            vgg = PerceptualLoss(layers, range_norm=True, criterion="mse", weights=weights, precision=precision)
+            terms.append((perceptual, vgg))
         self.weights = [weight for weight, _ in terms if weight]
         self.distances = nn.ModuleList(distance for weight, distance in terms if weight)
 
@@ -128,6 +134,7 @@ class HVILoss(nn.Module):
             return aligned, rgb_to_hvi(aligned.flatten(0, 1), k).view(rgb.shape)
         # The edited map itself is compared: it is not the HVI of the aligned image, whose radius C(I) has changed.
         edited = torch.cat([hvi[..., :2, :, :], (factor * hvi[..., 2:, :, :]).clamp(0, 1)], dim=-3)
+        k = k if self.k_grad_in_inverse else k.detach()
         return hvi_to_rgb(edited.flatten(0, 1), k).view(rgb.shape), edited
 
 

@@ -34,6 +34,7 @@ class PerceptualLoss(ImageLoss):
         criterion: "l1", or "l2" (also called "mse").
         reduction: "mean" over the elements of each layer, or "sum" over them and over the batch.
         weights: file with torchvision's VGG weights, or its folder; None looks where such files usually lie.
+        precision: "float32"; or "bfloat16" for VGG's convolutions, several times faster where the hardware knows it.
 
     Raises:
         UserError: an unknown layer, criterion or network; no weights.
@@ -50,13 +51,14 @@ class PerceptualLoss(ImageLoss):
         criterion: str = "l1",
         reduction: str = "mean",
         weights: str | None = None,
+        precision: str = "float32",
     ):
         super().__init__(reduction)
         check_choice("criterion", criterion, tuple(CRITERIA))
         self.criterion = CRITERIA[criterion]
         self.layer_weights = dict(layer_weights)
         self.perceptual_weight, self.style_weight = perceptual_weight, style_weight
-        self.vgg = VGGFeatures(self.layer_weights, vgg_type, use_input_norm, range_norm, weights)
+        self.vgg = VGGFeatures(self.layer_weights, vgg_type, use_input_norm, range_norm, weights, precision)
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""
@@ -78,13 +80,17 @@ class PerceptualLoss(ImageLoss):
     def _compare(self, features: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
         total = torch.zeros((), device=features[next(iter(features))].device)
         for name, weight in self.layer_weights.items():
-            found, sought = features[name].float(), wanted[name].float()
+            found, sought = (_at_least_float32(maps[name]) for maps in (features, wanted))
             if self.perceptual_weight:
                 total = total + self.perceptual_weight * weight * self.reduce(self.criterion(found, sought))
             if self.style_weight:
                 style = self.reduce(self.criterion(_gram(found), _gram(sought)), dims=(-2, -1))
                 total = total + self.style_weight * weight * style
         return total
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _gram(features: Tensor) -> Tensor:
@@ -109,7 +115,7 @@ class EagerGradient(torch.autograd.Function):
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             values = evaluate(images)
-        # The gradients of a mean are tiny; times the number of pixels they fit into float16 under autocast.
+        # The gradients of a mean are tiny; times the number of pixels they also fit into float16.
         scale = float(images[0, 0].numel())
         (gradient,) = torch.autograd.grad(values, images, torch.full_like(values, scale))
         ctx.save_for_backward(gradient / scale)

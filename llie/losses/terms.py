@@ -48,7 +48,7 @@ class LossTerm(nn.Module):
         self.pred, self.target, self.target_stride, self.space = pred, target, target_stride, space
 
     def forward(self, outputs: Tensor | Mapping[str, Tensor], batch: Tensor | Mapping[str, Any]) -> Tensor:
-        """The weighted loss as a scalar in full precision.
+        """The weighted loss as a scalar.
 
         Args:
             outputs: what the network returned; a tensor is the output that this term judges.
@@ -59,13 +59,12 @@ class LossTerm(nn.Module):
         """
         outputs = {self.pred: outputs} if isinstance(outputs, Tensor) else outputs
         batch = {self.target: batch} if isinstance(batch, Tensor) else batch
-        outputs = {name: _full_precision(value) for name, value in outputs.items()}
         if getattr(self.loss, "takes_outputs", False):
             return self.weight * self.loss(outputs, batch)
         pred = self._in_space(self._pick(self.pred, outputs), outputs)
         if not getattr(self.loss, "needs_target", True):
             return self.weight * self.loss(pred)
-        target = _full_precision(self._pick(self.target, {**outputs, **batch}))
+        target = self._pick(self.target, {**outputs, **batch})
         target = self._in_space(target[..., :: self.target_stride, :: self.target_stride], outputs)
         if pred.shape != target.shape:
             raise UserError(
@@ -170,8 +169,3 @@ def build_losses(train_options: Mapping[str, Any]) -> LossSum:
         term.name += f"_{taken + 1}" if taken else ""
         terms.append(term)
     return LossSum(terms)
-
-
-def _full_precision(value: Any) -> Any:
-    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return value.float() if half else value

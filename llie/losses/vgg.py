@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llie.errors import UserError, suggest
 from llie.losses.backbones import backbone_state, load_backbone
+from llie.losses.base import check_choice
 
 CHANNELS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -34,9 +35,10 @@ class VGGFeatures(nn.Module):
         use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
         range_norm: map [-1, 1] to [0, 1] first.
         weights: file with torchvision's weights, or its folder; None looks where such files usually lie.
+        precision: "float32"; or "bfloat16" for the convolutions, several times faster where the hardware knows it.
 
     Raises:
-        UserError: an unknown layer or network, or no weights.
+        UserError: an unknown layer, network or precision, or no weights.
     """
 
     scale: Tensor
@@ -49,10 +51,11 @@ class VGGFeatures(nn.Module):
         use_input_norm: bool = True,
         range_norm: bool = False,
         weights: str | Path | None = None,
+        precision: str = "float32",
     ):
         super().__init__()
-        if vgg_type not in CONVOLUTIONS:
-            raise UserError(f"vgg_type: {vgg_type!r} is not one of {', '.join(CONVOLUTIONS)}")
+        check_choice("vgg_type", vgg_type, tuple(CONVOLUTIONS))
+        check_choice("precision", precision, ("float32", "bfloat16"))
         names = layer_names(vgg_type)
         unknown = [layer for layer in layers if layer not in names]
         if unknown or not layers:
@@ -65,7 +68,9 @@ class VGGFeatures(nn.Module):
             features = nn.Sequential(*(self._layer(index) for index in range(len(self.names))))
         state = backbone_state(vgg_type, weights, needed_by="the perceptual loss")
         load_backbone(nn.ModuleDict({"features": features}), state, vgg_type)
-        self.features = features.to(memory_format=torch.channels_last)
+        # Pixel by pixel is twice as fast in bfloat16, hardly in float32 (CPU).
+        self.layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
+        self.features = features.to(getattr(torch, precision)).to(memory_format=self.layout)
 
         # range_norm and the ImageNet statistics as one multiplication and one addition.
         mean = torch.tensor([0.485, 0.456, 0.406]) if use_input_norm else torch.zeros(3)
@@ -85,11 +90,9 @@ class VGGFeatures(nn.Module):
         return nn.Conv2d(inputs, CHANNELS[block - 1], 3, padding=1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of (B, 3, H, W) by layer, (B, channels, H / 2^n, W / 2^n) each.
-
-        Under autocast the convolutions run in its precision.
-        """
-        x = (images * self.scale + self.shift).to(memory_format=torch.channels_last)
+        """Features of (B, 3, H, W) by layer, (B, channels, H / 2^n, W / 2^n) each."""
+        dtype = next(self.features.buffers()).dtype
+        x = (images * self.scale + self.shift).to(dtype, memory_format=self.layout)
         found = {}
         for name, layer in zip(self.names, self.features, strict=True):
             x = layer(x)
