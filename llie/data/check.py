@@ -75,7 +75,7 @@ def check(options: Mapping[str, Any]) -> int:
     for name, section in options["datasets"].items():
         surveys.append(survey(name, section))
         print(surveys[-1], flush=True)
-    problems = [f"{found.name}: {problem}" for found in surveys for problem in found.problems]
+    problems = [problem for found in surveys for problem in found.problems]
     if problems:
         more = [f"... and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
         listed = "\n  ".join(problems[:_MOST_PROBLEMS] + more)
@@ -97,11 +97,14 @@ def survey(name: str, section: Mapping[str, Any]) -> Survey:
     found = Survey(name)
     try:
         dataset: Any = build_dataset(section, "train" if name.startswith("train") else name)
-        if name.startswith("train"):
-            Order(len(dataset), section.get("batch_size_per_gpu", 1), seed=0)
     except UserError as error:
         found.problems.append(str(error))
         return found
+    if name.startswith("train"):
+        try:
+            Order(len(dataset), section.get("batch_size_per_gpu", 1), seed=0)
+        except UserError as error:
+            found.problems.append(f"data set {name}: {error}")
     found.pairs = list(getattr(dataset, "pairs", ()))
     paths = list(dict.fromkeys(path for pair in found.pairs for path in pair if path is not None))
     references = {pair.gt or pair.lq for pair in found.pairs}
@@ -137,7 +140,7 @@ def same_views(train: Survey, test: Survey) -> list[tuple[Path, Path]]:
     found = []
     for path, view in test.views.items():
         # A tiny thumbnail hardly moves under such a shift: it rules out nearly all candidates in one product.
-        candidates = np.flatnonzero(coarse @ _coarse(view) > 0.6)
+        candidates = np.flatnonzero(coarse @ _coarse(view) > 0.3)
         scored = [(correlation(train.views[paths[i]], view), paths[i]) for i in candidates]
         if scored and max(scored)[0] > SAME_VIEW:
             found.append((max(scored)[1], path))

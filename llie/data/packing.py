@@ -18,8 +18,8 @@ from llie.errors import UserError
 
 _META = "meta_info.txt"
 _ROOM = 64 * 2**20
-# LMDB allows one environment per path and process; forked workers must open their own, hence the process id.
-_environments: dict[tuple[int, Path], lmdb.Environment] = {}
+# LMDB allows one environment per path and process.
+_environments: dict[Path, lmdb.Environment] = {}
 
 
 def is_lmdb(folder: str | Path) -> bool:
@@ -120,10 +120,21 @@ def _write(files: list[Path], source: Path, folder: Path, compression: int) -> N
 
 
 def _environment(folder: Path) -> lmdb.Environment:
-    key = (os.getpid(), folder.resolve())
-    if key not in _environments:
+    folder = folder.resolve()
+    if folder not in _environments:
         try:
-            _environments[key] = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
+            _environments[folder] = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
         except lmdb.Error as error:
             raise UserError(f"cannot open the LMDB {folder}: {error}") from error
-    return _environments[key]
+    return _environments[folder]
+
+
+def _forget_environments() -> None:
+    for environment in _environments.values():
+        environment.close()
+    _environments.clear()
+
+
+# A forked worker must open its own, and may not while the inherited one counts as open.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_environments)

@@ -5,6 +5,7 @@ Scenes are matched by name. The split is a list of scene names, not a folder, so
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,8 @@ from llie.data.pairs import PairDataset
 from llie.data.transforms import Augmentation
 from llie.errors import UserError, suggest
 from llie.registry import DATASET_REGISTRY
+
+logger = logging.getLogger(__name__)
 
 # The published test scenes; option files may give others.
 SDSD_INDOOR_TEST = ("pair1", "pair4", "pair9", "pair11", "pair19", "pair21")
@@ -214,7 +217,9 @@ def scenes_of(root: Path) -> Scenes:
 
 
 def _named(names: Sequence[str], scenes: Iterable[str]) -> Callable[[str], bool]:
+    """Membership in the user's test scenes; one that is not there may be misspelt, or its data absent."""
     known = frozenset(scenes)
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"testing_dir names the scene {unknown[0]!r}, which is not there.{suggest(unknown[0], known)}")
+    for name in names:
+        if name not in known:
+            logger.warning("testing_dir names the scene %r, which is not there.%s", name, suggest(name, known))
     return frozenset(names).__contains__

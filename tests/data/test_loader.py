@@ -1,0 +1,142 @@
+"""The stream of batches: endless, seeded, sharded, resumable from anywhere, the same whatever the workers."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llie.data import build_dataset, build_train_loader
+from llie.data.loader import Order
+from llie.errors import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path, put):
+    put(tmp_path, *(f"{side}/{n}.png" for side in ("low", "high") for n in range(1, 8)))
+    roots = {"dataroot_lq": str(tmp_path / "low"), "dataroot_gt": str(tmp_path / "high")}
+    return build_dataset({"type": "PairedImageDataset", **roots, "gt_size": 16, "use_rot": True}, "train")
+
+
+def loader(dataset, workers=0, seed=1, batch=3, **shard):
+    return build_train_loader(dataset, {"batch_size_per_gpu": batch, "num_worker_per_gpu": workers}, seed, **shard)
+
+
+def take(stream, count):
+    return list(itertools.islice(stream, count))
+
+
+def same(a, b):
+    return a["lq_path"] == b["lq_path"] and torch.equal(a["lq"], b["lq"]) and torch.equal(a["gt"], b["gt"])
+
+
+def test_a_batch(dataset):
+    (batch,) = take(loader(dataset).batches(), 1)
+    assert batch["lq"].shape == batch["gt"].shape == (3, 3, 16, 16) and batch["lq"].dtype == torch.float32
+    assert len(batch["lq_path"]) == len(set(batch["lq_path"])) == 3
+    assert len(loader(dataset)) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("first", [1, 4])
+def test_a_stream_that_starts_later_is_the_rest_of_the_whole(dataset, workers, first):
+    whole = take(loader(dataset).batches(), first + 4)
+    rest = take(loader(dataset, workers).batches(first), 4)
+    assert all(same(a, b) for a, b in zip(whole[first:], rest, strict=True))
+
+
+def test_seeds_differ(dataset):
+    one, two = (take(loader(dataset, seed=seed).batches(), 2) for seed in (1, 2))
+    assert one[0]["lq_path"] + one[1]["lq_path"] != two[0]["lq_path"] + two[1]["lq_path"]
+
+
+def test_epochs_are_augmented_and_shuffled_anew():
+    order = Order(items=6, batch_size=3, seed=0)
+    keys = [key for number in range(8) for key in order.keys(number)]
+    assert [epoch for epoch, _ in keys] == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
+    assert len({tuple(i for e, i in keys if e == epoch) for epoch in range(4)}) == 4
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 4), st.integers(0, 50))
+def test_every_image_once_per_epoch_over_all_processes(items, batch, world, seed):
+    if items < batch * world:
+        with pytest.raises(UserError, match="cannot be filled"):
+            Order(items, batch, seed, 0, world)
+        return
+    orders = [Order(items, batch, seed, rank, world) for rank in range(world)]
+    numbers = 2 * items // (batch * world) + 2
+    keys = [key for number in range(numbers) for order in orders for key in order.keys(number)]
+    for epoch in (0, 1):
+        assert sorted(index for e, index in keys if e == epoch) == list(range(items))
+
+
+def test_processes_together_see_what_one_with_the_large_batch_sees(dataset):
+    whole = take(loader(dataset, batch=6).batches(), 3)
+    parts = [take(loader(dataset, batch=3, rank=rank, world_size=2).batches(), 3) for rank in (0, 1)]
+    for large, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(large["lq"], torch.cat([first["lq"], second["lq"]]))
+
+
+def test_a_batch_that_cannot_be_filled(dataset):
+    with pytest.raises(UserError, match="a batch of 8 cannot be filled from 7 images; set batch_size_per_gpu to 7"):
+        loader(dataset, batch=8)
+    with pytest.raises(UserError, match=r"batch of 4 x 2 processes .* batch_size_per_gpu to 3 or less"):
+        loader(dataset, batch=4, world_size=2)
+    with pytest.raises(UserError, match="use fewer GPUs"):
+        loader(dataset, batch=1, world_size=8)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_image_is_named_in_one_line(dataset, workers):
+    bad = dataset.pairs[3].lq
+    bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(UserError) as caught:
+        take(loader(dataset, workers).batches(), 3)
+    assert str(caught.value).startswith(str(bad)) and "\n" not in str(caught.value)
+
+
+def test_images_of_different_sizes_cannot_be_stacked(tmp_path, put, picture):
+    from llie.data import write_image
+
+    put(tmp_path, "low/1.png", "high/1.png")
+    for side in ("low", "high"):
+        write_image(tmp_path / side / "2.png", picture(2, 30, 30))
+    dataset = build_dataset({"type": "PairedImageDataset", "dataroot": str(tmp_path)}, "train")
+    with pytest.raises(UserError, match=r"differ in size: .*set gt_size, or batch_size_per_gpu to 1"):
+        take(loader(dataset, batch=2).batches(), 1)
+
+
+def test_cached_images_are_read_once_before_workers_start(tmp_path, put):
+    put(tmp_path, *(f"{side}/{n}.png" for side in ("low", "high") for n in range(1, 5)))
+    dataset = build_dataset({"type": "PairedImageDataset", "dataroot": str(tmp_path), "cache": "ram"}, "train")
+    ready = loader(dataset, workers=2, batch=2)
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    assert take(ready.batches(), 3)[2]["lq"].shape == (2, 3, 24, 32)
+
+
+def test_a_data_set_of_ones_own_needs_two_methods():
+    class Own(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, key):
+            epoch, index = key
+            return {"lq": torch.full((3, 2, 2), float(index)), "lq_path": str(epoch)}
+
+    batches = take(loader(Own(), batch=2).batches(), 2)
+    assert sorted(float(value) for batch in batches for value in batch["lq"][:, 0, 0, 0]) == [0, 1, 2, 3]
+
+
+def test_a_failure_in_ones_own_data_set_is_not_swallowed():
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, key):
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        take(loader(Broken(), workers=1, batch=2).batches(), 1)
