@@ -46,7 +46,7 @@ def evaluate(
     average: Literal["image", "folder"] = "image",
     progress: bool = True,
 ) -> Report:
-    """Enhance every image of a data set and measure the results.
+    """Enhance every image of a data set and measure the results. In a group of processes, all ranks must call it.
 
     Args:
         predict: from a batch of one (`lq` (1, 3, H, W), `lq_path` [str], ...) to the result (1, 3, H, W).

@@ -19,7 +19,7 @@ import torch
 
 import llie
 from llie.errors import UserError
-from llie.metrics import Metric
+from llie.metrics import PROTOCOLS, Metric
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each column over the images that have a finite figure there; NaN when none has.
+        """The mean of each column over the images that have a finite figure there.
 
         A result equal to its reference has infinite PSNR, and an image too small for NIQE has none: one such image
         would make the mean say nothing, so it is left out, and `exclusions` says so.
@@ -75,7 +75,9 @@ class Report:
             if math.isfinite(row.get(column, math.nan)):
                 group = Path(row["path"]).parent if self.average == "folder" else None
                 groups.setdefault(group, []).append(row[column])
-        return fmean(map(fmean, groups.values())) if groups else math.nan
+        if groups:
+            return fmean(map(fmean, groups.values()))
+        return math.inf if any(math.isinf(row.get(column, 0)) for row in self.rows) else math.nan
 
     def table(self) -> str:
         """The means as text, a line for each metric and protocol."""
@@ -116,6 +118,10 @@ class Report:
             "means": {column: mean if math.isfinite(mean) else None for column, mean in self.means.items()},
             "counts": {
                 column: sum(math.isfinite(row.get(column, math.nan)) for row in self.rows) for column in self.columns
+            },
+            "protocols": {
+                protocol: [step.__name__ for step in PROTOCOLS.get(protocol, ())]
+                for protocol in dict.fromkeys(column.rsplit("/", 1)[1] for column in self.columns)
             },
             "better": {name: metric.better for name, metric in self.metrics.items()},
             "arguments": {name: dict(metric.arguments) for name, metric in self.metrics.items()},

@@ -14,7 +14,7 @@ from torch import multiprocessing
 
 from llie.errors import UserError
 from llie.evaluation import evaluate, image_names
-from llie.metrics import psnr, ssim
+from llie.metrics import Metric, psnr, ssim
 from llie.report import Report
 
 
@@ -64,6 +64,7 @@ def test_files(tmp_path):
     facts = json.loads((tmp_path / "LOL.json").read_text(encoding="utf-8"))
     assert facts["images"] == 3 and facts["counts"]["ssim/rgb8-gtmean"] == 3
     assert facts["means"] == report.means
+    assert facts["protocols"]["rgb8-gtmean"] == ["clip", "round8", "match_gray8"]
     assert facts["versions"]["torch"] == torch.__version__
     assert sorted(path.name for path in (tmp_path / "png").iterdir()) == ["low0.png", "low1.png", "low2.png"]
     saved = cv2.imread(str(tmp_path / "png" / "low1.png"))[..., ::-1]
@@ -99,6 +100,19 @@ def test_an_identical_image_is_left_out_of_the_mean_and_mentioned(tmp_path):
     assert report.means["psnr/rgb8"] == pytest.approx(np.mean(others))
     assert "psnr/rgb8: 1 of 3 images infinite" in report.table()
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["counts"]["psnr/rgb8"] == 2
+
+
+def test_a_perfect_network_has_an_infinite_mean():
+    report = evaluate(lambda batch: batch["gt"], [item(0), item(1)], {"psnr": {}, "ssim": {}})
+    assert report.means["psnr/rgb8"] == math.inf and report.means["ssim/rgb8"] == 1
+
+
+def test_a_metric_of_ones_own():
+    def brightness(pred, gt, protocol):
+        return float(pred.mean() / gt.mean())
+
+    report = evaluate(lambda batch: batch["lq"], [item(0)], {"brightness": Metric("brightness", brightness)})
+    assert report.means["brightness/rgb8"] == pytest.approx(0.2)
 
 
 def test_niqe_of_a_small_image_warns_with_its_name(tmp_path):

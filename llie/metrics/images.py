@@ -43,7 +43,7 @@ def to_pixels(image: Image, what: str = "image", input_order: str = "HWC") -> li
             f"the {what} has shape {tuple(image.shape)}; expected a tensor (3, H, W) or (B, 3, H, W), "
             f"or an array (H, W, 3)"
         )
-    pixels = _to_255(array, what)
+    pixels = np.ascontiguousarray(_to_255(array, what))  # OpenCV would copy a transposed view at every call
     return list(pixels if pixels.ndim == 4 else pixels[None])
 
 
@@ -57,7 +57,7 @@ def _to_255(array: NDArray, what: str) -> Pixels:
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
         raise UserError(f"the {what} is broken: {bad} of its {array.size} values are NaN or infinite")
-    if np.median(array) > 2:
+    if 2 * np.count_nonzero(array > 2) > array.size:
         raise UserError(f"the {what} is floating point on the 0..255 scale; divide it by 255 (expected [0, 1])")
     if array.dtype == np.float16:
         array = array.astype(np.float32)
