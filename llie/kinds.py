@@ -63,12 +63,18 @@ def describe(kind: Any) -> str:
 
 
 def _first_fit(value: Any, kinds: Sequence[Any]) -> Any:
-    for kind in kinds:
+    # Of `float | Tensor`, an option file can only give the first.
+    for kind in [kind for kind in kinds if _is_plain(kind)] or kinds:
         try:
             return fit(value, kind)
         except TypeError:
             continue
     raise TypeError
+
+
+def _is_plain(kind: Any) -> bool:
+    kind = typing.get_origin(kind) or kind
+    return kind in (*_FROM_YAML, *_LISTS, Mapping, Path, typing.Union, types.UnionType, typing.Literal)
 
 
 def _fit_list(value: Any, members: Sequence[Any], is_tuple: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import typing
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -85,13 +86,13 @@ class Checker:
             elif rule.no_effect is not None:
                 if value:
                     self.without_effect.setdefault(rule.no_effect, []).append(place)
-            elif value is not None or rule.default is not ABSENT:
-                checked[key] = self.value(value, rule, place)
+            elif key in values or rule.default is not ABSENT:
+                checked[key] = self.value(value, rule, place, given=key in values)
         return checked | {key: value for key, value in values.items() if key not in rules}
 
-    def value(self, value: Any, rule: Key, path: str) -> Any:
-        """One value of the right kind; `null` means not given."""
-        if value is None:
+    def value(self, value: Any, rule: Key, path: str, given: bool) -> Any:
+        """One value of the right kind; `null` means not given where it cannot mean none."""
+        if value is None and not (given and type(None) in typing.get_args(rule.kind)):
             if rule.default is REQUIRED:
                 raise self.error(path, f"this is missing; {describe(rule.kind)} is wanted")
             return copy.deepcopy(rule.default)
@@ -188,7 +189,10 @@ class Checker:
         for network in ("g", "d"):
             if (optimizer := train[f"optim_{network}"]) is not None:
                 with self.at(f"train.optim_{network}"):
-                    create_optimizer([torch.nn.Parameter(torch.zeros(1))], optimizer, f"optim_{network}")
+                    try:
+                        create_optimizer([torch.nn.Parameter(torch.zeros(1))], optimizer, f"optim_{network}")
+                    except ValueError as error:  # torch checks the ranges
+                        raise UserError(str(error)) from None
         for key in ("scheduler", "scheduler_d"):
             if train[key] is not None:
                 with self.at(f"train.{key}"):

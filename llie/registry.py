@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -185,9 +186,13 @@ def _load_file(plugin: str, beside: Path | None) -> None:
         raise UserError(f"plugins: there is no file {' or '.join(str(place) for place in dict.fromkeys(places))}")
     if any(getattr(module, "__file__", None) == str(file) for module in list(sys.modules.values())):
         return
-    name = f"llie_plugin_{file.stem}"
+    name = "llie_plugin" + re.sub(r"\W", "_", str(file.with_suffix("")))  # one for each file
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickles of its classes look here
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half a module is none
+        raise

@@ -82,7 +82,6 @@ EVALUATION_DATASET: Section = dict.fromkeys(TRAIN_DATASET, _ignored("images are 
 
 SCHEMA: Section = {
     "name": Key(str, REQUIRED),
-    "description": Key(str | None),
     "model_type": Key(str, "SupervisedModel"),
     "scale": _ignored("enhancement keeps the size"),
     "num_gpu": Key(int | Literal["auto"] | list[int], "auto", least=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, 
     Raises:
         UserError: a file is missing, unreadable, not a mapping, or inherits from itself.
     """
-    path = path.resolve()
+    path = Path(os.path.normpath(path))  # a/b/../c.yml is c.yml to people
     if path in chain:
         raise UserError("_base_ goes in a circle: " + " -> ".join(str(p) for p in (*chain, path)))
     try:
