@@ -33,7 +33,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
         "hub": ["huggingface_hub"],
         "brisque": ["piq"],
         "fast": ["numba"],
