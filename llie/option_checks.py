@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import re
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -36,6 +37,7 @@ class Checker:
     def resolve(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
         """All options of a run, for `phase` "train" or "test"."""
         options = self.section(values, schema.SCHEMA, "")
+        self.name(options["name"], "name")
         options["model_type"] = schema.MODEL_ALIASES.get(options["model_type"], options["model_type"])
         with self.at("model_type"):
             registry.MODEL_REGISTRY.get(options["model_type"])
@@ -51,7 +53,7 @@ class Checker:
             self.training(options["train"])
         if self.without_effect:
             ignored = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in self.without_effect.items())
-            logger.warning("%s: accepted without effect: %s", self.file, ignored)
+            self.tell(f"accepted without effect: {ignored}")
         return options
 
     def error(self, path: str, message: str) -> UserError:
@@ -102,7 +104,19 @@ class Checker:
             raise self.error(path, f"{describe(rule.kind)} is wanted here, not {value!r}") from None
         if rule.least is not None and isinstance(value, int | float) and not value >= rule.least:
             raise self.error(path, f"{value} is too small; at least {rule.least:g} is wanted")
+        if rule.most is not None and value > rule.most:
+            raise self.error(path, f"{value} is too large; at most {rule.most:g} is wanted")
         return value
+
+    def name(self, name: str | None, path: str) -> None:
+        """A name that becomes a folder or file."""
+        if name is not None and (not name.strip(". ") or any(character in name for character in '/\\:*?"<>|')):
+            raise self.error(path, f"{name!r} becomes a folder's name; letters, digits, - and _ are safe")
+
+    def tell(self, message: str) -> None:
+        """A remark, once, however many processes read the file."""
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            logger.warning("%s: %s", self.file, message)
 
     def target(self, names: registry.Registry, spec: Any, path: str) -> Any:
         """The registered class that `spec["type"]` names."""
@@ -149,6 +163,7 @@ class Checker:
         taken = registry.argument_names(target, spec.keys() - rules.keys())
         taken = [name for name in taken if name not in ("phase", "seed")]  # these come from elsewhere
         checked = self.section(spec, _without(rules, *taken), path, taken)
+        self.name(checked["name"], _join(path, "name"))
         with self.at(path):
             return checked | registry.check_arguments(target, _only(checked, taken), path)
 
@@ -197,10 +212,13 @@ class Checker:
             if train[key] is not None:
                 with self.at(f"train.{key}"):
                     create_schedule(train[key], train["total_iter"] or 1)
+        gamma = train["random_gamma"]
+        if gamma is not None and not 0 < gamma[0] <= gamma[1]:
+            raise self.error("train.random_gamma", f"{gamma} is no range of exponents; write it like [0.6, 1.2]")
         covered = sum(train["scheduler"].get("periods") or [])
         if 0 < covered < (train["total_iter"] or 0):
             held = f"the periods last {covered} of {train['total_iter']} iterations; then the last rate is held"
-            logger.warning("%s: train.scheduler: %s", self.file, held)
+            self.tell(f"train.scheduler: {held}")
 
     def loss(self, spec: Any, path: str) -> None:
         """One loss term: how it is used, and the arguments of its class."""

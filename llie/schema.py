@@ -21,12 +21,14 @@ class Key:
         kind: Python type annotation of its value.
         default: value when the file does not give it; `REQUIRED`: it must; `ABSENT`: it then stays away.
         least: smallest value allowed.
+        most: largest value allowed.
         no_effect: why a value of this key changes nothing; None for keys that do something.
     """
 
     kind: Any
     default: Any = None
     least: float | None = None
+    most: float | None = None
     no_effect: str | None = None
 
 
@@ -112,7 +114,7 @@ SCHEMA: Section = {
         "channels_last": Key(bool, False),
         "clip_grad_norm": Key(float | None, least=0),
         "use_grad_clip": _ignored("set clip_grad_norm to the norm you want"),
-        "ema_decay": Key(float, 0.0, least=0),
+        "ema_decay": Key(float, 0.0, least=0, most=1),
         "max_nonfinite": Key(int, 10, least=1),
         "warmup_iter": Key(int, -1, least=-1),
         "optim_g": Key(dict, {"type": "Adam", "lr": 1e-4}),
@@ -122,7 +124,7 @@ SCHEMA: Section = {
         "losses": Key(list[dict] | dict, []),
         "mixing_augs": {
             "mixup": Key(bool, False),
-            "mixup_beta": Key(float, 1.2, least=0),
+            "mixup_beta": Key(float, 1.2, least=1e-3),
             "use_identity": Key(bool, False),
         },
         "random_gamma": Key(tuple[float, float] | None),

@@ -10,6 +10,7 @@ import torch
 
 from llie import bridge
 from llie.errors import UserError
+from llie.options import load_options
 from llie.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -37,9 +38,7 @@ def test_the_core_never_imports_basicsr():
 
 @needs_basicsr
 def test_their_package_imports_without_a_warning():
-    run(
-        "import warnings; warnings.simplefilter('error', DeprecationWarning); from llie import bridge; bridge.basicsr()"
-    )
+    run("import warnings; warnings.simplefilter('error'); from llie import bridge; bridge.basicsr()")
 
 
 @needs_basicsr
@@ -62,6 +61,31 @@ def test_their_network_runs(name):
 def test_arguments_of_their_networks_are_checked():
     with pytest.raises(UserError, match=r"takes no argument 'num_in_chn'.*'num_in_ch'"):
         build(ARCH_REGISTRY, {"type": "EDSR", "num_in_chn": 3, "num_out_ch": 3})
+
+
+@needs_basicsr
+def test_their_network_and_loss_train_from_an_option_file(tmp_path):
+    (tmp_path / "options.yml").write_text(
+        """
+        name: swinir
+        datasets: {train: {type: PairedImageDataset, dataroot: x}}
+        network_g: {type: SwinIR, img_size: 8, window_size: 4, depths: [1], num_heads: [1], embed_dim: 4}
+        train: {total_iter: 1, losses: [{type: basicsr/CharbonnierLoss, weight: 2.0}]}
+        val: {metrics: {theirs: {type: basicsr/calculate_psnr, crop_border: 2}}}
+        """,
+        encoding="utf-8",
+    )
+    options = load_options(tmp_path / "options.yml")
+    model = MODEL_REGISTRY.get(options["model_type"])(options)
+    batch = {"lq": torch.rand(1, 3, 8, 8), "gt": torch.rand(1, 3, 8, 8)}
+    loss, _ = model.loss("g", batch)
+    loss.backward()
+    first, last = list(model.networks["g"].parameters())[:: len(list(model.networks["g"].parameters())) - 1]
+    assert first.grad is not None and first.grad.abs().sum() > 0
+    assert last.grad is not None and last.grad.abs().sum() > 0
+    assert loss.item() == pytest.approx(
+        2 * float((model.predict(model.networks["g"], batch) - batch["gt"]).abs().mean())
+    )
 
 
 @needs_basicsr

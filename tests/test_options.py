@@ -166,6 +166,12 @@ def test_mistakes_outside_training(tmp_path, more, told):
         ("train.total_iter=0", "train.total_iter: 0 is too small"),
         ("train.amp=fp8", "train.amp: one of 'bf16', 'fp16' or empty (null) is wanted here, not 'fp8'"),
         ("train.random_gamma=[0.6]", "train.random_gamma: a list"),
+        ("train.random_gamma=[1.2, 0.6]", "train.random_gamma: [1.2, 0.6] is no range"),
+        ("train.ema_decay=1.5", "train.ema_decay: 1.5 is too large"),
+        ("train.ema_decay=.nan", "train.ema_decay: nan is too small"),
+        ("name=../elsewhere", "name: '../elsewhere' becomes a folder's name"),
+        ("name=..", "name: '..' becomes a folder's name"),
+        ("datasets.val.name=a/b", "datasets.val.name: 'a/b' becomes"),
         ("train.mixing_augs.mixup=yess", "train.mixing_augs.mixup: true or false"),
         ("train.mixing_augs.mix_up=true", "Did you mean 'mixup'"),
     ],
@@ -309,6 +315,12 @@ def test_a_file_of_the_retinexformer_family_runs_unchanged(tmp_path, caplog):
         assert key in line
     for key in ("prefetch_mode", "gt_size ", "mixing_augs", "io_backend", "filename_tmpl"):
         assert key not in line  # empty, or it has an effect
+
+
+def test_remarks_are_made_by_one_process(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    load(tmp_path, text=RETINEXFORMER_FAMILY)
+    assert not caplog.records
 
 
 def test_its_frame_sets_too(tmp_path):
