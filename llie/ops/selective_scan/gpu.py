@@ -1,0 +1,192 @@
+"""Triton kernels for CUDA: one program per image, group and channel; a tile of positions is one parallel prefix scan.
+
+The states of a tile live in registers and only the state before each tile is stored, so nothing of size
+length x channels x states exists. Every direction is read through its own index map.
+`TRITON_INTERPRET=1` runs the same kernels on the CPU (very slowly), which is how they are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from llie.ops.selective_scan.core import BLOCK
+
+
+@triton.jit
+def _place(step, direction, length, width):
+    """The pixel that a step visits; beyond the end whatever, the loads are masked."""
+    step = tl.where(direction >= 2, length - 1 - step, step)
+    height = length // width
+    return tl.where(direction % 2 == 1, step % height * width + step // height, step).to(tl.int64)
+
+
+@triton.jit
+def _then(a1, x1, a2, x2):
+    """Two affine steps x -> a x' + x, one after the other: only products of decays, nothing can overflow."""
+    return a1 * a2, a2 * x1 + x2
+
+
+@triton.jit
+def _forward_kernel(
+    u, delta, rates, b, c, y, last, starts, directions,
+    length, width, groups, channels, states,
+    u_b, u_l, u_g, u_e, d_b, d_l, d_g, d_e, b_b, b_l, b_g, b_n, c_b, c_l, c_g, c_n, y_b, y_l, y_g, y_e,
+    KEEP: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    channel, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    direction = tl.load(directions + group)
+    n = tl.arange(0, STATES)
+    row = (image * groups + group) * channels + channel
+    rate = tl.load(rates + (group * channels + channel) * states + n, n < states, 0.0)
+    h = tl.zeros([STATES], tl.float32)
+    for first in range(0, length, TILE):
+        step = first + tl.arange(0, TILE)
+        inside = step < length
+        both = (n < states)[:, None] & inside[None, :]
+        at = _place(step, direction, length, width)
+        # A step size of 0 beyond the end means decay 1 and input 0: the state stays as it is.
+        d = tl.load(delta + image * d_b + at * d_l + group * d_g + channel * d_e, inside, 0.0)
+        x = tl.load(u + image * u_b + at * u_l + group * u_g + channel * u_e, inside, 0.0)
+        bt = tl.load(b + image * b_b + at[None, :] * b_l + group * b_g + n[:, None] * b_n, both, 0.0)
+        ct = tl.load(c + image * c_b + at[None, :] * c_l + group * c_g + n[:, None] * c_n, both, 0.0)
+        if KEEP:
+            tile = (first // TILE * tl.num_programs(2) + image) * groups + group
+            tl.store(starts + (tile * states + n) * channels + channel, h, n < states)
+        decays, inputs = tl.exp2(rate[:, None] * d[None, :]), (d * x)[None, :] * bt
+        decays, inputs = tl.associative_scan((decays, inputs), 1, _then)
+        hs = inputs + decays * h[:, None]
+        tl.store(y + image * y_b + at * y_l + group * y_g + channel * y_e, tl.sum(ct * hs, 0), inside)
+        h = tl.sum(tl.where(tl.arange(0, TILE)[None, :] == TILE - 1, hs, 0.0), 1)
+    tl.store(last + row * states + n, h, n < states)
+
+
+@triton.jit
+def _backward_kernel(
+    dy, u, delta, rates, b, c, dlast, starts, directions, du, ddelta, da, db, dc,
+    length, width, groups, channels, states,
+    y_b, y_l, y_g, y_e, u_b, u_l, u_g, u_e, d_b, d_l, d_g, d_e, b_b, b_l, b_g, b_n, c_b, c_l, c_g, c_n,
+    STATES: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    channel, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    direction = tl.load(directions + group)
+    n, column = tl.arange(0, STATES), tl.arange(0, TILE)[None, :]
+    row = (image * groups + group) * channels + channel
+    rate = tl.load(rates + (group * channels + channel) * states + n, n < states, 0.0)
+    carry = tl.load(dlast + row * states + n, n < states, 0.0)
+    rate_sum = tl.zeros([STATES], tl.float32)
+    for tile in range((length + TILE - 1) // TILE - 1, -1, -1):
+        step = tile * TILE + tl.arange(0, TILE)
+        inside = step < length
+        both = (n < states)[:, None] & inside[None, :]
+        at = _place(step, direction, length, width)
+        after = _place(step + 1, direction, length, width)
+        d = tl.load(delta + image * d_b + at * d_l + group * d_g + channel * d_e, inside, 0.0)
+        d_after = tl.load(delta + image * d_b + after * d_l + group * d_g + channel * d_e, step + 1 < length, 0.0)
+        x = tl.load(u + image * u_b + at * u_l + group * u_g + channel * u_e, inside, 0.0)
+        up = tl.load(dy + image * y_b + at * y_l + group * y_g + channel * y_e, inside, 0.0)
+        bt = tl.load(b + image * b_b + at[None, :] * b_l + group * b_g + n[:, None] * b_n, both, 0.0)
+        ct = tl.load(c + image * c_b + at[None, :] * c_l + group * c_g + n[:, None] * c_n, both, 0.0)
+        start = tl.load(
+            starts + (((tile * tl.num_programs(2) + image) * groups + group) * states + n) * channels + channel,
+            n < states, 0.0,
+        )  # fmt: skip
+        # The state before each position: the scan of the steps one earlier, from the tile's start.
+        earlier = inside & (step > tile * TILE)
+        before = _place(step - 1, direction, length, width)
+        d_before = tl.load(delta + image * d_b + before * d_l + group * d_g + channel * d_e, earlier, 0.0)
+        x_before = tl.load(u + image * u_b + before * u_l + group * u_g + channel * u_e, earlier, 0.0)
+        bt_at = b + image * b_b + before[None, :] * b_l + group * b_g + n[:, None] * b_n
+        bt_before = tl.load(bt_at, (n < states)[:, None] & earlier[None, :], 0.0)
+        decays, inputs = tl.exp2(rate[:, None] * d_before[None, :]), (d_before * x_before)[None, :] * bt_before
+        decays, inputs = tl.associative_scan((decays, inputs), 1, _then)
+        previous = inputs + decays * start[:, None]
+        decay = tl.exp2(rate[:, None] * d[None, :])
+        hs = decay * previous + (d * x)[None, :] * bt
+        # The adjoint recurrence is the same scan from the other end, with each decay one position later.
+        decays, inputs = tl.exp2(rate[:, None] * d_after[None, :]), ct * up[None, :]
+        decays, inputs = tl.associative_scan((decays, inputs), 1, _then, reverse=True)
+        grad = inputs + decays * carry[:, None]
+        carry = tl.sum(tl.where(column == 0, grad, 0.0), 1)
+        e = grad * decay * previous  # a product: hs minus the input would cancel
+        from_input = tl.sum(grad * bt, 0)
+        out = ((image * length + at) * groups + group) * channels + channel
+        tl.store(du + out, d * from_input, inside)
+        tl.store(ddelta + out, x * from_input + tl.sum(e * rate[:, None], 0) * 0.6931471805599453, inside)
+        rate_sum += tl.sum(e * d[None, :], 1)
+        states_at = ((image * length + at[None, :]) * groups + group) * states + n[:, None]
+        tl.atomic_add(db + states_at, grad * (d * x)[None, :], both)
+        tl.atomic_add(dc + states_at, hs * up[None, :], both)
+    tl.store(da + row * states + n, rate_sum, n < states)
+
+
+def forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
+    y: Tensor, last: Tensor, starts: Tensor,
+) -> None:  # fmt: skip
+    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    (batch, length, groups, channels), states = delta.shape, A.shape[2]
+    part = y if y.shape[2] == groups else torch.empty_like(delta)
+    order = torch.tensor(directions, device=u.device)
+    _forward_kernel[channels, groups, batch](
+        u, delta, _rates(A), B, C, part, last, starts, order,
+        length, width or length, groups, channels, states,
+        *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(), *part.stride(),
+        KEEP=len(starts) > 0, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
+    )  # fmt: skip
+    if part is not y:
+        torch.sum(part, 2, keepdim=True, out=y)
+
+
+def backward(
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
+    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+) -> None:  # fmt: skip
+    """Fill the gradients of everything, given those of y and of the last state."""
+    (batch, length, groups, channels), states = delta.shape, A.shape[2]
+    order = torch.tensor(directions, device=u.device)
+    du_part, ddelta_part = u.new_empty(delta.shape), u.new_empty(delta.shape)
+    # Channels add up in these in whatever order they finish: their last bit may differ from run to run.
+    db, dc = u.new_zeros(B.shape), u.new_zeros(C.shape)
+    da = u.new_empty(batch, *A.shape)
+    _backward_kernel[channels, groups, batch](
+        dy, u, delta, _rates(A), B, C, dlast.contiguous(), starts, order, du_part, ddelta_part, da, db, dc,
+        length, width or length, groups, channels, states,
+        *_strides(dy, groups), *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(),
+        STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
+    )  # fmt: skip
+    du.copy_(du_part if du.shape[2] == groups else du_part.sum(2, keepdim=True))
+    ddelta.copy_(ddelta_part)
+    dA.copy_(da.sum(0))
+    dB.copy_(db)
+    dC.copy_(dc)
+
+
+def _rates(A: Tensor) -> Tensor:
+    return (A / math.log(2)).contiguous()
+
+
+def _strides(tensor: Tensor, groups: int) -> tuple[int, ...]:
+    """Strides of u or dy: a group shared by all does not advance."""
+    batch, length, group, channel = tensor.stride()
+    return batch, length, group if tensor.shape[2] == groups else 0, channel
+
+
+def prepare() -> None:
+    """Check that there is something to run on."""
+    if not (torch.cuda.is_available() or _interpreted()):
+        raise RuntimeError("no CUDA device")
+
+
+def supports(u: Tensor) -> bool:
+    """Float32 on CUDA, or anywhere under Triton's interpreter."""
+    return u.dtype == torch.float32 and (u.is_cuda or _interpreted())
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"

@@ -1,0 +1,214 @@
+"""The algorithm of `scan.c` in numba, for machines without a C compiler: `pip install llie[fast]`.
+
+The first call compiles for some seconds; numba caches the result beside this file or in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from llie.ops.selective_scan.core import BLOCK, positions
+
+LANES = 16  # channels a vector: the innermost loops run over them
+LN2 = np.float32(math.log(2))
+# Fused multiply-add, but neither reordering nor "no NaN here": results stay what was written.
+SETTINGS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+@intrinsic
+def _scale(typingctx, p, n):  # type: ignore[no-untyped-def]
+    """The bits of p, plus those of n shifted into the exponent; numba cannot say this in Python."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        whole, single = ir.IntType(32), ir.FloatType()
+        mantissa, exponent = (builder.bitcast(value, whole) for value in arguments)
+        return builder.bitcast(builder.add(mantissa, builder.shl(exponent, whole(23))), single)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@njit(inline="always", **SETTINGS)
+def _exp2(x):  # type: ignore[no-untyped-def]
+    """2^x for x <= 0: whole part into the exponent, a minimax polynomial for the rest."""
+    x = np.float32(-126.0) if x < np.float32(-126.0) else x
+    shifted = x + np.float32(12582912.0)  # 1.5 * 2^23: rounds to whole numbers
+    f = x - (shifted - np.float32(12582912.0))
+    p = f * np.float32(1.326472712e-3) + np.float32(9.671512645e-3)
+    p = p * f + np.float32(5.550733743e-2)
+    p = p * f + np.float32(2.402224209e-1)
+    p = p * f + np.float32(6.931469776e-1)
+    p = p * f + np.float32(1.0)
+    return _scale(p, shifted)
+
+
+# One signature for every layout: compiled once, when this module is first used.
+ARRAYS = {n: types.Array(types.float32, n, "A") for n in range(3, 7)}
+PATHS = types.Array(types.int64, 2, "A")
+
+
+@njit(
+    [types.void(*[ARRAYS[n] for n in (4, 4, 3, 4, 4)], PATHS, *[ARRAYS[n] for n in (4, 4, 5)])],
+    parallel=True,
+    **SETTINGS,
+)
+def _forward(u, delta, rates, b, c, at, y, last, starts):  # type: ignore[no-untyped-def]
+    batch, length, groups, channels = delta.shape
+    states, vectors = rates.shape[1], rates.shape[2] // LANES
+    shared = u.shape[2] != groups
+    for work in prange(batch * vectors):
+        image, lane = work // vectors, work % vectors * LANES
+        lanes = min(LANES, channels - lane)
+        h = np.empty((states, LANES), np.float32)
+        a = np.empty((states, LANES), np.float32)
+        d, du, out = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.empty(LANES, np.float32)
+        for g in range(groups):
+            h[:] = 0
+            a[:] = rates[g, :, lane : lane + LANES]
+            source = 0 if shared else g
+            for t in range(length):
+                p = at[g, t]
+                if starts.shape[0] and t % BLOCK == 0:
+                    for n in range(states):
+                        for i in range(lanes):
+                            starts[t // BLOCK, image, g, n, lane + i] = h[n, i]
+                for i in range(lanes):
+                    d[i] = delta[image, p, g, lane + i]
+                    du[i] = d[i] * u[image, p, source, lane + i]
+                out[:] = 0
+                for n in range(states):
+                    bn, cn = b[image, p, g, n], c[image, p, g, n]
+                    for i in range(LANES):
+                        h[n, i] = _exp2(d[i] * a[n, i]) * h[n, i] + du[i] * bn
+                        out[i] += h[n, i] * cn
+                for i in range(lanes):
+                    if shared and g > 0:
+                        y[image, p, source, lane + i] += out[i]
+                    else:
+                        y[image, p, source, lane + i] = out[i]
+            for n in range(states):
+                for i in range(lanes):
+                    last[image, g, lane + i, n] = h[n, i]
+
+
+@njit(
+    [types.void(*[ARRAYS[n] for n in (4, 4, 4, 4, 3, 4, 4)], PATHS, *[ARRAYS[n] for n in (5, 4, 4, 4, 5, 5)])],
+    parallel=True,
+    **SETTINGS,
+)
+def _backward(dy, dlast, u, delta, rates, b, c, at, starts, du, ddelta, da, db, dc):  # type: ignore[no-untyped-def]
+    batch, length, groups, channels = delta.shape
+    states, vectors = rates.shape[1], rates.shape[2] // LANES
+    shared = u.shape[2] != groups
+    for work in prange(batch * vectors):
+        image, vector = work // vectors, work % vectors
+        lane = vector * LANES
+        lanes = min(LANES, channels - lane)
+        a, rate = np.empty((states, LANES), np.float32), np.empty((states, LANES), np.float32)
+        carry = np.empty((states, LANES), np.float32)
+        h = np.empty((BLOCK + 1, states, LANES), np.float32)
+        decay = np.empty((BLOCK, states, LANES), np.float32)
+        d, x = np.zeros((BLOCK, LANES), np.float32), np.zeros((BLOCK, LANES), np.float32)
+        up, total, power = np.zeros(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+        for g in range(groups):
+            a[:] = rates[g, :, lane : lane + LANES]
+            carry[:] = 0
+            rate[:] = 0
+            for i in range(lanes):
+                carry[:, i] = dlast[image, g, lane + i]
+            source = 0 if shared else g
+            for block in range((length - 1) // BLOCK, -1, -1):
+                size = min(BLOCK, length - block * BLOCK)
+                h[0] = 0
+                h[0, :, :lanes] = starts[block, image, g, :, lane : lane + lanes]
+                for t in range(size):
+                    p = at[g, block * BLOCK + t]
+                    for i in range(lanes):
+                        d[t, i] = delta[image, p, g, lane + i]
+                        x[t, i] = u[image, p, source, lane + i]
+                    for n in range(states):
+                        bn = b[image, p, g, n]
+                        for i in range(LANES):
+                            decay[t, n, i] = _exp2(d[t, i] * a[n, i])
+                            h[t + 1, n, i] = decay[t, n, i] * h[t, n, i] + d[t, i] * x[t, i] * bn
+                for t in range(size - 1, -1, -1):
+                    p = at[g, block * BLOCK + t]
+                    for i in range(lanes):
+                        up[i] = dy[image, p, source, lane + i]
+                    total[:] = 0
+                    power[:] = 0
+                    for n in range(states):
+                        bn, cn = b[image, p, g, n], c[image, p, g, n]
+                        db_sum, dc_sum = np.float32(0), np.float32(0)
+                        for i in range(LANES):
+                            grad = carry[n, i] + up[i] * cn
+                            db_sum += grad * d[t, i] * x[t, i]
+                            dc_sum += up[i] * h[t + 1, n, i]
+                            total[i] += grad * bn
+                            carry[n, i] = grad * decay[t, n, i]
+                            e = carry[n, i] * h[t, n, i]
+                            power[i] += e * a[n, i]
+                            rate[n, i] += e * d[t, i]
+                        db[vector, image, p, g, n] = db_sum
+                        dc[vector, image, p, g, n] = dc_sum
+                    for i in range(lanes):
+                        ddelta[image, p, g, lane + i] = x[t, i] * total[i] + power[i] * LN2
+                        if shared and g > 0:
+                            du[image, p, source, lane + i] += d[t, i] * total[i]
+                        else:
+                            du[image, p, source, lane + i] = d[t, i] * total[i]
+            da[image, g, :, lane : lane + LANES] = rate
+
+
+def forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
+    y: Tensor, last: Tensor, starts: Tensor,
+) -> None:  # fmt: skip
+    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    inputs = (u, delta, _rates(A), B, C, _paths(directions, delta.shape[1], width), y, last, starts)
+    _forward(*(t.numpy() for t in inputs))
+
+
+def backward(
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
+    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+) -> None:  # fmt: skip
+    """Fill the gradients of everything, given those of y and of the last state."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    rates, paths = _rates(A), _paths(directions, delta.shape[1], width)
+    # Every vector of channels has its own part of these, added up below.
+    vectors = rates.shape[2] // LANES
+    db, dc, da = u.new_empty(vectors, *B.shape), u.new_empty(vectors, *C.shape), u.new_empty(len(u), *rates.shape)
+    tensors = (dy, dlast, u, delta, rates, B, C, paths, starts, du, ddelta, da, db, dc)
+    _backward(*(t.numpy() for t in tensors))
+    torch.sum(db, 0, out=dB)
+    torch.sum(dc, 0, out=dC)
+    dA.copy_(da.sum(0)[:, :, : A.shape[1]].transpose(1, 2))
+
+
+def _paths(directions: list[int], length: int, width: int) -> Tensor:
+    return torch.stack([positions(k, length, width, torch.device("cpu")) for k in directions])
+
+
+def _rates(A: Tensor) -> Tensor:
+    groups, channels, states = A.shape
+    rates = A.new_zeros(groups, states, -(-channels // LANES) * LANES)
+    rates[:, :, :channels] = A.transpose(1, 2) / math.log(2)
+    return rates
+
+
+def prepare() -> None:
+    """Nothing to do: numba was imported, and compiles at the first call."""
+
+
+def supports(u: Tensor) -> bool:
+    """Float32 on the CPU."""
+    return u.device.type == "cpu" and u.dtype == torch.float32
