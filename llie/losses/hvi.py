@@ -44,7 +44,7 @@ class HVILoss(nn.Module):
         precision: "float32"; or "bfloat16" for VGG's convolutions, most of the arithmetic of a training step.
 
     Raises:
-        UserError: an unknown `gt_mean`, or no VGG weights.
+        UserError: an unknown `gt_mean`, only weights of zero, or no VGG weights.
     """
 
     takes_outputs = True
@@ -79,6 +79,8 @@ class HVILoss(nn.Module):
             layers = {"conv1_2": 1.0, "conv2_2": 1.0, "conv3_4": 1.0, "conv4_4": 1.0}
             vgg = PerceptualLoss(layers, range_norm=True, criterion="mse", weights=weights, precision=precision)
             terms.append((perceptual, vgg))
+        if not any(weight for weight, _ in terms):
+            raise UserError("HVILoss: all of its weights are zero")
         self.weights = [weight for weight, _ in terms if weight]
         self.distances = nn.ModuleList(distance for weight, distance in terms if weight)
 
@@ -94,7 +96,7 @@ class HVILoss(nn.Module):
         rgb = torch.stack([outputs[name] for name in self.preds])  # (n, B, 3, H, W)
         hvi = rgb_to_hvi(rgb.flatten(0, 1), k).view(rgb.shape)
         if self.gt_mean == "none":
-            return self.pred_weights @ self.pair(rgb, hvi, target)
+            return (self.pred_weights * self.pair(rgb, hvi, target)).sum()
 
         mean_pred, mean_gt = self.brightness(rgb, hvi), self.brightness(gt, gt_hvi)
         divergence = brightness_divergence(mean_pred, mean_gt)  # (n, B)
@@ -106,12 +108,12 @@ class HVILoss(nn.Module):
             else torch.arange(len(rgb), device=rgb.device)
         )
         if len(needed) == 0:
-            return self.pred_weights @ self.pair(rgb, hvi, target)
+            return (self.pred_weights * self.pair(rgb, hvi, target)).sum()
         factor = (mean_gt / (mean_pred + 1e-8))[needed, :, None, None, None]
         aligned = self.align(rgb[needed], hvi[needed], factor, k)
         values = self.pair(torch.cat([rgb, aligned[0]]), torch.cat([hvi, aligned[1]]), target)
         costs = torch.cat([share, (1 - share)[needed]]) * torch.cat([self.pred_weights, self.pred_weights[needed]])
-        return costs @ values
+        return (costs * values).sum()
 
     def pair(self, rgb: Tensor, hvi: Tensor, target: Tensor) -> Tensor:
         """B of n predictions (n, B, 3, H, W), given in both spaces, against (2, 1, B, 3, H, W): (n,)."""

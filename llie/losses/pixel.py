@@ -66,12 +66,10 @@ class TVLoss(ImageLoss):
         total = pred.new_zeros(())
         for dim in (-2, -1):
             length = pred.shape[dim] - 1
-            if length == 0:
-                continue
             difference = pred.diff(dim=dim).abs()
             if weight is not None:
                 difference = difference * weight.narrow(dim, 0, length)
-            total = total + self.reduce(difference, dims=None)
+            total = total + (self.reduce(difference, dims=None) if length else difference.sum())
         return total
 
 

@@ -1,0 +1,126 @@
+"""Losses against their definitions, written here as plainly as possible."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from llie.errors import UserError
+from llie.losses import create_loss
+from llie.ops.filters import gaussian_window, separable_filter
+
+
+def images(seed, size=(13, 16), dtype=torch.float64):
+    return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+FULL_REFERENCE = [
+    {"type": "L1Loss"},
+    {"type": "MSELoss"},
+    {"type": "CharbonnierLoss", "eps": 1e-3},
+    {"type": "SSIMLoss"},
+    {"type": "SSIMLoss", "padding": "valid"},
+    {"type": "EdgeLoss"},
+]
+
+
+@pytest.mark.parametrize("spec", FULL_REFERENCE, ids=str)
+def test_gradient(spec):
+    pred, target = images(0), images(1)
+    assert gradcheck(lambda x: create_loss(spec)(x, target), pred.requires_grad_(), fast_mode=True)
+
+
+@pytest.mark.parametrize("spec", FULL_REFERENCE, ids=str)
+def test_one_distance_for_each_image(spec):
+    loss = create_loss(spec).loss
+    pred, target = torch.stack([images(0), images(1), images(2)]), images(3)
+    distances = loss.distance(pred, target)
+    assert distances.shape == (3, 2)
+    torch.testing.assert_close(distances[1, 0], loss(pred[1, :1], target[:1]))
+    torch.testing.assert_close(distances.mean(1)[2], loss(pred[2], target))
+
+
+@pytest.mark.parametrize("spec", FULL_REFERENCE, ids=str)
+def test_equal_images_cost_nothing(spec):
+    assert create_loss({**spec, "weight": 1.0})(images(0), images(0)).item() == pytest.approx(
+        spec.get("eps", 0) ** 0.5, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (30, 5)])
+@pytest.mark.parametrize("kind", ["SSIMLoss", "EdgeLoss", "TVLoss", "CharbonnierLoss"])
+def test_any_size(kind, size):
+    pred = images(0, size).requires_grad_()
+    create_loss({"type": kind})(pred, images(1, size)).backward()
+    assert pred.grad.isfinite().all()
+
+
+def test_valid_ssim_needs_a_whole_window():
+    with pytest.raises(UserError, match="11x11"):
+        create_loss({"type": "SSIMLoss", "padding": "valid"})(images(0, (10, 30)), images(1, (10, 30)))
+
+
+def test_charbonnier_has_eps_inside_the_root_and_a_gradient_at_zero():
+    pred = torch.zeros(1, 1, 1, 2, requires_grad=True)
+    value = create_loss({"type": "CharbonnierLoss", "eps": 1e-4})(pred, torch.zeros_like(pred))
+    value.backward()
+    assert value.item() == pytest.approx(1e-2)
+    assert pred.grad.isfinite().all()
+
+
+def test_sum_reduction():
+    pred, target = images(0), images(1)
+    assert create_loss({"type": "L1Loss", "reduction": "sum"})(pred, target).item() == pytest.approx(
+        (pred - target).abs().sum().item()
+    )
+
+
+def test_separable_filter_is_the_square_one():
+    x, taps = images(0), gaussian_window(5, 1.0)
+    kernel = torch.outer(taps, taps).double().expand(3, 1, 5, 5)
+    expected = F.conv2d(x, kernel, padding=2, groups=3)
+    torch.testing.assert_close(separable_filter(x, taps, padding=2), expected)
+    torch.testing.assert_close(separable_filter(x, taps, padding=2, stride=2), expected[..., ::2, ::2])
+
+
+def test_ssim_keeps_its_precision_under_autocast():
+    pred, target = images(0, dtype=torch.float32), images(1, dtype=torch.float32)
+    loss = create_loss({"type": "SSIMLoss"})
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(pred, target)
+    assert inside == loss(pred, target)
+
+
+def test_total_variation():
+    image = torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 2.0]]).view(1, 1, 2, 3)
+    vertical, horizontal = [2.0, 1.0, 1.0], [1.0, 2.0, 0.0, 0.0]
+    mean = sum(vertical) / 3 + sum(horizontal) / 4
+    assert create_loss({"type": "TVLoss"})(image, {}).item() == pytest.approx(mean)
+    weighted = create_loss({"type": "WeightedTVLoss", "reduction": "sum"}).loss
+    assert weighted(image).item() == sum(vertical) + sum(horizontal)
+    left_column = torch.tensor([1.0, 0.0, 0.0]).expand(1, 1, 2, 3)
+    assert weighted(image, left_column).item() == vertical[0] + horizontal[0] + horizontal[2]
+
+
+class TestGAN:
+    scores = torch.tensor([-2.0, 0.5, 3.0])
+
+    def value(self, kind, *arguments, **options):
+        return create_loss({"type": "GANLoss", "gan_type": kind, **options}).loss(self.scores, *arguments).item()
+
+    @pytest.mark.parametrize("real", [True, False])
+    def test_values(self, real):
+        sign = 1 if real else -1
+        mean = self.scores.mean().item()
+        softplus = F.softplus(-sign * self.scores).mean().item()
+        assert self.value("vanilla", real) == pytest.approx(softplus)
+        assert self.value("wgan_softplus", real) == pytest.approx(softplus)
+        assert self.value("lsgan", real) == pytest.approx(((self.scores - float(real)) ** 2).mean().item())
+        assert self.value("wgan", real) == pytest.approx(-sign * mean)
+        assert self.value("hinge", real) == pytest.approx(-sign * mean)
+        margin = (1 - sign * self.scores).clamp(min=0).mean().item()
+        assert self.value("hinge", real, True) == pytest.approx(margin)
+
+    def test_labels(self):
+        smooth = self.value("lsgan", True, real_label_val=0.9)
+        assert smooth == pytest.approx(((self.scores - 0.9) ** 2).mean().item())
