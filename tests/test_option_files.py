@@ -1,6 +1,7 @@
 """Every option file in options/ loads, resolves, and names a network that can be built."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,15 @@ def test_the_main_recipe_is_the_published_one():
         0.01,
         1.0,
     )
+
+
+def test_the_example_in_the_readme_loads(tmp_path):
+    example = re.search(r"```yaml\n(.*?)```", (OPTIONS / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    (tmp_path / "options.yml").write_text(example.replace("../_base_", f"{OPTIONS}/_base_"), encoding="utf-8")
+    (tmp_path / "my_network.py").touch()
+    train = load_options(tmp_path / "options.yml")["train"]
+    assert train["scheduler"] == {"type": "cosine"}
+    assert [term["type"] for term in train["losses"]] == ["L1Loss", "SSIMLoss"]
 
 
 def test_every_base_file_is_used():
