@@ -95,7 +95,8 @@ def test_the_example_in_the_readme_loads(tmp_path):
 
 
 def test_every_base_file_is_used():
-    bases = {path.resolve() for path in (OPTIONS / "_base_").rglob("*.yml")}
+    """Those of networks are a choice for the user as well."""
+    bases = {path.resolve() for path in (OPTIONS / "_base_").rglob("*.yml") if path.parent.name != "archs"}
     used: set[Path] = set()
 
     def visit(file: Path) -> None:
@@ -106,4 +107,4 @@ def test_every_base_file_is_used():
 
     for file in FILES:
         visit(file)
-    assert bases == used
+    assert bases <= used
