@@ -161,7 +161,7 @@ class MambaLLIE(nn.Module):
     """
 
     card = Card(
-        paper="MambaLLIE: Implicit Retinex-Aware Low Light Enhancement with Global-then-Local State Space, NeurIPS 2024",
+        paper="MambaLLIE: Implicit Retinex-Aware Low Light Enhancement with Global-then-Local State Space, 2024",
         url="https://arxiv.org/abs/2405.16105",
         size_multiple=4,
         global_statistics=True,  # a scan carries state across the whole image

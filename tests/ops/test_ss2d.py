@@ -24,7 +24,7 @@ def example(height=5, width=7, batch=2, channels=6, states=4, rank=2, dtype=torc
 
 def by_copies(x, x_proj, dt_proj, dt_bias, A_log, D):
     """Four reordered copies, four separate scans, four results put back."""
-    batch, height, width, channels = x.shape
+    height, width = x.shape[1:3]
     rows = torch.arange(height * width).view(height, width)
     total = 0
     for k, order in enumerate([rows.flatten(), rows.T.flatten(), rows.flatten().flip(0), rows.T.flatten().flip(0)]):

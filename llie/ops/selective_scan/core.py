@@ -9,6 +9,7 @@ reads that one and their outputs add up; so y always has u's shape.
 """
 
 # No `from __future__ import annotations` here: custom_op reads the annotations as types.
+import math
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 from llie.ops.selective_scan import backends
 
@@ -34,7 +36,7 @@ def scan(
     width: int = 0,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The scan in the layout above, without skip or gate: y of u's shape, last state (batch, groups, channels, states)."""
+    """Scan in the layout above, without skip or gate: y of u's shape, last state (batch, groups, channels, states)."""
     tensors = (u, delta, A, B, C) if bias is None else (u, delta, A, B, C, bias)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     order = list(directions) if directions is not None else [0] * delta.shape[2]
@@ -124,6 +126,12 @@ def _backward(
 @_backward.register_fake
 def _(dy, dlast, u, delta, A, B, C, bias, starts, softplus, directions, width, backend):  # type: ignore[no-untyped-def]
     return tuple(torch.empty_like(t) for t in (u, delta, A, B, C))
+
+
+@register_flop_formula(torch.ops.llie.selective_scan)
+def _flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
+    """An exponential and two fused multiply-adds for every state of every position, as flops: 1 + 2 + 2."""
+    return 5 * math.prod(delta) * A[2]
 
 
 class _Scan(torch.autograd.Function):

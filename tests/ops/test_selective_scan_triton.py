@@ -1,0 +1,52 @@
+"""The Triton kernels against the plain form; without a GPU, in Triton's interpreter, in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from llie.ops.selective_scan import selective_scan
+from llie.ops.ss2d import ss2d
+from tests.ops import test_selective_scan, test_ss2d
+
+pytest.importorskip("triton")
+
+
+def outputs_and_gradients(function, inputs, backend, device):
+    leaves = {name: t.to(device).requires_grad_() for name, t in inputs.items()}
+    outputs = function(**leaves, backend=backend)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    weighted = sum((y * torch.arange(y.numel(), device=device).cos().view_as(y)).sum() for y in outputs)
+    return [*outputs, *torch.autograd.grad(weighted, list(leaves.values()))]
+
+
+def compare(function, inputs, device):
+    pairs = (outputs_and_gradients(function, inputs, backend, device) for backend in ("triton", "torch"))
+    for ours, plain in zip(*pairs, strict=True):
+        test_selective_scan.close(ours, plain, 1e-5)
+
+
+def scan(**inputs):
+    return selective_scan(**inputs, delta_softplus=True, return_last_state=True)
+
+
+def check(device):
+    compare(scan, test_selective_scan.example(batch=2, channels=2, states=3, length=70), device)
+    compare(scan, test_selective_scan.example(channels=1, length=1), device)
+    compare(scan, test_selective_scan.example(channels=1, length=32), device)
+    compare(ss2d, test_ss2d.example(5, 9, batch=1, channels=2), device)
+    compare(ss2d, test_ss2d.example(9, 1, batch=1, channels=1), device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_the_gpu():
+    check("cuda")
+
+
+def test_in_the_interpreter():
+    code = "from tests.ops.test_selective_scan_triton import check; check('cpu')"
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
