@@ -164,7 +164,7 @@ def make_step(loss: Loss, network: nn.Module, low: Tensor, ratio: float) -> Call
     with torch.no_grad():
         outputs = network(low)
         brightness = rgb_to_hvi(outputs["out"], outputs["k"])[:, 2].mean()
-    gt = torch.rand_like(low)
+    gt = torch.rand(low.shape, generator=torch.Generator().manual_seed(0))
     gt = gt * ratio * brightness / gt.amax(1).mean()
     optimiser = torch.optim.Adam(network.parameters(), lr=0.0)  # so that the brightness stays where it is
 

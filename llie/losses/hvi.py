@@ -95,25 +95,24 @@ class HVILoss(nn.Module):
 
         rgb = torch.stack([outputs[name] for name in self.preds])  # (n, B, 3, H, W)
         hvi = rgb_to_hvi(rgb.flatten(0, 1), k).view(rgb.shape)
-        if self.gt_mean == "none":
-            return (self.pred_weights * self.pair(rgb, hvi, target)).sum()
+        costs = self.pred_weights
+        if self.gt_mean != "none":
+            mean_pred, mean_gt = self.brightness(rgb, hvi), self.brightness(gt, gt_hvi)
+            share, needed = self.share(mean_pred, mean_gt)
+            factor = (mean_gt / (mean_pred + 1e-8))[needed, :, None, None, None]
+            aligned_rgb, aligned_hvi = self.align(rgb[needed], hvi[needed], factor, k)
+            rgb, hvi = torch.cat([rgb, aligned_rgb]), torch.cat([hvi, aligned_hvi])
+            costs = torch.cat([costs * share, (costs * (1 - share))[needed]])
+        return (costs * self.pair(rgb, hvi, target)).sum()
 
-        mean_pred, mean_gt = self.brightness(rgb, hvi), self.brightness(gt, gt_hvi)
-        divergence = brightness_divergence(mean_pred, mean_gt)  # (n, B)
-        share = divergence.clamp(0, 1).mean(-1)  # W, one for each output
-        # Above 1 the clamp has no gradient either, so that nothing is lost by leaving the aligned prediction out.
-        needed = (
-            (divergence <= 1).any(-1).nonzero().flatten()
-            if self.skip_aligned
-            else torch.arange(len(rgb), device=rgb.device)
-        )
-        if len(needed) == 0:
-            return (self.pred_weights * self.pair(rgb, hvi, target)).sum()
-        factor = (mean_gt / (mean_pred + 1e-8))[needed, :, None, None, None]
-        aligned = self.align(rgb[needed], hvi[needed], factor, k)
-        values = self.pair(torch.cat([rgb, aligned[0]]), torch.cat([hvi, aligned[1]]), target)
-        costs = torch.cat([share, (1 - share)[needed]]) * torch.cat([self.pred_weights, self.pred_weights[needed]])
-        return (costs * values).sum()
+    def share(self, mean_pred: Tensor, mean_gt: Tensor) -> tuple[Tensor, Tensor]:
+        """W of each output (n,), from brightnesses (n, B) and (B,); and which outputs need their aligned version."""
+        divergence = brightness_divergence(mean_pred, mean_gt)
+        needed = torch.arange(len(divergence), device=divergence.device)
+        if self.skip_aligned:
+            # Above 1 the clamp has no gradient either: nothing is lost by leaving the aligned version out.
+            needed = (divergence <= 1).any(-1).nonzero().flatten()
+        return divergence.clamp(0, 1).mean(-1), needed
 
     def pair(self, rgb: Tensor, hvi: Tensor, target: Tensor) -> Tensor:
         """B of n predictions (n, B, 3, H, W), given in both spaces, against (2, 1, B, 3, H, W): (n,)."""

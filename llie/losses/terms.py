@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,7 @@ from torch import Tensor, nn
 from llie.errors import UserError, suggest
 from llie.losses.base import check_choice
 from llie.ops.hvi import rgb_to_hvi
-from llie.registry import LOSS_REGISTRY, build
-
-# Keys of a term that say how the loss is used; all others are arguments of the loss class.
-TERM_KEYS = ("weight", "pred", "target", "target_stride", "space", "name")
+from llie.registry import LOSS_REGISTRY, argument_names, build, check_arguments
 
 
 class LossTerm(nn.Module):
@@ -131,12 +127,15 @@ def create_loss(spec: Mapping[str, Any], where: str = "loss") -> LossTerm:
         if "weight" in spec:
             raise UserError(f"{where}: give either 'weight' or 'loss_weight'")
         spec["weight"] = spec.pop("loss_weight")
-    usage = {key: spec.pop(key) for key in TERM_KEYS if key in spec}
+    # What says how the loss is used goes to the term, all else to the class.
+    term_keys = argument_names(LossTerm)[1:]
+    usage = {key: spec.pop(key) for key in term_keys if key in spec}
     if "type" in spec:
-        known = [*TERM_KEYS, *inspect.signature(LOSS_REGISTRY.get(spec["type"])).parameters, "type"]
+        known = ["type", *term_keys, *argument_names(LOSS_REGISTRY.get(spec["type"]))]
         for key in spec:
             if key not in known:
                 raise UserError(f"{where}: {spec['type']} has no option {key!r}.{suggest(key, known)}")
+    check_arguments(LossTerm, {"loss": None, **usage}, where)
     return LossTerm(build(LOSS_REGISTRY, spec, where), **usage)
 
 
