@@ -39,7 +39,7 @@ def basicsr() -> types.ModuleType:
     """The imported `basicsr` package.
 
     Raises:
-        UserError: it is not installed; the message says how to install it, or why that cannot be done.
+        UserError: it is not installed, or broken; the message says how to install it, or why that cannot be done.
     """
     if importlib.util.find_spec("basicsr") is None:
         if sys.version_info >= (3, 13):
@@ -52,7 +52,10 @@ def basicsr() -> types.ModuleType:
     with warnings.catch_warnings():
         # Their NIQE imports a name that SciPy 2 will remove; we keep SciPy below 2.
         warnings.filterwarnings("ignore", message=r".*scipy\.ndimage\.filters.*", category=DeprecationWarning)
-        return importlib.import_module("basicsr")
+        try:
+            return importlib.import_module("basicsr")
+        except ImportError as error:
+            raise UserError(f"BasicSR is installed, but cannot be imported: {error}") from error
 
 
 def find(kind: str, name: str) -> Any:
@@ -68,22 +71,25 @@ def find(kind: str, name: str) -> Any:
     Raises:
         UserError: `basicsr/name` is asked for by its prefix and cannot be had.
     """
-    explicit = name.startswith(_PREFIX)
-    if kind not in _THEIR_REGISTRIES or not (explicit or _installed()):
-        if explicit:
-            raise UserError(f"a {kind} cannot come from BasicSR: {name!r}")
-        return None
-    entries = _entries(kind)
     plain = name.removeprefix(_PREFIX)
-    found = entries.get(plain, entries.get(f"{plain}_basicsr"))
-    if found is None and explicit:
-        raise UserError(f"BasicSR has no {kind} called {plain!r}.{suggest(plain, entries)}")
-    return _ADAPTERS.get(kind, lambda entry: entry)(found) if found is not None else None
+    try:
+        entries = _entries(kind)
+        found = entries.get(plain, entries.get(f"{plain}_basicsr"))
+        if found is None:
+            raise UserError(f"BasicSR has no {kind} called {plain!r}.{suggest(plain, entries)}")
+    except UserError:
+        if plain != name:
+            raise
+        return None  # a plain name is ours to explain
+    return _ADAPTERS.get(kind, lambda entry: entry)(found)
 
 
 def names(kind: str) -> list[str]:
     """Names of that kind in BasicSR's registry; none when it is absent."""
-    return sorted(_entries(kind)) if kind in _THEIR_REGISTRIES and _installed() else []
+    try:
+        return sorted(_entries(kind))
+    except UserError:
+        return []
 
 
 def export_to_basicsr() -> list[str]:
@@ -105,16 +111,14 @@ def export_to_basicsr() -> list[str]:
     return exported
 
 
-def _installed() -> bool:
-    return "basicsr" in sys.modules or importlib.util.find_spec("basicsr") is not None
-
-
 def _their_registry(kind: str) -> Any:
     basicsr()
     return getattr(importlib.import_module("basicsr.utils.registry"), _THEIR_REGISTRIES[kind])
 
 
 def _entries(kind: str) -> dict[str, Any]:
+    if kind not in _THEIR_REGISTRIES:
+        raise UserError(f"a {kind} cannot come from BasicSR")
     return dict(iter(_their_registry(kind)))
 
 

@@ -42,7 +42,9 @@ class Registry:
         key = name or obj.__name__
         known = self._entries.get(key)
         if known is not None and _where(known) != _where(obj):
-            raise UserError(f"two {self.name}s are called {key!r}: {_where(known)} and {_where(obj)}; rename one")
+            raise UserError(
+                f"the {self.name} {key!r} is registered twice, by {_where(known)} and {_where(obj)}; rename one"
+            )
         self._entries[key] = obj
         return obj
 

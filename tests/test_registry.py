@@ -54,7 +54,7 @@ def test_a_miss_lists_the_nearest_and_all(shapes):
 
 
 def test_two_of_one_name_are_told_with_their_files(shapes):
-    with pytest.raises(UserError, match=r"two shapes are called 'Square'.*test_registry\.py:.*rename one"):
+    with pytest.raises(UserError, match=r"the shape 'Square' is registered twice, by .*test_registry\.py:.*rename one"):
 
         @shapes.register(name="Square")
         class Other: ...
