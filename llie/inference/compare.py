@@ -12,7 +12,7 @@ from llie.data.readers import IMAGE_SUFFIXES, read_image, to_float, write_image
 from llie.errors import UserError
 
 _GAP = 6
-_BAND = 28
+_LABEL_HEIGHT = 26
 
 
 def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8) -> Path:
@@ -39,15 +39,16 @@ def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8
 
 def sheet(table: list[list[np.ndarray]], labels: list[str]) -> np.ndarray:
     """Images (H, W, 3), uint8, in rows and labelled columns on white; a row takes the height of its first image."""
-    rows = [np.hstack([_framed(_to_height(image, row[0].shape[0])) for image in row]) for row in table]
-    width = max(row.shape[1] for row in rows)
-    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    band = np.full((_BAND, width, 3), 255, np.uint8)
-    left = 0
-    for label, image in zip(labels, table[0], strict=True):
-        cv2.putText(band, label, (left + _GAP, _BAND - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
-        left += _framed(_to_height(image, table[0][0].shape[0])).shape[1]
-    return np.vstack([band, *rows])
+    rows = [[_to_height(image, row[0].shape[0]) for image in row] for row in table]
+    widths = [max(image.shape[1] for image in column) for column in zip(*rows, strict=True)]
+    cells = [[_label(label) for label in labels], *rows]
+    return np.vstack([np.hstack([_framed(*cell) for cell in zip(row, widths, strict=True)]) for row in cells])
+
+
+def _label(text: str) -> np.ndarray:
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+    band = np.full((_LABEL_HEIGHT, width, 3), 255, np.uint8)
+    return cv2.putText(band, text, (0, _LABEL_HEIGHT - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _by_name(source: Path) -> dict[str, Path]:
@@ -71,5 +72,7 @@ def _to_height(image: np.ndarray, height: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _framed(image: np.ndarray) -> np.ndarray:
-    return np.pad(image, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
+def _framed(image: np.ndarray, width: int) -> np.ndarray:
+    """The image on white, `width` wide, with a gap below and to the right; a label too wide is cut."""
+    image = image[:, :width]
+    return np.pad(image, ((0, _GAP), (0, width - image.shape[1] + _GAP), (0, 0)), constant_values=255)
