@@ -19,6 +19,8 @@ import torch
 from llie.arguments import parse_arguments
 from llie.data import build_batch_transform, build_dataset, build_train_loader
 from llie.engine import distributed
+from llie.engine.allocator import keep_large_blocks
+from llie.engine.checkpoint import write_atomically
 from llie.engine.run_folder import facts, output_root, state_to_resume
 from llie.engine.settings import Settings
 from llie.engine.trainer import Trainer
@@ -59,6 +61,7 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
     Returns:
         0, or 128 + the number of the signal that stopped the run.
     """
+    keep_large_blocks()
     folder = output_root(root or options["path"]["experiments_root"], "experiments") / options["name"]
     state = state_to_resume(folder, auto_resume, options["path"]["resume_state"])
     seed = options["manual_seed"]
@@ -76,8 +79,7 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
     if state:
         trainer.resume(state)
     if distributed.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "options.yml").write_text(dump_options(options), encoding="utf-8")
+        write_atomically(folder / "options.yml", dump_options(options).encode("utf-8"))
     signal_number = trainer.run()
     return 128 + signal_number if signal_number else 0
 

@@ -7,7 +7,8 @@ batch over all processes is refused: it would put the same image twice into one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Generator, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -57,7 +58,7 @@ class TrainLoader:
         """Micro-batches per epoch (per process), the last one counted whole."""
         return -(-self.order.items // self.order.stride)
 
-    def batches(self, first: int = 0) -> Iterator[dict[str, Any]]:
+    def batches(self, first: int = 0) -> Generator[dict[str, Any], None, None]:
         """The micro-batches from number `first` on: a stream that starts anywhere equals one that was read so far.
 
         Raises:
@@ -69,7 +70,7 @@ class TrainLoader:
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=_quiet_worker,
             prefetch_factor=4 if self.workers else None,
         )
         for batch in loader:
@@ -144,9 +145,14 @@ def _collate(items: list[Any]) -> dict[str, Any] | UserError:
     return default_collate(items)
 
 
-def _one_thread(worker: int) -> None:
-    """Workers are the parallelism; OpenCV's own threads in each would fight over the cores."""
+def _quiet_worker(worker: int) -> None:
+    """Workers are the parallelism, so OpenCV's own threads in each would fight over the cores.
+
+    And stop signals, which reach a whole process group, are for the main process: it still finishes its step.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def build_train_loader(

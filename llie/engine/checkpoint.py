@@ -121,10 +121,10 @@ def save(run_folder: Path, state: Mapping[str, Any], networks: Mapping[str, Mapp
     iteration = state["iteration"]
     for name, content in networks.items():
         save_network(run_folder, name, content, str(iteration), "latest")
-    write_atomically(
-        run_folder / STATES / f"{iteration}.state", serialise(state)
-    )  # last: it makes the checkpoint count
-    kept = saved_iterations(run_folder)[-keep_last:]
+    # Last: from now on the checkpoint counts.
+    write_atomically(run_folder / STATES / f"{iteration}.state", serialise(state))
+    # A damaged state of a later iteration, left behind by a fall-back, must not count as one of those kept.
+    kept = [saved for saved in saved_iterations(run_folder) if saved <= iteration][-keep_last:]
     for old in [*(run_folder / STATES).glob("*.state"), *(run_folder / MODELS).glob("net_*_*.pth")]:
         number = old.stem.rpartition("_")[2]
         if number.isdigit() and int(number) not in kept and int(number) <= iteration:

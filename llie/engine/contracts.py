@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 import torch
@@ -38,5 +38,5 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Batches in one epoch."""
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """The batches from number `first` on."""
+    def batches(self, first: int) -> Generator[Batch, None, None]:
+        """The batches from number `first` on; closing the generator ends its worker processes."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from llie.engine.checkpoint import write_atomically
 from llie.engine.distributed import is_main
+from llie.errors import UserError
 
 
 class RunLog:
@@ -60,8 +61,11 @@ class RunLog:
         """One line in metrics.jsonl (`{"kind": ..., "iter": ..., **values}`), and TensorBoard curves `kind/name`."""
         if not self._on:
             return
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "iter": iteration, **values}) + "\n")
+        try:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "iter": iteration, **values}) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._file} ({error.strerror})") from error
         if self._writer:
             for name, value in values.items():
                 self._writer.add_scalar(f"{kind}/{name}", value, iteration)

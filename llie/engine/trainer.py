@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,12 @@ class Trainer:
         self.log = RunLog(self.run_folder, self.iteration, s.total_iter, s.tensorboard)
         self.log.line(f"training iterations {self.iteration + 1} to {s.total_iter} on {s.device}, in {self.run_folder}")
         self._clock = (time.monotonic(), self.iteration)
-        batches = self.loader.batches(self.iteration * s.accumulate)
         ended_by = 0
-        with StopSignals() as signals:
+        with StopSignals() as signals, closing(self.loader.batches(self.iteration * s.accumulate)) as batches:
             while self.iteration < s.total_iter and not ended_by:
                 self.iteration += 1
-                seed_everything(s.seed, rank(), self.iteration)
                 micro_batches = self._next(batches)
+                seed_everything(s.seed, rank(), self.iteration)  # after the loader, which draws when it starts
                 values: dict[str, Tensor] = {}
                 stop = 0.0
                 for phase in self.model.phases(self.iteration):
@@ -176,7 +175,7 @@ class Trainer:
         limit = math.inf if s.clip_grad_norm is None else s.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self.trained_parameters[phase], limit)
         # The one point of a step that waits for the device, and for the other ranks: all decide alike.
-        mean_loss, norm, stop = average(torch.stack([loss, norm.float(), loss.new_tensor(stop)])).tolist()
+        mean_loss, norm, stop = average(torch.stack([loss, norm.to(loss), loss.new_tensor(stop)])).tolist()
         # fp16 gradients overflow now and then: the scaler then skips the step itself and halves its scale.
         overflow_is_normal = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if math.isfinite(mean_loss) and (overflow_is_normal or math.isfinite(norm)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -50,8 +50,9 @@ class TinyLoader:
     def __len__(self) -> int:
         return 5
 
-    def batches(self, first: int) -> Iterator[dict[str, Any]]:
+    def batches(self, first: int) -> Generator[dict[str, Any], None, None]:
         number = first
+        torch.rand(())  # as PyTorch's loader does: starting must not change what follows
         while True:
             self.asked.append(number)
             start = (number * self.world + self.rank) * self.batch

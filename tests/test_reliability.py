@@ -1,0 +1,257 @@
+"""Runs survive kill -9, signals, broken files and full disks, and end with the very same weights."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from llie import train
+from llie.engine import checkpoint
+from llie.errors import UserError
+from tests.runs import assert_same, final_weights, make_project
+
+BEGUN = "training iterations"
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
+
+
+def train_in_child(argv: list[str], environment: dict[str, str], die_at_sync: int | None, log: str) -> None:
+    """Train; if wanted, die in the middle of writing a file: at the n-th sync, with half of its bytes on disk."""
+    os.environ.update(environment)
+    os.setpgid(0, 0)
+    with Path(log).open("a") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    real_sync, calls = os.fsync, iter(range(10**9))
+
+    def sync(descriptor: int) -> None:
+        if next(calls) == die_at_sync:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.killpg(0, signal.SIGKILL)
+        real_sync(descriptor)
+
+    os.fsync = sync
+    sys.exit(train.main(argv))
+
+
+@pytest.fixture(scope="module")
+def children():
+    """Starts training processes; a fork server spares each of them the seconds of importing torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preload"])
+    started = []
+
+    def start(argv, log, processes=1, die_at_sync=None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        group = []
+        for rank in range(processes):
+            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            environment = ranks | place if processes > 1 else {}
+            child = context.Process(
+                target=train_in_child, args=(argv, environment, die_at_sync if rank == 0 else None, str(log))
+            )
+            child.start()
+            group.append(child)
+        started.extend(group)
+        return group
+
+    yield start
+    for child in started:
+        if child.is_alive():
+            child.kill()
+
+
+def finish(group, seconds=60.0):
+    """Wait for all; kill the rest as soon as one has died, as a launcher would."""
+    end = time.monotonic() + seconds
+    while any(child.is_alive() for child in group) and time.monotonic() < end:
+        for child in group:
+            child.join(0.02)
+        if any(child.exitcode not in (0, None) for child in group):
+            kill(group)
+    return [child.exitcode for child in group]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def kill(group):
+    for child in group:
+        if child.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # with its loader's workers
+    for child in group:
+        child.join()
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (2, 1), (0, 2)], ids=["alone", "workers", "two-processes"])
+def test_kill_nine_at_ten_random_moments(tmp_path, children, workers, processes):
+    options = make_project(tmp_path, datasets__train__num_worker_per_gpu=workers, train__total_iter=48)
+    argv = ["-opt", str(options), "--auto_resume"]
+    assert finish(children(argv, tmp_path / "log", processes)) == [0] * processes, (tmp_path / "log").read_text()
+    expected = final_weights(tmp_path), final_weights(tmp_path, kind="params_ema")
+    whole_log = (tmp_path / "experiments" / "run" / "metrics.jsonl").read_text()
+    shutil.rmtree(tmp_path / "experiments")
+
+    moments, writing = random.Random(workers + 10 * processes), 0
+    for death in range(10):
+        log = tmp_path / f"log{death}"
+        log.touch()
+        if death % 2:  # in the middle of writing a file
+            group = children(argv, log, processes, die_at_sync=moments.randrange(1, 14))
+            writing += -signal.SIGKILL in finish(group)
+        else:
+            group = children(argv, log, processes)
+            wait_until(lambda log=log: BEGUN in log.read_text())
+            time.sleep(moments.uniform(0, 0.3))
+            kill(group)
+    assert writing >= 2  # else the run ended too early for this test to mean anything
+    assert finish(children(argv, tmp_path / "log", processes)) == [0] * processes, (tmp_path / "log").read_text()
+
+    assert_same(final_weights(tmp_path), expected[0])
+    assert_same(final_weights(tmp_path, kind="params_ema"), expected[1])
+    if processes == 1:  # sums over processes may be logged in the last digit differently
+        assert (tmp_path / "experiments" / "run" / "metrics.jsonl").read_text() == whole_log
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_saves_and_resumes_exactly(tmp_path, children, number, workers):
+    """The signal goes to the whole process group, as a terminal's Ctrl-C and a cluster's SIGTERM do."""
+    options = make_project(tmp_path, train__total_iter=100_000, datasets__train__num_worker_per_gpu=workers)
+    argv = ["-opt", str(options), "--auto_resume"]
+    group = children(argv, tmp_path / "log")
+    wait_until(lambda: checkpoint.saved_iterations(tmp_path / "experiments" / "run"))
+    os.killpg(group[0].pid, number)
+    assert finish(group) == [128 + number], (tmp_path / "log").read_text()
+    reached = checkpoint.saved_iterations(tmp_path / "experiments" / "run")[-1]
+    assert f"stopped by {number.name}; saved" in (tmp_path / "log").read_text()
+
+    total = reached + 3
+    resume = [*argv, "--force_yml", f"train.total_iter={total}"]
+    assert train.main(resume) == 0
+    logged = (tmp_path / "experiments" / "run" / "metrics.jsonl").read_text().splitlines()
+    iterations = [json.loads(line)["iter"] for line in logged if '"train"' in line]
+    assert iterations == [*range(2, total, 2), total]
+
+
+def test_two_processes_stop_together(tmp_path, children):
+    options = make_project(tmp_path, train__total_iter=100_000)
+    group = children(["-opt", str(options)], tmp_path / "log", processes=2)
+    wait_until(lambda: checkpoint.saved_iterations(tmp_path / "experiments" / "run"))
+    os.kill(group[1].pid, signal.SIGTERM)  # only one of them is told
+    assert finish(group) == [128 + signal.SIGTERM] * 2, (tmp_path / "log").read_text()
+
+
+def test_two_processes_equal_one_with_the_double_batch(tmp_path, children):
+    one, two = tmp_path / "one", tmp_path / "two"
+    # No dropout, and no batch norm: it sees half of the batch in each process.
+    plain = {"network_g": {"type": "TinyNet", "dropout": 0.0, "norm": False}, "train__mixing_augs": {"mixup": False}}
+    files = (
+        make_project(one, datasets__train__batch_size_per_gpu=4, **plain),
+        make_project(two, datasets__train__batch_size_per_gpu=2, **plain),
+    )
+    groups = children(["-opt", str(files[0])], one / "log"), children(["-opt", str(files[1])], two / "log", processes=2)
+    assert [finish(group) for group in groups] == [[0], [0, 0]], (two / "log").read_text()
+    theirs = final_weights(two)
+    for key, value in final_weights(one).items():
+        torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A project with a run of 12 iterations, and what calls `train.main` on it."""
+    options = make_project(tmp_path, train__total_iter=12)
+
+    def run(*more: str) -> int:
+        return train.main(["-opt", str(options), *more])
+
+    assert run() == 0
+    return tmp_path, run
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "not a zip"])
+def test_broken_newest_checkpoint_is_passed_over(finished, damage, capsys):
+    folder, run = finished
+    expected = final_weights(folder)
+    newest = folder / "experiments" / "run" / "training_states" / "12.state"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 3] ^= 16
+    broken = {"truncated": newest.read_bytes()[:-700], "empty": b"", "flipped bit": bytes(content), "not a zip": b"x"}
+    newest.write_bytes(broken[damage])
+    assert run("--auto_resume") == 0
+    told = capsys.readouterr().out
+    assert "12.state" in told and "falling back" in told
+    assert "training iterations 10 to 12" in told
+    assert_same(final_weights(folder), expected)
+
+
+def test_all_checkpoints_broken_is_an_error_that_says_so(finished):
+    folder, run = finished
+    for state in (folder / "experiments" / "run" / "training_states").iterdir():
+        state.write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 3 training states"):
+        run("--auto_resume")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_named_and_the_last_checkpoint_survives(tmp_path, monkeypatch, number):
+    """The disk fills up in the middle of a write, and is freed later."""
+    options = make_project(tmp_path, train__total_iter=12)
+    argv = ["-opt", str(options)]
+    assert train.main([*argv, "--force_yml", "name=whole"]) == 0
+    real, calls = os.fsync, iter(range(10**9))
+
+    def full(descriptor):
+        if next(calls) > 14:
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=os.strerror(number)) as caught:
+        train.main(argv)
+    assert str(tmp_path / "experiments" / "run") in str(caught.value)
+    monkeypatch.undo()
+    run = tmp_path / "experiments" / "run"
+    assert not list(run.rglob("*.tmp"))
+    assert checkpoint.newest_state(run, print)["iteration"] in (3, 6)
+    assert train.main([*argv, "--auto_resume"]) == 0
+    assert_same(final_weights(tmp_path), final_weights(tmp_path, "whole"))
+
+
+def test_unwritable_folder_is_named(tmp_path):
+    options = make_project(tmp_path)
+    (tmp_path / "experiments").write_text("a file is in the way")  # holds for root too, whom permissions do not stop
+    with pytest.raises(UserError, match="experiments"):
+        train.main(["-opt", str(options)])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_training_image_is_named(tmp_path, workers):
+    options = make_project(tmp_path, datasets__train__num_worker_per_gpu=workers)
+    picture = tmp_path / "train" / "low" / "3.png"
+    picture.write_bytes(picture.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"3\.png"):
+        train.main(["-opt", str(options)])
