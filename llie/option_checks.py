@@ -118,10 +118,16 @@ class Checker:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             logger.warning("%s: %s", self.file, message)
 
-    def target(self, names: registry.Registry, spec: Any, path: str) -> Any:
+    def typed(self, spec: Any, path: str, what: str) -> dict[str, Any]:
+        """A mapping whose `type` is a name."""
+        if not isinstance(spec, dict):
+            raise self.error(path, f"a mapping {{type: ...}} is wanted here, not {spec!r}")
+        if not isinstance(spec.get("type"), str):
+            raise self.error(_join(path, "type"), f"the name of a registered {what} is wanted here")
+        return spec
+
+    def target(self, names: registry.Registry, spec: Mapping[str, Any], path: str) -> Any:
         """The registered class that `spec["type"]` names."""
-        if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
-            raise self.error(_join(path, "type"), f"this is missing; it names a registered {names.name}")
         with self.at(_join(path, "type")):
             return names.get(spec["type"])
 
@@ -129,9 +135,10 @@ class Checker:
         """A network's class and arguments; the name of a preset stands for the arguments on the network's card."""
         from llie.archs import card_of  # imports torch, which a misspelt key need not wait for
 
+        self.typed(spec, path, "network")
         for name, network in registry.ARCH_REGISTRY:
             presets = card_of(network).presets
-            if spec.get("type") in presets:
+            if spec["type"] in presets:
                 spec = {**presets[spec["type"]], **spec, "type": name}
         target = self.target(registry.ARCH_REGISTRY, spec, path)
         with self.at(path):
@@ -156,8 +163,8 @@ class Checker:
 
     def dataset(self, spec: Any, path: str, is_training: bool) -> dict[str, Any]:
         """One data set: keys of the loader beside arguments of its class."""
-        if isinstance(spec, dict) and spec.get("type") in schema.DATASET_ALIASES:
-            spec = {**spec, "type": schema.DATASET_ALIASES[spec["type"]]}
+        name = self.typed(spec, path, "dataset")["type"]
+        spec = {**spec, "type": schema.DATASET_ALIASES.get(name, name)}
         target = self.target(registry.DATASET_REGISTRY, spec, path)
         rules = {**schema.DATASET, **(schema.TRAIN_DATASET if is_training else schema.EVALUATION_DATASET)}
         taken = registry.argument_names(target, spec.keys() - rules.keys())
@@ -171,9 +178,12 @@ class Checker:
         """`{name: {type, ...}}`; the name is free, and is the type where none is given."""
         from llie.metrics import create_metric
 
-        checked = {name: {"type": name, **(spec or {})} for name, spec in values.items()}
-        for name, spec in checked.items():
-            with self.at(f"val.metrics.{name}"):
+        checked = {}
+        for name, spec in values.items():
+            path = f"val.metrics.{name}"
+            spec = {"type": name, **spec} if isinstance(spec, dict) else spec or {"type": name}
+            checked[name] = self.typed(spec, path, "metric")
+            with self.at(path):
                 create_metric(spec, name)
         return checked
 
@@ -224,7 +234,7 @@ class Checker:
         """One loss term: how it is used, and the arguments of its class."""
         from llie.losses import LossTerm
 
-        target = self.target(registry.LOSS_REGISTRY, spec, path)
+        target = self.target(registry.LOSS_REGISTRY, self.typed(spec, path, "loss"), path)
         usage, taken = registry.argument_names(LossTerm)[1:], registry.argument_names(target)
         for key in spec:
             if key not in (known := {"type", "loss_weight", *usage, *taken}):

@@ -121,7 +121,7 @@ SCHEMA: Section = {
         "optim_d": Key(dict | None),
         "scheduler": Key(dict, {"type": "constant"}),
         "scheduler_d": Key(dict | None),
-        "losses": Key(list[dict] | dict, []),
+        "losses": Key(list | dict, []),
         "mixing_augs": {
             "mixup": Key(bool, False),
             "mixup_beta": Key(float, 1.2, least=1e-3),
@@ -136,7 +136,7 @@ SCHEMA: Section = {
         "val_freq": Key(int | None, None, least=1),
         "save_img": Key(bool, False),
         "suffix": Key(str | None),
-        "metrics": Key(dict[str, dict] | None, {"psnr": {"type": "psnr"}, "ssim": {"type": "ssim"}}),
+        "metrics": Key(dict | None, {"psnr": {"type": "psnr"}, "ssim": {"type": "ssim"}}),
         "protocols": Key(list[str], ["rgb8", "rgb8-gtmean"]),
         "pbar": _ignored("a progress bar is shown on terminals"),
         "window_size": _ignored("networks pad by themselves"),
