@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from llie.data.lowlight import LowLight
-from llie.data.packing import is_lmdb
+from llie.data.packing import check_backend
 from llie.data.pairing import (
     Pair,
     Roots,
@@ -24,8 +23,6 @@ from llie.data.pairs import PairDataset
 from llie.data.transforms import Augmentation
 from llie.errors import UserError
 from llie.registry import DATASET_REGISTRY
-
-StorageKind = Mapping[str, Any] | None
 
 
 @DATASET_REGISTRY.register()
@@ -72,7 +69,7 @@ class PairedImageDataset(PairDataset):
             seed: seed of the augmentation.
         """
         low, high = _sides(dataroot_lq, dataroot_gt, dataroot, phase)
-        _check_backend(io_backend, [*low, *high])
+        check_backend(io_backend, [*low, *high])
         if key_pattern is None:
             pairs = pair_folders(low, high, template_key(filename_tmpl))
         else:
@@ -171,7 +168,7 @@ class UnpairedImageDataset(PairDataset):
         roots = dataroot_lq or dataroot
         if roots is None:
             raise UserError("set dataroot_lq to the folder of photographs")
-        _check_backend(io_backend, as_list(roots))
+        check_backend(io_backend, as_list(roots))
         pairs = [Pair(path) for root in as_list(roots) for path in list_images(root)]
         super().__init__(pairs, cache=cache, seed=seed)
 
@@ -222,13 +219,3 @@ def _sice_sides(root: Path, phase: str) -> tuple[Path, Path]:
         return root / "eval" / "test", root / "eval" / "target"
     label = next((path for path in sorted(root.glob("*")) if path.name.lower() == "label"), root / "label")
     return (root / "train" if (root / "train").is_dir() else root), label
-
-
-def _check_backend(io_backend: Mapping[str, Any] | None, roots: list[Path]) -> None:
-    kind = (io_backend or {}).get("type", "disk")
-    if kind not in ("disk", "lmdb"):
-        raise UserError(f"io_backend.type is disk or lmdb, not {kind!r}")
-    if kind == "lmdb":
-        for root in roots:
-            if not is_lmdb(root):
-                raise UserError(f"io_backend is lmdb, but {root} is no folder *.lmdb; `llie data lmdb` makes one")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lmdb
@@ -25,6 +27,20 @@ _environments: dict[Path, lmdb.Environment] = {}
 def is_lmdb(folder: str | Path) -> bool:
     """Whether a path names an LMDB folder."""
     return Path(folder).suffix == ".lmdb"
+
+
+def check_backend(io_backend: Mapping[str, Any] | None, roots: Iterable[Path]) -> None:
+    """Check BasicSR's option `io_backend: {type: disk | lmdb}` against the folders; their names decide without it.
+
+    Raises:
+        UserError: the type is another one, or it is lmdb and a folder is no LMDB.
+    """
+    kind = (io_backend or {}).get("type", "disk")
+    if kind not in ("disk", "lmdb"):
+        raise UserError(f"io_backend.type is disk or lmdb, not {kind!r}")
+    for root in roots:
+        if kind == "lmdb" and not is_lmdb(root):
+            raise UserError(f"io_backend is lmdb, but {root} is no folder *.lmdb; `llie data lmdb` makes one")
 
 
 def list_lmdb(folder: Path) -> list[Path]:

@@ -10,8 +10,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from llie.data.packing import check_backend
 from llie.data.pairing import Pair, find_sides, list_images, shorten
 from llie.data.pairs import PairDataset
 from llie.data.transforms import Augmentation
@@ -94,6 +95,7 @@ class SceneDataset(PairDataset):
         gt_size: int | None = None,
         use_flip: bool = False,
         use_rot: bool = False,
+        io_backend: dict[str, Any] | None = None,
         cache: Literal["none", "ram"] = "none",
         phase: str = "train",
         seed: int = 0,
@@ -111,6 +113,7 @@ class SceneDataset(PairDataset):
             gt_size: side of the random crop in training; null takes whole frames.
             use_flip: flip left to right at random.
             use_rot: flip upside down at random (these sets' meaning of the word).
+            io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
             cache: "ram" keeps decoded frames in memory, shared by forked workers.
             phase: "train" takes the training scenes and augments; all others take the test scenes.
             seed: seed of the augmentation.
@@ -121,6 +124,7 @@ class SceneDataset(PairDataset):
             low, high = Path(dataroot_lq), Path(dataroot_gt)
         else:
             raise UserError("set both dataroot_lq and dataroot_gt, or dataroot alone")
+        check_backend(io_backend, [low, high])
         inputs, references = scenes_of(low), scenes_of(high)
         if isinstance(testing_dir, str):
             testing_dir = [name.strip() for name in testing_dir.split(",") if name.strip()]
