@@ -83,10 +83,12 @@ def _option_file_command(verb: str, words: Sequence[str]) -> int | None:
 
 
 def _enhance(options: argparse.Namespace) -> int:
+    from llie.engine.allocator import keep_large_blocks
     from llie.inference import load
     from llie.inference.files import enhance_files
     from llie.registry import load_plugins
 
+    keep_large_blocks()
     load_plugins(options.plugin)
     enhance = load(options.model, options.device, options.network, **_controls(options))
     failures = enhance_files(enhance, options.input, options.output)
@@ -132,7 +134,7 @@ def _data_check(options: argparse.Namespace) -> int:
     from llie.data.check import check
     from llie.options import load_options
 
-    return check(load_options(options.options))
+    return check(load_options(options.options, phase="data"))  # neither kind of set is required
 
 
 def _data_lmdb(options: argparse.Namespace) -> int:

@@ -138,6 +138,19 @@ def test_data_verbs(tmp_path, capsys):
     assert "nowhere.yml" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("section", ["train", "test"])
+def test_data_check_takes_option_files_of_either_kind(section, tmp_path, capsys):
+    picture(tmp_path / "low" / "a.png")
+    picture(tmp_path / "high" / "a.png")
+    roots = f"dataroot_lq: {tmp_path / 'low'}, dataroot_gt: {tmp_path / 'high'}"
+    text = f"name: x\ndatasets:\n  {section}: {{type: PairedImageDataset, {roots}}}\nnetwork_g: {{type: HVISMM}}\n"
+    (tmp_path / "x.yml").write_text(text, encoding="utf-8")
+    assert cli.main(["data", "check", str(tmp_path / "x.yml")]) == 0
+    assert "1 pair" in capsys.readouterr().out
+    (tmp_path / "low" / "a.png").unlink()
+    assert cli.main(["data", "check", str(tmp_path / "x.yml")]) != 0
+
+
 def test_compare_puts_columns_side_by_side(tmp_path, capsys):
     colours = {"low": (10, 40, 10), "high": (200, 100, 200)}
     for folder, colour in colours.items():
