@@ -123,9 +123,9 @@ class IntensityEnhance(nn.Module):
         self.project_out = conv1x1(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        left = self.dwconv1(left).tanh() + left
-        right = self.dwconv2(right).tanh() + right
+        x = self.dwconv(self.project_in(x))
+        kernel = torch.cat((self.dwconv1.weight, self.dwconv2.weight))  # both halves at once, none of them copied
+        left, right = (F.conv2d(x, kernel, padding=1, groups=len(kernel)).tanh() + x).chunk(2, dim=1)
         return self.project_out(left * right)
 
 
