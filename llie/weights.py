@@ -106,7 +106,7 @@ def load_weights(
         UserError: the weights do not fit; the message counts what is missing, unexpected or of another shape, and
             says which registered network the checkpoint looks like.
     """
-    where = "the given weights"
+    where = "the state dict"
     if not isinstance(source, Mapping):
         path = resolve_checkpoint(str(source))
         where, source = f"the checkpoint {path}", read_checkpoint(path)
@@ -256,9 +256,9 @@ def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 def _looks_like(state: Mapping[str, Tensor]) -> str:
     found = identify(state)
     if found is None:
-        return " It looks like no registered network"
+        return "it looks like no registered network"
     name, arguments = found
-    return f" It looks like {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+    return f"it looks like {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 def _first(names: list[str], count: int = 3) -> str:
