@@ -1,6 +1,9 @@
 """The stream of batches: endless, seeded, sharded, resumable from anywhere, the same whatever the workers."""
 
 import itertools
+import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
@@ -128,6 +131,23 @@ def test_a_data_set_of_ones_own_needs_two_methods():
 
     batches = take(loader(Own(), batch=2).batches(), 2)
     assert sorted(float(value) for batch in batches for value in batch["lq"][:, 0, 0, 0]) == [0, 1, 2, 3]
+
+
+def test_workers_outlive_ctrl_c(dataset):
+    before = set(multiprocessing.active_children())
+    whole = take(loader(dataset).batches(), 20)
+    stream = loader(dataset, workers=2).batches()
+    batches = take(stream, 2)
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+    batches += take(stream, 18)
+    assert all(same(a, b) for a, b in zip(whole, batches, strict=True))
+    stream.close()
+    for worker in workers:
+        worker.join(timeout=20)
+        assert not worker.is_alive()
 
 
 def test_a_failure_in_ones_own_data_set_is_not_swallowed():
