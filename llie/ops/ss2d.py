@@ -55,8 +55,8 @@ def ss2d(
     u = pixels.to(dtype).unsqueeze(2)
     together = 4 if batch * height * width * 4 * channels <= TOGETHER else 1
     y = None
-    for chosen in torch.arange(4).split(together):
-        first, last = int(chosen[0]), int(chosen[-1]) + 1
+    for first in range(0, 4, together):
+        last = first + together
         # As a 1x1 convolution: the same product runs faster than as a linear layer on CPUs.
         weight = x_proj[first:last].flatten(0, 1)
         projected = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None]).permute(0, 2, 3, 1).flatten(1, 2)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from llie.ops.selective_scan.core import BLOCK, positions
 
@@ -19,11 +20,11 @@ LOG2E = 1 / math.log(2)
 
 
 def forward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
-    y: Tensor, last: Tensor, starts: Tensor,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
 ) -> None:  # fmt: skip
     """Fill y, the last state and, where `starts` has room, the state before every block."""
-    blocks = _Blocks(u, delta, A, B, C, directions, width)
+    blocks = _Blocks(u, delta, A, B, C, bias, softplus, directions, width)
     if y.shape[2] != blocks.groups:
         y.zero_()
     state = u.new_zeros(blocks.state_shape)
@@ -37,11 +38,12 @@ def forward(
 
 
 def backward(
-    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
-    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None,
+    softplus: bool, directions: list[int], width: int, starts: Tensor,
+    du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
     """Fill the gradients of everything, given those of y and of the last state."""
-    blocks = _Blocks(u, delta, A, B, C, directions, width)
+    blocks = _Blocks(u, delta, A, B, C, bias, softplus, directions, width)
     if du.shape[2] != blocks.groups:
         du.zero_()
     rates = A.transpose(1, 2)  # (groups, states, channels)
@@ -65,7 +67,10 @@ def backward(
         q = a.mul_(g)  # decay * gradient * previous state: a product, never a difference
         q[0].mul_(start)
         q[1:].mul_(h[:-1])
-        blocks.put(ddelta, index, torch.mul(q, rates, out=g).sum(3).addcmul_(u_t, from_input))
+        from_step = torch.mul(q, rates, out=g).sum(3).addcmul_(u_t, from_input)
+        if softplus:  # its slope at x is sigmoid(x) = 1 - exp(-softplus(x)), which expm1 keeps exact for small steps
+            from_step.mul_(-torch.expm1(-d))
+        blocks.put(ddelta, index, from_step)
         dA_sum += q.mul_(d.unsqueeze(3)).sum((0, 1))
     dA.copy_(dA_sum.transpose(1, 2))
 
@@ -73,8 +78,12 @@ def backward(
 class _Blocks:
     """Reads, runs and writes one block of positions; inside, time comes first and channels last."""
 
-    def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int):
+    def __init__(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+        directions: list[int], width: int,
+    ):  # fmt: skip
         self.u, self.delta, self.B, self.C = u, delta, B, C
+        self.bias, self.softplus = bias, softplus
         batch, self.length, self.groups, channels = delta.shape
         self.state_shape = (batch, self.groups, A.shape[2], channels)
         self.size = min(BLOCK, self.length)
@@ -92,7 +101,7 @@ class _Blocks:
 
     def take(self, tensor: Tensor, index: int) -> Tensor:
         """A block of (batch, length, groups, n), as (time, batch, groups, n) in the order of each direction."""
-        return tensor[self._where(tensor, index)].transpose(0, 1).contiguous()
+        return tensor[self._where(tensor, index)].transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
     def put(self, tensor: Tensor, index: int, block: Tensor) -> None:
         """Write a block to where `take` would have read it; groups that share a place add up."""
@@ -116,6 +125,10 @@ class _Blocks:
         """The recurrence over one block from `state`: u, delta, delta u, B, C, decays and states, time first."""
         u, d, b, c = (self.take(t, index) for t in (self.u, self.delta, self.B, self.C))
         a, h = self.a[: len(d)], self.h[: len(d)]
+        if self.bias is not None:
+            d += self.bias
+        if self.softplus:
+            d = F.softplus(d)
         ud = d * u
         torch.mul(d.unsqueeze(3), self.A2, out=a).exp2_()
         torch.mul(ud.unsqueeze(3), b.unsqueeze(4), out=h)

@@ -16,7 +16,6 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from llie.ops.selective_scan import backends
@@ -55,11 +54,6 @@ def positions(direction: int, length: int, width: int, device: torch.device) -> 
     return steps
 
 
-def _step(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    raw = delta if bias is None else delta + bias
-    return F.softplus(raw) if softplus else raw
-
-
 @torch.library.custom_op("llie::selective_scan", mutates_args=())
 def _forward(
     u: Tensor,
@@ -79,7 +73,7 @@ def _forward(
         return y.zero_(), last.zero_(), starts.zero_()
     with torch.autocast(u.device.type, enabled=False):
         compute = backends.choose(backend, u)
-        compute.forward(u, _step(delta, bias, softplus), A, B, C, list(directions), width, y, last, starts)
+        compute.forward(u, delta, A, B, C, bias, softplus, list(directions), width, y, last, starts)
     return y, last, starts
 
 
@@ -116,10 +110,7 @@ def _backward(
     if delta.numel() == 0 or A.numel() == 0:
         return tuple(g.zero_() for g in gradients)  # type: ignore[return-value]
     compute = backends.choose(backend, u)
-    step = _step(delta, bias, softplus)
-    compute.backward(dy, dlast, u, step, A, B, C, list(directions), width, starts, *gradients)
-    if softplus:  # its slope is sigmoid(raw) = 1 - exp(-softplus(raw)), which stays accurate for small steps
-        gradients[1].mul_(-torch.expm1(-step))
+    compute.backward(dy, dlast, u, delta, A, B, C, bias, softplus, list(directions), width, starts, *gradients)
     return gradients  # type: ignore[return-value]
 
 

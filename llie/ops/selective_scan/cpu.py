@@ -28,9 +28,13 @@ class _Array(ctypes.Structure):
 
 class _Problem(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("batch", "length", "groups", "channels", "states", "width", "shared")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("batch", "length", "groups", "channels", "states", "width", "shared", "softplus")
+        ),
         ("directions", ctypes.c_void_p),
         ("rates", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
         *((name, _Array) for name in ("u", "delta", "b", "c")),
     ]
 
@@ -46,22 +50,23 @@ def supports(u: Tensor) -> bool:
 
 
 def forward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
-    y: Tensor, last: Tensor, starts: Tensor,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
 ) -> None:  # fmt: skip
     """Fill y, the last state and, where `starts` has room, the state before every block."""
-    problem, _keep = _problem(u, delta, A, B, C, directions, width)
+    problem, _keep = _problem(u, delta, A, B, C, bias, softplus, directions, width)
     saved = starts.data_ptr() if len(starts) else None
     threads, ranges = _shares(delta)
     _check(_library().scan_forward(ctypes.byref(problem), _array(y), last.data_ptr(), saved, ranges, threads))
 
 
 def backward(
-    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
-    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None,
+    softplus: bool, directions: list[int], width: int, starts: Tensor,
+    du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
     """Fill the gradients of everything, given those of y and of the last state."""
-    problem, rates = _problem(u, delta, A, B, C, directions, width)
+    problem, rates = _problem(u, delta, A, B, C, bias, softplus, directions, width)
     threads, ranges = _shares(delta)
     # Channels meet in the gradients of B and C, batch items in that of A: each share has its own part, added up below.
     db, dc = u.new_empty(ranges, *B.shape), u.new_empty(ranges, *C.shape)
@@ -79,18 +84,22 @@ def backward(
 
 
 def _problem(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int
-) -> tuple[_Problem, Tensor]:
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+    directions: list[int], width: int,
+) -> tuple[_Problem, Tensor]:  # fmt: skip
     batch, length, groups, channels = delta.shape
     states = A.shape[2]
     rates = u.new_zeros(groups, -(-states // CHUNK) * CHUNK, -(-channels // LANES) * LANES)
     rates[:, :states, :channels] = A.transpose(1, 2) / math.log(2)
+    offset = u.new_zeros(groups, rates.shape[2])
+    if bias is not None:
+        offset[:, :channels] = bias
     order = (ctypes.c_int64 * groups)(*directions)
     problem = _Problem(
-        batch, length, groups, channels, states, width, u.shape[2] != groups,
-        ctypes.addressof(order), rates.data_ptr(), _array(u), _array(delta), _array(B), _array(C),
+        batch, length, groups, channels, states, width, u.shape[2] != groups, softplus,
+        ctypes.addressof(order), rates.data_ptr(), offset.data_ptr(), _array(u), _array(delta), _array(B), _array(C),
     )  # fmt: skip
-    problem.keep = order  # type: ignore[attr-defined]  # the structure holds only its address
+    problem.keep = order, offset  # type: ignore[attr-defined]  # the structure holds only their addresses
     return problem, rates
 
 

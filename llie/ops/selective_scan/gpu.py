@@ -27,6 +27,26 @@ def _place(step, direction, length, width):
 
 
 @triton.jit
+def _softplus(x):
+    """Softplus and its slope, exact for tiny results: log(1 + e) = 2 atanh(e / (2 + e)), as a series."""
+    e = tl.exp(-tl.abs(x))
+    s = e / (e + 2.0)
+    z = s * s
+    series = 1 / 3 + z * (1 / 5 + z * (1 / 7 + z * (1 / 9 + z * (1 / 11 + z * (1 / 13)))))
+    return tl.maximum(x, 0.0) + 2.0 * (s + s * z * series), tl.where(x < 0.0, e, 1.0) / (1.0 + e)
+
+
+@triton.jit
+def _step(at, inside, bias, SOFTPLUS: tl.constexpr):
+    """Step sizes and their slopes; 0 beyond the end means decay 1 and input 0: the state stays as it is."""
+    d = tl.load(at, inside, 0.0) + bias
+    slope = d * 0.0 + 1.0
+    if SOFTPLUS:
+        d, slope = _softplus(d)
+    return tl.where(inside, d, 0.0), slope
+
+
+@triton.jit
 def _then(a1, x1, a2, x2):
     """Two affine steps x -> a x' + x, one after the other: only products of decays, nothing can overflow."""
     return a1 * a2, a2 * x1 + x2
@@ -34,15 +54,16 @@ def _then(a1, x1, a2, x2):
 
 @triton.jit
 def _forward_kernel(
-    u, delta, rates, b, c, y, last, starts, directions,
+    u, delta, rates, b, c, bias, y, last, starts, directions,
     length, width, groups, channels, states,
     u_b, u_l, u_g, u_e, d_b, d_l, d_g, d_e, b_b, b_l, b_g, b_n, c_b, c_l, c_g, c_n, y_b, y_l, y_g, y_e,
-    KEEP: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, KEEP: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     channel, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     direction = tl.load(directions + group)
     n = tl.arange(0, STATES)
     row = (image * groups + group) * channels + channel
+    offset = tl.load(bias + group * channels + channel)
     rate = tl.load(rates + (group * channels + channel) * states + n, n < states, 0.0)
     h = tl.zeros([STATES], tl.float32)
     for first in range(0, length, TILE):
@@ -50,8 +71,7 @@ def _forward_kernel(
         inside = step < length
         both = (n < states)[:, None] & inside[None, :]
         at = _place(step, direction, length, width)
-        # A step size of 0 beyond the end means decay 1 and input 0: the state stays as it is.
-        d = tl.load(delta + image * d_b + at * d_l + group * d_g + channel * d_e, inside, 0.0)
+        d, _ = _step(delta + image * d_b + at * d_l + group * d_g + channel * d_e, inside, offset, SOFTPLUS)
         x = tl.load(u + image * u_b + at * u_l + group * u_g + channel * u_e, inside, 0.0)
         bt = tl.load(b + image * b_b + at[None, :] * b_l + group * b_g + n[:, None] * b_n, both, 0.0)
         ct = tl.load(c + image * c_b + at[None, :] * c_l + group * c_g + n[:, None] * c_n, both, 0.0)
@@ -68,15 +88,16 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    dy, u, delta, rates, b, c, dlast, starts, directions, du, ddelta, da, db, dc,
+    dy, u, delta, rates, b, c, bias, dlast, starts, directions, du, ddelta, da, db, dc,
     length, width, groups, channels, states,
     y_b, y_l, y_g, y_e, u_b, u_l, u_g, u_e, d_b, d_l, d_g, d_e, b_b, b_l, b_g, b_n, c_b, c_l, c_g, c_n,
-    STATES: tl.constexpr, TILE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     channel, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     direction = tl.load(directions + group)
     n, column = tl.arange(0, STATES), tl.arange(0, TILE)[None, :]
     row = (image * groups + group) * channels + channel
+    offset = tl.load(bias + group * channels + channel)
     rate = tl.load(rates + (group * channels + channel) * states + n, n < states, 0.0)
     carry = tl.load(dlast + row * states + n, n < states, 0.0)
     rate_sum = tl.zeros([STATES], tl.float32)
@@ -86,8 +107,9 @@ def _backward_kernel(
         both = (n < states)[:, None] & inside[None, :]
         at = _place(step, direction, length, width)
         after = _place(step + 1, direction, length, width)
-        d = tl.load(delta + image * d_b + at * d_l + group * d_g + channel * d_e, inside, 0.0)
-        d_after = tl.load(delta + image * d_b + after * d_l + group * d_g + channel * d_e, step + 1 < length, 0.0)
+        steps = delta + image * d_b + group * d_g + channel * d_e
+        d, slope = _step(steps + at * d_l, inside, offset, SOFTPLUS)
+        d_after, _ = _step(steps + after * d_l, step + 1 < length, offset, SOFTPLUS)
         x = tl.load(u + image * u_b + at * u_l + group * u_g + channel * u_e, inside, 0.0)
         up = tl.load(dy + image * y_b + at * y_l + group * y_g + channel * y_e, inside, 0.0)
         bt = tl.load(b + image * b_b + at[None, :] * b_l + group * b_g + n[:, None] * b_n, both, 0.0)
@@ -99,7 +121,7 @@ def _backward_kernel(
         # The state before each position: the scan of the steps one earlier, from the tile's start.
         earlier = inside & (step > tile * TILE)
         before = _place(step - 1, direction, length, width)
-        d_before = tl.load(delta + image * d_b + before * d_l + group * d_g + channel * d_e, earlier, 0.0)
+        d_before, _ = _step(steps + before * d_l, earlier, offset, SOFTPLUS)
         x_before = tl.load(u + image * u_b + before * u_l + group * u_g + channel * u_e, earlier, 0.0)
         bt_at = b + image * b_b + before[None, :] * b_l + group * b_g + n[:, None] * b_n
         bt_before = tl.load(bt_at, (n < states)[:, None] & earlier[None, :], 0.0)
@@ -117,7 +139,8 @@ def _backward_kernel(
         from_input = tl.sum(grad * bt, 0)
         out = ((image * length + at) * groups + group) * channels + channel
         tl.store(du + out, d * from_input, inside)
-        tl.store(ddelta + out, x * from_input + tl.sum(e * rate[:, None], 0) * 0.6931471805599453, inside)
+        from_step = x * from_input + tl.sum(e * rate[:, None], 0) * 0.6931471805599453  # rates are A log2(e)
+        tl.store(ddelta + out, from_step * slope, inside)
         rate_sum += tl.sum(e * d[None, :], 1)
         states_at = ((image * length + at[None, :]) * groups + group) * states + n[:, None]
         tl.atomic_add(db + states_at, grad * (d * x)[None, :], both)
@@ -126,26 +149,27 @@ def _backward_kernel(
 
 
 def forward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
-    y: Tensor, last: Tensor, starts: Tensor,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
 ) -> None:  # fmt: skip
     """Fill y, the last state and, where `starts` has room, the state before every block."""
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
     part = y if y.shape[2] == groups else torch.empty_like(delta)
     order = torch.tensor(directions, device=u.device)
     _forward_kernel[channels, groups, batch](
-        u, delta, _rates(A), B, C, part, last, starts, order,
+        u, delta, _rates(A), B, C, _bias(bias, A), part, last, starts, order,
         length, width or length, groups, channels, states,
         *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(), *part.stride(),
-        KEEP=len(starts) > 0, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
+        SOFTPLUS=softplus, KEEP=len(starts) > 0, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
     )  # fmt: skip
     if part is not y:
         torch.sum(part, 2, keepdim=True, out=y)
 
 
 def backward(
-    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
-    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None,
+    softplus: bool, directions: list[int], width: int, starts: Tensor,
+    du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
     """Fill the gradients of everything, given those of y and of the last state."""
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
@@ -155,10 +179,11 @@ def backward(
     db, dc = u.new_zeros(B.shape), u.new_zeros(C.shape)
     da = u.new_empty(batch, *A.shape)
     _backward_kernel[channels, groups, batch](
-        dy, u, delta, _rates(A), B, C, dlast.contiguous(), starts, order, du_part, ddelta_part, da, db, dc,
+        dy, u, delta, _rates(A), B, C, _bias(bias, A), dlast.contiguous(), starts, order,
+        du_part, ddelta_part, da, db, dc,
         length, width or length, groups, channels, states,
         *_strides(dy, groups), *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(),
-        STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
+        SOFTPLUS=softplus, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
     )  # fmt: skip
     du.copy_(du_part if du.shape[2] == groups else du_part.sum(2, keepdim=True))
     ddelta.copy_(ddelta_part)
@@ -169,6 +194,10 @@ def backward(
 
 def _rates(A: Tensor) -> Tensor:
     return (A / math.log(2)).contiguous()
+
+
+def _bias(bias: Tensor | None, A: Tensor) -> Tensor:
+    return A.new_zeros(A.shape[:2]) if bias is None else bias.contiguous()
 
 
 def _strides(tensor: Tensor, groups: int) -> tuple[int, ...]:

@@ -49,17 +49,33 @@ def _exp2(x):  # type: ignore[no-untyped-def]
     return _scale(p, shifted)
 
 
+@njit(inline="always", **SETTINGS)
+def _softplus(x):  # type: ignore[no-untyped-def]
+    """Softplus and its slope, exact for tiny results: log(1 + e) = 2 atanh(e / (2 + e)), as a series."""
+    e = _exp2(np.float32(-1.44269504) * abs(x))
+    s = e / (e + np.float32(2.0))
+    z = s * s
+    series = z * np.float32(1 / 13) + np.float32(1 / 11)
+    series = series * z + np.float32(1 / 9)
+    series = series * z + np.float32(1 / 7)
+    series = series * z + np.float32(1 / 5)
+    series = series * z + np.float32(1 / 3)
+    series = series * z + np.float32(1.0)
+    slope = (e if x < 0 else np.float32(1.0)) / (np.float32(1.0) + e)
+    return (x if x > 0 else np.float32(0.0)) + np.float32(2.0) * s * series, slope
+
+
 # One signature for every layout: compiled once, when this module is first used.
-ARRAYS = {n: types.Array(types.float32, n, "A") for n in range(3, 7)}
+ARRAYS = {n: types.Array(types.float32, n, "A") for n in range(2, 6)}
 PATHS = types.Array(types.int64, 2, "A")
 
 
 @njit(
-    [types.void(*[ARRAYS[n] for n in (4, 4, 3, 4, 4)], PATHS, *[ARRAYS[n] for n in (4, 4, 5)])],
+    [types.void(*[ARRAYS[n] for n in (4, 4, 3, 4, 4, 2)], types.boolean, PATHS, *[ARRAYS[n] for n in (4, 4, 5)])],
     parallel=True,
     **SETTINGS,
 )
-def _forward(u, delta, rates, b, c, at, y, last, starts):  # type: ignore[no-untyped-def]
+def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts):  # type: ignore[no-untyped-def]
     batch, length, groups, channels = delta.shape
     states, vectors = rates.shape[1], rates.shape[2] // LANES
     shared = u.shape[2] != groups
@@ -80,7 +96,9 @@ def _forward(u, delta, rates, b, c, at, y, last, starts):  # type: ignore[no-unt
                         for i in range(lanes):
                             starts[t // BLOCK, image, g, n, lane + i] = h[n, i]
                 for i in range(lanes):
-                    d[i] = delta[image, p, g, lane + i]
+                    d[i] = delta[image, p, g, lane + i] + bias[g, lane + i]
+                    if softplus:
+                        d[i], _ = _softplus(d[i])
                     du[i] = d[i] * u[image, p, source, lane + i]
                 out[:] = 0
                 for n in range(states):
@@ -99,11 +117,18 @@ def _forward(u, delta, rates, b, c, at, y, last, starts):  # type: ignore[no-unt
 
 
 @njit(
-    [types.void(*[ARRAYS[n] for n in (4, 4, 4, 4, 3, 4, 4)], PATHS, *[ARRAYS[n] for n in (5, 4, 4, 4, 5, 5)])],
+    [
+        types.void(
+            *[ARRAYS[n] for n in (4, 4, 4, 4, 3, 4, 4, 2)],
+            types.boolean,
+            PATHS,
+            *[ARRAYS[n] for n in (5, 4, 4, 4, 5, 5)],
+        )
+    ],
     parallel=True,
     **SETTINGS,
 )
-def _backward(dy, dlast, u, delta, rates, b, c, at, starts, du, ddelta, da, db, dc):  # type: ignore[no-untyped-def]
+def _backward(dy, dlast, u, delta, rates, b, c, bias, softplus, at, starts, du, ddelta, da, db, dc):  # type: ignore[no-untyped-def]
     batch, length, groups, channels = delta.shape
     states, vectors = rates.shape[1], rates.shape[2] // LANES
     shared = u.shape[2] != groups
@@ -116,6 +141,7 @@ def _backward(dy, dlast, u, delta, rates, b, c, at, starts, du, ddelta, da, db, 
         h = np.empty((BLOCK + 1, states, LANES), np.float32)
         decay = np.empty((BLOCK, states, LANES), np.float32)
         d, x = np.zeros((BLOCK, LANES), np.float32), np.zeros((BLOCK, LANES), np.float32)
+        slope = np.ones((BLOCK, LANES), np.float32)
         up, total, power = np.zeros(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
         for g in range(groups):
             a[:] = rates[g, :, lane : lane + LANES]
@@ -131,7 +157,9 @@ def _backward(dy, dlast, u, delta, rates, b, c, at, starts, du, ddelta, da, db, 
                 for t in range(size):
                     p = at[g, block * BLOCK + t]
                     for i in range(lanes):
-                        d[t, i] = delta[image, p, g, lane + i]
+                        d[t, i], slope[t, i] = delta[image, p, g, lane + i] + bias[g, lane + i], np.float32(1.0)
+                        if softplus:
+                            d[t, i], slope[t, i] = _softplus(d[t, i])
                         x[t, i] = u[image, p, source, lane + i]
                     for n in range(states):
                         bn = b[image, p, g, n]
@@ -159,7 +187,7 @@ def _backward(dy, dlast, u, delta, rates, b, c, at, starts, du, ddelta, da, db, 
                         db[vector, image, p, g, n] = db_sum
                         dc[vector, image, p, g, n] = dc_sum
                     for i in range(lanes):
-                        ddelta[image, p, g, lane + i] = x[t, i] * total[i] + power[i] * LN2
+                        ddelta[image, p, g, lane + i] = (x[t, i] * total[i] + power[i] * LN2) * slope[t, i]
                         if shared and g > 0:
                             du[image, p, source, lane + i] += d[t, i] * total[i]
                         else:
@@ -168,18 +196,20 @@ def _backward(dy, dlast, u, delta, rates, b, c, at, starts, du, ddelta, da, db, 
 
 
 def forward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int], width: int,
-    y: Tensor, last: Tensor, starts: Tensor,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
 ) -> None:  # fmt: skip
     """Fill y, the last state and, where `starts` has room, the state before every block."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    inputs = (u, delta, _rates(A), B, C, _paths(directions, delta.shape[1], width), y, last, starts)
-    _forward(*(t.numpy() for t in inputs))
+    bias = A.new_zeros(A.shape[:2]) if bias is None else bias
+    first, last_ones = (u, delta, _rates(A), B, C, bias), (_paths(directions, delta.shape[1], width), y, last, starts)
+    _forward(*(t.numpy() for t in first), softplus, *(t.numpy() for t in last_ones))
 
 
 def backward(
-    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, directions: list[int],
-    width: int, starts: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
+    dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None,
+    softplus: bool, directions: list[int], width: int, starts: Tensor,
+    du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
     """Fill the gradients of everything, given those of y and of the last state."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
@@ -187,8 +217,9 @@ def backward(
     # Every vector of channels has its own part of these, added up below.
     vectors = rates.shape[2] // LANES
     db, dc, da = u.new_empty(vectors, *B.shape), u.new_empty(vectors, *C.shape), u.new_empty(len(u), *rates.shape)
-    tensors = (dy, dlast, u, delta, rates, B, C, paths, starts, du, ddelta, da, db, dc)
-    _backward(*(t.numpy() for t in tensors))
+    bias = A.new_zeros(A.shape[:2]) if bias is None else bias
+    given, filled = (dy, dlast, u, delta, rates, B, C, bias), (paths, starts, du, ddelta, da, db, dc)
+    _backward(*(t.numpy() for t in given), softplus, *(t.numpy() for t in filled))
     torch.sum(db, 0, out=dB)
     torch.sum(dc, 0, out=dC)
     dA.copy_(da.sum(0)[:, :, : A.shape[1]].transpose(1, 2))

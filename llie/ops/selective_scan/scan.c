@@ -18,11 +18,14 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef struct { float *data; int64_t batch, length, group, last; } array; /* strides in elements */
 
 typedef struct {
-    int64_t batch, length, groups, channels, states, width, shared; /* shared: all groups read the one u */
+    int64_t batch, length, groups, channels, states, width, shared, softplus; /* shared: all groups read the one u */
     const int64_t *directions;
     const float *rates; /* A log2(e): (groups, states rounded up to CHUNK, channels rounded up to LANES), zero padded */
+    const float *bias;  /* of the step sizes: (groups, channels rounded up to LANES) */
     array u, delta, b, c;
 } problem;
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 /* 2^x for x <= 0, relative error 2e-7: whole part into the exponent, a minimax polynomial for the rest; NaN stays NaN. */
 static inline vec exp2v(vec x)
@@ -37,6 +40,29 @@ static inline vec exp2v(vec x)
     p = p * f + 6.931469776e-1f;
     p = p * f + 1.0f;
     return (vec)((ivec)p + ((ivec)shifted << 23));
+}
+
+/* Raw step sizes -> step sizes, and the slope there. softplus(x) = max(x, 0) + log(1 + e) with e = exp(-|x|), where
+ * log(1 + e) = 2 atanh(e / (2 + e)) as a series: exact to the last bits for tiny steps as well. */
+static inline void to_steps(vec *d, vec *slope, const problem *q, int64_t g, int64_t c, int n)
+{
+    vec bias;
+    memcpy(&bias, q->bias + g * round_up(q->channels, LANES) + c, sizeof bias);
+    for (int t = 0; t < n; t++) {
+        vec x = d[t] + bias;
+        ivec negative = x < 0.0f;
+        vec e = exp2v((vec)((ivec)x | INT32_MIN) * 1.44269504f); /* with the sign bit set: -|x| */
+        vec s = e / (e + 2.0f), z = s * s;
+        vec series = z * (1.0f / 13) + 1.0f / 11;
+        series = series * z + 1.0f / 9;
+        series = series * z + 1.0f / 7;
+        series = series * z + 1.0f / 5;
+        series = series * z + 1.0f / 3;
+        series = series * z + 1.0f;
+        if (slope) slope[t] = q->softplus ? (vec)((negative & (ivec)e) | (~negative & (ivec)((vec){} + 1.0f))) / (e + 1.0f)
+                                          : (vec){} + 1.0f;
+        d[t] = q->softplus ? (vec)(~negative & (ivec)x) + 2.0f * s * series : x;
+    }
 }
 
 static int64_t place(const problem *q, int64_t group, int64_t step)
@@ -95,8 +121,6 @@ static void gather_states(float *out, const array *from, const problem *q, int64
         for (int t = 0; t < n; t++) out[t * padded + s] = base[at[t] * from->length + s * from->last];
 }
 
-static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 static void *buffer(size_t size) { return aligned_alloc(64, (size_t)round_up((int64_t)size, 64)); }
 
 /* Work is cut into (batch, range of channel vectors): each writes its own channels, so nothing is shared but B and C. */
@@ -128,6 +152,7 @@ static int forward_share(const problem *q, share w, array y, float *last, float 
                 vec d[TILE], du[TILE], out[TILE] = {};
                 gather(d, &q->delta, w.batch, g, c, lanes, at, n);
                 gather(du, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
+                to_steps(d, NULL, q, g, c, n);
                 for (int t = 0; t < n; t++) du[t] *= d[t];
                 if (starts) {
                     float *save = starts + ((first / TILE * q->batch + w.batch) * q->groups + g) * q->states * q->channels;
@@ -186,10 +211,10 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
     const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
     const int64_t vectors = w.last - w.first, state = padded * vectors;
     vec *carry = buffer(sizeof(vec) * (size_t)(2 * state)), *dav = carry + state;
-    vec *tile = buffer(sizeof(vec) * (size_t)(5 * vectors * TILE));
+    vec *tile = buffer(sizeof(vec) * (size_t)(6 * vectors * TILE));
     float *bt = buffer(sizeof(float) * (size_t)(2 * padded * TILE)), *ct = bt + padded * TILE;
     int failed = !carry || !tile || !bt;
-    vec *d = tile, *u = d + vectors * TILE, *up = u + vectors * TILE, *input = up + vectors * TILE;
+    vec *d = tile, *u = d + vectors * TILE, *up = u + vectors * TILE, *slope = up + vectors * TILE, *input = slope + vectors * TILE;
     vec *decay = input + vectors * TILE; /* sums over states: of gradient * B, and of the gradient of the exponent */
     for (int64_t g = 0; g < q->groups && !failed; g++) {
         memset(carry, 0, sizeof(vec) * (size_t)(2 * state));
@@ -207,6 +232,7 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
             for (int64_t v = 0; v < vectors; v++) {
                 int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
                 gather(d + v * TILE, &q->delta, w.batch, g, c, lanes, at, n);
+                to_steps(d + v * TILE, slope + v * TILE, q, g, c, n);
                 gather(u + v * TILE, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
                 gather(up + v * TILE, &dy, w.batch, q->shared ? 0 : g, c, lanes, at, n);
             }
@@ -266,6 +292,7 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
                 vec *sum = input + v * TILE, *exponent = decay + v * TILE;
                 for (int t = 0; t < n; t++) {
                     exponent[t] = u[v * TILE + t] * sum[t] + exponent[t] * 0.69314718f; /* rates are A log2(e) */
+                    exponent[t] *= slope[v * TILE + t];
                     sum[t] *= d[v * TILE + t];
                 }
                 scatter(&ddelta, exponent, w.batch, g, c, lanes, at, n, 0);
