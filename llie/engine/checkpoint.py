@@ -15,6 +15,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be what is wrong
+            temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path} ({error.strerror}); free some space or make the folder writable, then continue the "
             "run with --auto_resume: the last complete checkpoint is kept"

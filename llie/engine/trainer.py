@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import signal
 import time
@@ -25,6 +26,10 @@ from llie.engine.schedules import create_schedule
 from llie.engine.settings import Settings
 from llie.engine.signals import StopSignals
 from llie.errors import UserError
+
+# Buffers are sent only before validation: sending at each forward breaks two forwards before one backward (GANs).
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 class Trainer:
@@ -87,8 +92,7 @@ class Trainer:
                 device_ids=[self.settings.device] if self.settings.device.type == "cuda" else None,
                 find_unused_parameters=self.settings.find_unused_parameters,
                 gradient_as_bucket_view=True,
-                # Sent only before validation: sending at each forward breaks two forwards before one backward (GANs).
-                broadcast_buffers=False,
+                **_NO_BUFFER_SYNC,
             )
         return wrapped
 
