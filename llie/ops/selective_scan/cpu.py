@@ -18,7 +18,7 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("scan.c")
 # -ffast-math is absent on purpose: linked into a library it turns on flush-to-zero for the whole process.
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 LANES, CHUNK = 16, 4  # as in scan.c
 
 
@@ -134,7 +134,7 @@ def _compiled() -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise OSError("no C compiler found")
-    identity = f"{SOURCE.read_text(encoding='utf-8')} {FLAGS} {compiler} {_processor()}"
+    identity = f"{SOURCE.read_text(encoding='utf-8')} {FLAGS} {compiler} {_processor()} {torch.__file__}"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llie"
     target = folder / f"scan-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if target.exists():
@@ -142,13 +142,21 @@ def _compiled() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # Processes that start together each compile their own and rename it into place: the last one wins, all are whole.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch) / target.name
-        command = [*compiler.split(), *FLAGS, "-o", str(made), str(SOURCE)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if run.returncode:
-            raise OSError(f"{compiler} failed: {run.stderr.strip().splitlines()[-1:]}")
+        compiled, made = Path(scratch) / "scan.o", Path(scratch) / target.name
+        _run([*compiler.split(), *FLAGS, "-c", "-o", str(compiled), str(SOURCE)])
+        _run([*compiler.split(), "-shared", "-o", str(made), str(compiled)])
+        try:  # without its own OpenMP it shares PyTorch's threads; two pools would wait for each other's cores
+            ctypes.CDLL(str(made))
+        except OSError:
+            _run([*compiler.split(), "-shared", "-fopenmp", "-o", str(made), str(compiled)])
         made.replace(target)
     return target
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise OSError(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def _processor() -> str:
