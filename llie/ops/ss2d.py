@@ -48,28 +48,38 @@ def ss2d(
     """
     _check(x, x_proj, dt_proj, dt_bias, A_log, D)
     batch, height, width, channels = x.shape
-    rank, states = dt_proj.shape[2], A_log.shape[2]
-    dtype = torch.promote_types(x.dtype, torch.float32)
-
-    pixels = x.flatten(1, 2)
-    u = pixels.to(dtype).unsqueeze(2)
     together = 4 if batch * height * width * 4 * channels <= TOGETHER else 1
     y = None
     for first in range(0, 4, together):
-        last = first + together
-        # As a 1x1 convolution: the same product runs faster than as a linear layer on CPUs.
-        weight = x_proj[first:last].flatten(0, 1)
-        projected = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None]).permute(0, 2, 3, 1).flatten(1, 2)
-        low_rank, B, C = projected.unflatten(2, (last - first, -1)).split([rank, states, states], dim=3)
-        delta = torch.einsum("blkr,ker->blke", low_rank, dt_proj[first:last])
-        A = -A_log[first:last].to(dtype).exp()
-        bias = dt_bias[first:last].to(dtype)
-        part, _ = scan(
-            u, delta.to(dtype), A, B.to(dtype), C.to(dtype), bias, True, DIRECTIONS[first:last], width, backend
-        )
-        y = part if y is None else y + part
+        chosen = slice(first, first + together)
+        part = _scan(x, x_proj[chosen], dt_proj[chosen], dt_bias[chosen], A_log[chosen], DIRECTIONS[chosen], backend)
+        y = part if y is None else y.add_(part)
     assert y is not None
-    return torch.addcmul(y, u, D.to(dtype).sum(0)).reshape(batch, height, width, channels)
+    dtype = y.dtype
+    y = torch.addcmul(y, x.flatten(1, 2).to(dtype).unsqueeze(2), D.to(dtype).sum(0))
+    return y.reshape(batch, height, width, channels)
+
+
+def _scan(
+    x: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    directions: tuple[int, ...],
+    backend: str,
+) -> Tensor:
+    """Sum over some directions, without skip: (batch, height * width, 1, channels)."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    rank, states = dt_proj.shape[2], A_log.shape[2]
+    # As a 1x1 convolution: the same product runs faster than as a linear layer on CPUs.
+    projected = F.conv2d(x.permute(0, 3, 1, 2), x_proj.flatten(0, 1)[:, :, None, None])
+    projected = projected.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (len(directions), -1))
+    low_rank, B, C = projected.split([rank, states, states], dim=3)
+    delta = torch.einsum("blkr,ker->blke", low_rank, dt_proj)
+    u = x.flatten(1, 2).unsqueeze(2)
+    u, delta, B, C, A_log, dt_bias = (t.to(dtype) for t in (u, delta, B, C, A_log, dt_bias))
+    return scan(u, delta, -A_log.exp(), B, C, dt_bias, True, directions, x.shape[2], backend)[0]
 
 
 def _check(x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor) -> None:
