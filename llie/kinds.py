@@ -35,7 +35,8 @@ def fit(value: Any, kind: Any) -> Any:
     if kind in _LISTS:
         return _fit_list(value, members, is_tuple=kind is tuple)
     if kind in (dict, Mapping):
-        return _checked(value, isinstance(value, dict))
+        _checked(value, isinstance(value, dict))
+        return {key: fit(item, members[1]) for key, item in value.items()} if members else value
     if kind is Path:
         return _checked(value, isinstance(value, str))
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -58,7 +59,7 @@ def describe(kind: Any) -> str:
     if kind in _LISTS:
         return "a list" + (f" (each {describe(members[0])})" if members else "")
     if kind in (dict, Mapping):
-        return "a mapping (key: value)"
+        return "a mapping (key: value)" + (f" (each {describe(members[1])})" if members else "")
     return _WORDS.get(kind, "text" if kind is Path else str(kind))
 
 

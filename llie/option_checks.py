@@ -47,6 +47,7 @@ class Checker:
         for network in ("network_g", "network_d"):
             if options[network] is not None:
                 options[network] = self.network(options[network], network)
+        self.controls(options["val"]["controls"], options["network_g"])
         options["val"]["metrics"] = self.metrics(options["val"]["metrics"] or {})
         self.protocols(options["val"]["protocols"])
         if phase == "train":
@@ -143,6 +144,13 @@ class Checker:
         target = self.target(registry.ARCH_REGISTRY, spec, path)
         with self.at(path):
             return {"type": spec["type"], **registry.check_arguments(target, _without(spec, "type"), path)}
+
+    def controls(self, values: dict[str, Any], network: Mapping[str, Any]) -> None:
+        """Test-time controls of `network_g`."""
+        from llie.archs import check_controls
+
+        with self.at("val.controls"):
+            check_controls(registry.ARCH_REGISTRY.get(network["type"]), values)
 
     def datasets(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
         """All data sets: `train`, and any number of `val`, `val_*`, `test`, `test_*`."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from llie.arguments import parse_arguments
 from llie.data import build_dataset
 from llie.engine import distributed
+from llie.engine.allocator import keep_large_blocks
 from llie.engine.run_folder import output_root
 from llie.errors import UserError, run_command
 from llie.evaluation import evaluate
@@ -56,6 +57,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
     Raises:
         UserError: no data set or no weights to measure; broken output.
     """
+    keep_large_blocks()
     sections = {key: section for key, section in options["datasets"].items() if key.startswith("test")}
     if not sections:
         raise UserError("datasets: there is nothing to test; add datasets.test: {type: ..., dataroot_gt: ...}")
@@ -69,7 +71,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
     val = options["val"]
 
     def predict(batch: dict[str, Any]) -> Tensor:
-        return result_of(network(batch["lq"].to(device))).cpu()
+        return result_of(network(batch["lq"].to(device), **val["controls"])).cpu()
 
     for key, section in sections.items():
         name = section.get("name") or key
@@ -84,6 +86,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
             save_folder=pictures if val["save_img"] else None,
             results_folder=folder,
             include_input=True,
+            average=val["average"],
         )
         if distributed.is_main():
             print(report.table())

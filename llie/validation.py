@@ -32,7 +32,7 @@ class Validation:
         show: Callable[[str, int, Tensor], None] = lambda *picture: None,
     ):
         self.model, self.device, self.show = model, device, show
-        self.protocols = options["val"]["protocols"]
+        self.protocols, self.average = options["val"]["protocols"], options["val"]["average"]
         self.metrics = {name: create_metric(spec, name) for name, spec in (options["val"]["metrics"] or {}).items()}
         sections = {key: section for key, section in options["datasets"].items() if key.startswith("val")}
         self.datasets: dict[str, Any] = {
@@ -48,9 +48,8 @@ class Validation:
         """Mean of every metric under every protocol; the data set's name leads when there are several."""
         values: dict[str, float] = {}
         for name, dataset in self.datasets.items():
-            report = evaluate(
-                self.predictor(network, name, iteration), dataset, self.metrics, self.protocols, name=name
-            )
+            predict = self.predictor(network, name, iteration)
+            report = evaluate(predict, dataset, self.metrics, self.protocols, name=name, average=self.average)
             prefix = f"{name}/" if len(self.datasets) > 1 else ""
             values |= {prefix + column: mean for column, mean in report.means.items()}
         return values

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from llie.archs.card import Card, card_of
+from llie.archs.card import Card, card_of, check_controls, controls_of
 from llie.registry import ARCH_REGISTRY, build
 
-__all__ = ["Card", "card_of", "create_network"]
+__all__ = ["Card", "card_of", "check_controls", "controls_of", "create_network"]
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:

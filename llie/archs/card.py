@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+
+from llie.errors import UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,24 @@ class Card:
 def card_of(network: nn.Module | type[nn.Module]) -> Card:
     """The network's card, or one with defaults for a network that bears none (BasicSR's, for instance)."""
     return getattr(network, "card", None) or Card()
+
+
+def controls_of(network: nn.Module | type[nn.Module]) -> list[str]:
+    """A network's test-time controls: the arguments of its `forward` beside the image."""
+    parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != "self"][1:]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def check_controls(network: nn.Module | type[nn.Module], names: Iterable[str]) -> None:
+    """Check that the network has these controls.
+
+    Raises:
+        UserError: it has not; the message names the nearest.
+    """
+    known = controls_of(network)
+    for name in names:
+        if name not in known:
+            title = (network if isinstance(network, type) else type(network)).__name__
+            raise UserError(
+                f"{title} has no control {name!r}.{suggest(name, known)} Its controls: {', '.join(known) or 'none'}"
+            )

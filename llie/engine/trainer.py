@@ -104,6 +104,10 @@ class Trainer:
         """
         s = self.settings
         self.log = RunLog(self.run_folder, self.iteration, s.total_iter, s.tensorboard)
+        if self.iteration >= s.total_iter:
+            self.log.line(f"already trained to iteration {self.iteration} of {s.total_iter}, in {self.run_folder}")
+            self.log.close()
+            return 0
         self.log.line(f"training iterations {self.iteration + 1} to {s.total_iter} on {s.device}, in {self.run_folder}")
         self._clock = (time.monotonic(), self.iteration)
         ended_by = 0
@@ -124,7 +128,11 @@ class Trainer:
                 if self.iteration % s.print_freq == 0 or last:
                     self._print(values)
                 if self.validate and (last or (s.val_freq and self.iteration % s.val_freq == 0)):
-                    self._validate()
+                    try:
+                        self._validate()
+                    except UserError:  # NaN, an unreadable image: what is trained must not be lost for it
+                        self._save()
+                        raise
                 if last or ended_by or self.iteration % s.save_freq == 0:
                     self._save()
         self.log.line(f"stopped by {signal.Signals(ended_by).name}; saved" if ended_by else "end of training")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from llie.archs import card_of
+from llie.archs import card_of, controls_of
 from llie.errors import UserError
-from llie.inference.enhancer import controls_of
 from llie.registry import ARCH_REGISTRY, build
 
 

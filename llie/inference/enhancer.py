@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llie.archs import card_of, create_network
-from llie.errors import UserError, suggest
+from llie.archs import card_of, check_controls, create_network
+from llie.errors import UserError
 from llie.registry import ARCH_REGISTRY
 from llie.weights import find_weights, identify, load_weights, read_checkpoint, resolve_checkpoint, state_dict_of
 
@@ -49,13 +48,7 @@ class Enhancer:
         self.device = pick_device(device)
         self.network = network.to(self.device).eval()
         self.controls = dict(controls or {})
-        known = controls_of(network)
-        for name in self.controls:
-            if name not in known:
-                raise UserError(
-                    f"{type(network).__name__} has no control {name!r}.{suggest(name, known)} "
-                    f"Its controls: {', '.join(known) or 'none'}"
-                )
+        check_controls(network, self.controls)
 
     def __call__(self, image: Image) -> Image:
         """Enhance one image or a batch.
@@ -141,13 +134,6 @@ def network_names() -> dict[str, str]:
     names = {_fold(name): name for name, _ in ARCH_REGISTRY}
     presets = {_fold(preset): preset for _, network in ARCH_REGISTRY for preset in card_of(network).presets}
     return presets | names
-
-
-def controls_of(network: nn.Module | type[nn.Module]) -> list[str]:
-    """Arguments of a network's `forward` beside the image."""
-    parameters = list(inspect.signature(network.forward).parameters.values())
-    parameters = [p for p in parameters if p.name != "self"][1:]
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

@@ -48,11 +48,7 @@ class Metric:
     name: str
     function: Callable[..., float]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def better(self) -> str:
-        """`higher` or `lower`."""
-        return getattr(self.function, "better", "higher")
+    better: str = "higher"
 
     @property
     def needs_reference(self) -> bool:
@@ -89,11 +85,13 @@ def create_metric(spec: Mapping[str, Any], name: str = "") -> Metric:
         raise UserError(f"{where}: 'type' is missing (the name of a registered metric)")
     function = METRIC_REGISTRY.get(spec["type"])
     arguments = {key: value for key, value in spec.items() if key not in ("type", "better")}
-    metric = Metric(name or spec["type"], function, arguments)
+    own = getattr(function, "better", None)  # BasicSR's and a user's own may not tell
+    better = spec.get("better", own or "higher")
+    if better not in ("higher", "lower") or (own and better != own):
+        raise UserError(f"{where}: better: {better} is wrong; {spec['type']} is better when {own or 'higher or lower'}")
+    metric = Metric(name or spec["type"], function, arguments, better)
     given = dict.fromkeys(("pred", "gt", "protocol") if metric.needs_reference else ("pred", "protocol"))
     check_arguments(function, given | arguments, where)
-    if spec.get("better", metric.better) != metric.better:
-        raise UserError(f"{where}: better: {spec['better']} is wrong, {spec['type']} is better when {metric.better}")
     return metric
 
 

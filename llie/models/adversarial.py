@@ -31,7 +31,9 @@ class AdversarialModel(Model):
     def __init__(self, options: Mapping[str, Any]):
         if not options.get("network_d"):
             raise UserError("AdversarialModel needs a discriminator: give network_d: {type: ...}")
-        super().__init__({name: create_network(options, name) for name in ("g", "d")})
+        super().__init__(
+            {name: create_network(options, name) for name in ("g", "d")}, options.get("val", {}).get("controls")
+        )
         train = dict(options["train"])
         gan = dict(train.pop("gan_opt", None) or {"type": "GANLoss"})
         self.gan_weight = gan.pop("loss_weight", gan.pop("weight", 1.0))

@@ -19,11 +19,13 @@ class Model:
         networks: bare networks by name: "g" enhances, "d" judges.
         trained: the same as wrapped by the trainer (DDP, compiled). A phase calls its own network through this, so
             that gradients are exchanged; all others through `networks`.
+        controls: what "g" is told beside the image when it is evaluated, not while it trains.
         criteria: losses with weights of their own, which must be on the networks' device.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module]):
+    def __init__(self, networks: Mapping[str, nn.Module], controls: Mapping[str, float] | None = None):
         self.networks = dict(networks)
+        self.controls = dict(controls or {})
         self.trained = dict(networks)
         self.criteria = nn.ModuleList()
 
@@ -45,7 +47,7 @@ class Model:
 
     def predict(self, network: nn.Module, batch: dict[str, Any]) -> Tensor:
         """The enhanced images (B, 3, H, W) of a batch, by the given network in evaluation mode."""
-        return result_of(network(batch["lq"]))
+        return result_of(network(batch["lq"], **self.controls))
 
 
 def result_of(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:

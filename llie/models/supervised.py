@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llie.errors import UserError
 from llie.losses import build_losses
 from llie.models.base import Model, create_network, in_full_precision
 from llie.registry import MODEL_REGISTRY
@@ -22,7 +23,9 @@ class SupervisedModel(Model):
     """
 
     def __init__(self, options: Mapping[str, Any]):
-        super().__init__({"g": create_network(options, "g")})
+        super().__init__({"g": create_network(options, "g")}, options.get("val", {}).get("controls"))
+        if options["train"].get("gan_opt"):
+            raise UserError("train.gan_opt needs a discriminator: give model_type: AdversarialModel and network_d")
         self.losses = build_losses(options["train"])
         self.criteria.append(self.losses)
 

@@ -168,6 +168,23 @@ def test_nan_is_never_best(tmp_path):
     assert trainer.best["iteration"] == 2
 
 
+def test_nothing_is_lost_when_validation_fails(tmp_path):
+    def validate(network, iteration):
+        raise UserError("eval/7.png: broken")
+
+    with pytest.raises(UserError, match="broken"):
+        Trainer(TinyModel(), TinyLoader(), settings(9, val_freq=3, save_freq=9), tmp_path, validate).run()
+    assert checkpoint.newest_state(tmp_path, print)["iteration"] == 3
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path, capsys):
+    Trainer(TinyModel(), TinyLoader(), settings(2), tmp_path).run()
+    again = Trainer(TinyModel(), TinyLoader(), settings(2), tmp_path)
+    again.resume(checkpoint.newest_state(tmp_path, print))
+    assert again.run() == 0
+    assert "already trained to iteration 2 of 2" in capsys.readouterr().out
+
+
 def test_the_averaged_network_is_validated_and_saved(tmp_path):
     validated = []
     run = settings(4, ema_decay=0.5)

@@ -133,3 +133,22 @@ def test_adversarial_training_runs_and_resumes_bit_for_bit(tmp_path: Path):
 def test_a_missing_judge_is_named():
     with pytest.raises(UserError, match="network_d"):
         AdversarialModel(options(losses=[{"type": "L1Loss"}]) | {"network_d": None})
+
+
+def test_controls_hold_in_evaluation_only():
+    network = {"type": "HVISMM", "channels": [8, 8, 16, 32]}
+    options = {"network_g": network, "train": {"losses": [{"type": "L1Loss"}]}}
+    plain = SupervisedModel(options)
+    dimmed = SupervisedModel(options | {"val": {"controls": {"alpha_rgb": 0.5}}})
+    dimmed.networks["g"].load_state_dict(plain.networks["g"].state_dict())
+    batch = {"lq": torch.rand(1, 3, 16, 16), "gt": torch.rand(1, 3, 16, 16)}
+    results = [model.predict(model.networks["g"].eval(), batch) for model in (plain, dimmed)]
+    torch.testing.assert_close(results[1], 0.5 * results[0])
+    losses = [model.loss("g", batch)[0] for model in (plain, dimmed) if model.networks["g"].train()]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_supervised_refuses_an_adversarial_term():
+    options = {"network_g": {"type": "HVISMM", "channels": [8, 8, 16, 32]}, "train": {"gan_opt": {"type": "GANLoss"}}}
+    with pytest.raises(UserError, match="AdversarialModel"):
+        SupervisedModel(options)
