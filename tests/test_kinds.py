@@ -75,4 +75,4 @@ def test_kinds_in_words():
     assert describe(int | None) == "a whole number or empty (null)"
     assert describe(list[float]) == "a list (each a number)"
     assert describe(Literal["a", "b"]) == "one of 'a', 'b'"
-    assert describe(dict[str, int]) == "a mapping (key: value)"
+    assert describe(dict[str, int]) == "a mapping (key: value) (each a whole number)"
