@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from llie.errors import UserError
 from llie.ops.selective_scan.core import scan
 
-DIRECTIONS = (0, 1, 2, 3)  # rows, columns, rows backwards, columns backwards
+DIRECTIONS: tuple[int, ...] = (0, 1, 2, 3)  # rows, columns, rows backwards, columns backwards
 
 # Scanning the directions together saves steps; above this many step sizes (512 MiB) one after the other saves memory.
 TOGETHER = 2**27

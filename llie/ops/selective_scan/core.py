@@ -86,7 +86,7 @@ def _outputs(u: Tensor, delta: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, T
 
 
 @_forward.register_fake
-def _(u, delta, A, B, C, bias, softplus, directions, width, keep, backend):  # type: ignore[no-untyped-def]
+def _(u, delta, A, B, C, bias, softplus, directions, width, keep, backend):
     return _outputs(u, delta, A, keep)
 
 
@@ -115,7 +115,7 @@ def _backward(
 
 
 @_backward.register_fake
-def _(dy, dlast, u, delta, A, B, C, bias, starts, softplus, directions, width, backend):  # type: ignore[no-untyped-def]
+def _(dy, dlast, u, delta, A, B, C, bias, starts, softplus, directions, width, backend):
     return tuple(torch.empty_like(t) for t in (u, delta, A, B, C))
 
 

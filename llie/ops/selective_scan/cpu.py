@@ -99,7 +99,7 @@ def _problem(
         batch, length, groups, channels, states, width, u.shape[2] != groups, softplus,
         ctypes.addressof(order), rates.data_ptr(), offset.data_ptr(), _array(u), _array(delta), _array(B), _array(C),
     )  # fmt: skip
-    problem.keep = order, offset  # type: ignore[attr-defined]  # the structure holds only their addresses
+    problem.keep = order, offset  # the structure holds only their addresses
     return problem, rates
 
 

@@ -3,9 +3,13 @@
 The first call compiles for some seconds; numba caches the result beside this file or in the user's cache folder.
 """
 
+# The types that numba gives compiled functions do not fit how they are called.
+# mypy: disable-error-code="call-arg"
+
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -20,14 +24,14 @@ from llie.ops.selective_scan.core import BLOCK, positions
 LANES = 16  # channels a vector: the innermost loops run over them
 LN2 = np.float32(math.log(2))
 # Fused multiply-add, but neither reordering nor "no NaN here": results stay what was written.
-SETTINGS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+SETTINGS: Any = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 @intrinsic
-def _scale(typingctx, p, n):  # type: ignore[no-untyped-def]
+def _scale(typingctx, p, n):
     """The bits of p, plus those of n shifted into the exponent; numba cannot say this in Python."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         whole, single = ir.IntType(32), ir.FloatType()
         mantissa, exponent = (builder.bitcast(value, whole) for value in arguments)
         return builder.bitcast(builder.add(mantissa, builder.shl(exponent, whole(23))), single)
@@ -36,7 +40,7 @@ def _scale(typingctx, p, n):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", **SETTINGS)
-def _exp2(x):  # type: ignore[no-untyped-def]
+def _exp2(x):
     """2^x for x <= 0: whole part into the exponent, a minimax polynomial for the rest."""
     x = np.float32(-126.0) if x < np.float32(-126.0) else x
     shifted = x + np.float32(12582912.0)  # 1.5 * 2^23: rounds to whole numbers
@@ -50,7 +54,7 @@ def _exp2(x):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", **SETTINGS)
-def _softplus(x):  # type: ignore[no-untyped-def]
+def _softplus(x):
     """Softplus and its slope, exact for tiny results: log(1 + e) = 2 atanh(e / (2 + e)), as a series."""
     e = _exp2(np.float32(-1.44269504) * abs(x))
     s = e / (e + np.float32(2.0))
@@ -75,7 +79,7 @@ PATHS = types.Array(types.int64, 2, "A")
     parallel=True,
     **SETTINGS,
 )
-def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts):  # type: ignore[no-untyped-def]
+def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts):
     batch, length, groups, channels = delta.shape
     states, vectors = rates.shape[1], rates.shape[2] // LANES
     shared = u.shape[2] != groups
@@ -128,7 +132,7 @@ def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts):  # typ
     parallel=True,
     **SETTINGS,
 )
-def _backward(dy, dlast, u, delta, rates, b, c, bias, softplus, at, starts, du, ddelta, da, db, dc):  # type: ignore[no-untyped-def]
+def _backward(dy, dlast, u, delta, rates, b, c, bias, softplus, at, starts, du, ddelta, da, db, dc):
     batch, length, groups, channels = delta.shape
     states, vectors = rates.shape[1], rates.shape[2] // LANES
     shared = u.shape[2] != groups
@@ -200,10 +204,10 @@ def forward(
     directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
 ) -> None:  # fmt: skip
     """Fill y, the last state and, where `starts` has room, the state before every block."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    _use_threads()
     bias = A.new_zeros(A.shape[:2]) if bias is None else bias
-    first, last_ones = (u, delta, _rates(A), B, C, bias), (_paths(directions, delta.shape[1], width), y, last, starts)
-    _forward(*(t.numpy() for t in first), softplus, *(t.numpy() for t in last_ones))
+    given, filled = (u, delta, _rates(A), B, C, bias), (_paths(directions, delta.shape[1], width), y, last, starts)
+    _forward(*(t.numpy() for t in given), softplus, *(t.numpy() for t in filled))
 
 
 def backward(
@@ -212,7 +216,7 @@ def backward(
     du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
     """Fill the gradients of everything, given those of y and of the last state."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    _use_threads()
     rates, paths = _rates(A), _paths(directions, delta.shape[1], width)
     # Every vector of channels has its own part of these, added up below.
     vectors = rates.shape[2] // LANES
@@ -223,6 +227,11 @@ def backward(
     torch.sum(db, 0, out=dB)
     torch.sum(dc, 0, out=dC)
     dA.copy_(da.sum(0)[:, :, : A.shape[1]].transpose(1, 2))
+
+
+def _use_threads() -> None:
+    """As many as PyTorch uses, where numba has that many."""
+    numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
 
 
 def _paths(directions: list[int], length: int, width: int) -> Tensor:

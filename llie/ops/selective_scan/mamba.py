@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,9 +47,10 @@ def usable() -> bool:
     shapes = [(2, 8, 100), (2, 8, 100), (8, 16), (2, 2, 16, 100), (2, 2, 16, 100)]
     values = [torch.randn(shape, generator=generator).cuda() for shape in shapes]
     values[2] = -values[2].exp()
+    functions: list[Callable[..., Any]] = [selective_scan_fn, functools.partial(ours, backend="torch")]
     results = []
     try:
-        for function in (selective_scan_fn, functools.partial(ours, backend="torch")):
+        for function in functions:
             inputs = [value.clone().requires_grad_() for value in values]
             y = function(*inputs, delta_softplus=True)
             results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
@@ -58,6 +60,8 @@ def usable() -> bool:
     right = all(
         torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())) for a, b in zip(*results, strict=True)
     )
-    if not right:
+    if right:
+        log.info("selective scan on cuda: mamba_ssm")
+    else:
         log.warning("selective scan: mamba_ssm gives wrong results here; not used")
     return right

@@ -27,7 +27,7 @@ typedef struct {
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* 2^x for x <= 0, relative error 2e-7: whole part into the exponent, a minimax polynomial for the rest; NaN stays NaN. */
+/* 2^x for x <= 0, to 2e-7: whole part into the exponent, a minimax polynomial for the rest; NaN stays NaN. */
 static inline vec exp2v(vec x)
 {
     ivec low = x < -126.0f;
@@ -59,8 +59,9 @@ static inline void to_steps(vec *d, vec *slope, const problem *q, int64_t g, int
         series = series * z + 1.0f / 5;
         series = series * z + 1.0f / 3;
         series = series * z + 1.0f;
-        if (slope) slope[t] = q->softplus ? (vec)((negative & (ivec)e) | (~negative & (ivec)((vec){} + 1.0f))) / (e + 1.0f)
-                                          : (vec){} + 1.0f;
+        vec one = (vec){} + 1.0f;
+        vec sigmoid = (vec)((negative & (ivec)e) | (~negative & (ivec)one)) / (e + 1.0f);
+        if (slope) slope[t] = q->softplus ? sigmoid : one;
         d[t] = q->softplus ? (vec)(~negative & (ivec)x) + 2.0f * s * series : x;
     }
 }
@@ -77,7 +78,8 @@ static int64_t place(const problem *q, int64_t group, int64_t step)
 }
 
 /* Sixteen channels of every position of a tile; lanes beyond the end read zero: decay 1, input 0. */
-static void gather(vec *out, const array *from, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at, int n)
+static void gather(vec *out, const array *from, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at,
+                   int n)
 {
     const float *base = from->data + b * from->batch + g * from->group + c * from->last;
     if (lanes == LANES && from->last == 1) {
@@ -123,7 +125,7 @@ static void gather_states(float *out, const array *from, const problem *q, int64
 
 static void *buffer(size_t size) { return aligned_alloc(64, (size_t)round_up((int64_t)size, 64)); }
 
-/* Work is cut into (batch, range of channel vectors): each writes its own channels, so nothing is shared but B and C. */
+/* Work is cut into (batch, range of channel vectors): each writes its own channels, nothing is shared but B and C. */
 typedef struct { int64_t batch, first, last; } share;
 
 static share share_of(const problem *q, int64_t ranges, int64_t index)
@@ -155,7 +157,8 @@ static int forward_share(const problem *q, share w, array y, float *last, float 
                 to_steps(d, NULL, q, g, c, n);
                 for (int t = 0; t < n; t++) du[t] *= d[t];
                 if (starts) {
-                    float *save = starts + ((first / TILE * q->batch + w.batch) * q->groups + g) * q->states * q->channels;
+                    int64_t block = (first / TILE * q->batch + w.batch) * q->groups + g;
+                    float *save = starts + block * q->states * q->channels;
                     for (int64_t s = 0; s < q->states; s++)
                         memcpy(save + s * q->channels + c, &h[v * padded + s], sizeof(float) * (size_t)lanes);
                 }
@@ -214,7 +217,8 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
     vec *tile = buffer(sizeof(vec) * (size_t)(6 * vectors * TILE));
     float *bt = buffer(sizeof(float) * (size_t)(2 * padded * TILE)), *ct = bt + padded * TILE;
     int failed = !carry || !tile || !bt;
-    vec *d = tile, *u = d + vectors * TILE, *up = u + vectors * TILE, *slope = up + vectors * TILE, *input = slope + vectors * TILE;
+    vec *d = tile, *u = d + vectors * TILE, *up = u + vectors * TILE;
+    vec *slope = up + vectors * TILE, *input = slope + vectors * TILE;
     vec *decay = input + vectors * TILE; /* sums over states: of gradient * B, and of the gradient of the exponent */
     for (int64_t g = 0; g < q->groups && !failed; g++) {
         memset(carry, 0, sizeof(vec) * (size_t)(2 * state));
@@ -237,7 +241,8 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
                 gather(up + v * TILE, &dy, w.batch, q->shared ? 0 : g, c, lanes, at, n);
             }
             memset(input, 0, sizeof(vec) * (size_t)(2 * vectors * TILE));
-            const float *saved = starts + ((first / TILE * q->batch + w.batch) * q->groups + g) * q->states * q->channels;
+            int64_t block = (first / TILE * q->batch + w.batch) * q->groups + g;
+            const float *saved = starts + block * q->states * q->channels;
             for (int64_t s = 0; s < padded; s += CHUNK) {
                 vec dbv[TILE][CHUNK] = {}, dcv[TILE][CHUNK] = {};
                 for (int64_t v = 0; v < vectors; v++) {
@@ -247,7 +252,8 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
                     for (int k = 0; k < CHUNK; k++) {
                         memcpy(&a[k], q->rates + (g * padded + s + k) * row + c, sizeof(vec));
                         x[k] = (vec){};
-                        if (s + k < q->states) memcpy(&x[k], saved + (s + k) * q->channels + c, sizeof(float) * (size_t)lanes);
+                        const float *from = saved + (s + k) * q->channels + c;
+                        if (s + k < q->states) memcpy(&x[k], from, sizeof(float) * (size_t)lanes);
                         states[0][k] = x[k];
                     }
                     for (int t = 0; t < n; t++)
@@ -301,8 +307,8 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
         }
         for (int64_t v = 0; v < vectors; v++)
             for (int64_t s = 0; s < padded; s++)
-                memcpy(da + ((w.batch * q->groups + g) * padded + s) * row + (w.first + v) * LANES, &dav[v * padded + s],
-                       sizeof(vec));
+                memcpy(da + ((w.batch * q->groups + g) * padded + s) * row + (w.first + v) * LANES,
+                       &dav[v * padded + s], sizeof(vec));
     }
     free(carry);
     free(tile);
@@ -310,8 +316,8 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
     return failed;
 }
 
-int scan_backward(const problem *q, array dy, array du, array ddelta, const float *dlast, const float *starts, float *db,
-                  float *dc, float *da, int64_t ranges, int threads)
+int scan_backward(const problem *q, array dy, array du, array ddelta, const float *dlast, const float *starts,
+                  float *db, float *dc, float *da, int64_t ranges, int threads)
 {
     const int64_t part = q->batch * q->length * q->groups * q->states;
     int failed = 0;
