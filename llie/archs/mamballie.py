@@ -101,8 +101,9 @@ class IRSK(nn.Module):
         gate_small, gate_large = self.dwconv3(prior).sigmoid().chunk(2, dim=1)
         x = self.project_in(x)
         small = self.dwconv(x)
-        kernels = torch.addcmul(small * gate_small, self.dwconv2(small), gate_large)
-        del small
+        large = self.dwconv2(small) * gate_large
+        kernels = torch.addcmul(large, small, gate_small)
+        del small, large  # large images: these are the moments of peak memory
         return self.project_out(F.gelu(self.dwconv4(torch.addcmul(x, x, kernels))))
 
 
