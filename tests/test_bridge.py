@@ -183,6 +183,7 @@ def test_our_networks_work_in_their_registry():
 
 def test_absence_is_said_plainly(monkeypatch):
     monkeypatch.setattr(bridge.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bridge.sys, "version_info", (3, 12))
     with pytest.raises(UserError, match=r"pip install.*basicsr"):
         bridge.find("network", "basicsr/SwinIR")
     assert bridge.find("network", "SwinIR") is None
