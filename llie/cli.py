@@ -93,7 +93,7 @@ def _enhance(options: argparse.Namespace) -> int:
     enhance = load(options.model, options.device, options.network, **_controls(options))
     failures = enhance_files(enhance, options.input, options.output)
     for path, reason in failures.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+        print(f"failed: {reason}" if str(path) in reason else f"failed: {path}: {reason}", file=sys.stderr)
     print(f"written to {options.output}" + (f"; {len(failures)} failed" if failures else ""))
     return 1 if failures else 0
 

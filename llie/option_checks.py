@@ -197,6 +197,8 @@ class Checker:
 
     def protocols(self, names: list[str]) -> None:
         """Names of evaluation protocols."""
+        if not names:
+            raise self.error("val.protocols", "metrics need at least one protocol, for instance [rgb8]")
         from llie.metrics.protocols import protocol_steps
 
         for name in names:

@@ -142,13 +142,24 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def build(registry: Registry, options: Mapping[str, Any], where: str = "", **extra: Any) -> Any:
-    """Build what `{type: NAME, **arguments}` describes; `extra` are arguments that no option file gives."""
+    """Build what `{type: NAME, **arguments}` describes; `extra` are arguments that no option file gives.
+
+    Raises:
+        UserError: the name or an argument is unknown, or the class refuses the values (a width of 0).
+    """
     where = where or registry.name
     if "type" not in options:
         raise UserError(f"{where}: 'type' is missing (the name of a registered {registry.name})")
     target = registry.get(options["type"])
     arguments = {key: value for key, value in options.items() if key != "type"} | extra
-    return target(**check_arguments(target, arguments, where))
+    arguments = check_arguments(target, arguments, where)
+    try:
+        return target(**arguments)
+    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        reason = str(error).strip().partition("\n")[0] or "no reason is given"
+        raise UserError(
+            f"{where}: {target.__name__} cannot be built with these arguments: {type(error).__name__}: {reason}"
+        ) from error
 
 
 ARCH_REGISTRY = Registry("network", "llie.archs")

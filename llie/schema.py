@@ -87,7 +87,7 @@ SCHEMA: Section = {
     "model_type": Key(str, "SupervisedModel"),
     "scale": _ignored("enhancement keeps the size"),
     "num_gpu": Key(int | Literal["auto"] | list[int], "auto", least=0),
-    "manual_seed": Key(int, 0, least=0),
+    "manual_seed": Key(int, 0, least=0, most=2**63 - 1),
     "plugins": Key(list[str], []),
     "datasets": Key(dict, REQUIRED),
     "network_g": Key(dict, REQUIRED),

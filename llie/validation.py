@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from llie.data import build_dataset
+from llie.engine.distributed import is_main
 from llie.evaluation import evaluate
 from llie.metrics import create_metric
 from llie.models.base import Model
+
+logger = logging.getLogger(__name__)
 
 
 class Validation:
@@ -33,6 +37,7 @@ class Validation:
     ):
         self.model, self.device, self.show = model, device, show
         self.protocols, self.average = options["val"]["protocols"], options["val"]["average"]
+        self.told: set[str] = set()
         self.metrics = {name: create_metric(spec, name) for name, spec in (options["val"]["metrics"] or {}).items()}
         sections = {key: section for key, section in options["datasets"].items() if key.startswith("val")}
         self.datasets: dict[str, Any] = {
@@ -50,6 +55,9 @@ class Validation:
         for name, dataset in self.datasets.items():
             predict = self.predictor(network, name, iteration)
             report = evaluate(predict, dataset, self.metrics, self.protocols, name=name, average=self.average)
+            for note in set(report.notes) - self.told if is_main() else ():
+                logger.warning("validation: %s", note)
+            self.told.update(report.notes)
             prefix = f"{name}/" if len(self.datasets) > 1 else ""
             values |= {prefix + column: mean for column, mean in report.means.items()}
         return values

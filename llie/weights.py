@@ -117,7 +117,7 @@ def load_weights(
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     if not fits or (strict and len(fits) != max(len(own), len(state))):
         raise UserError(
-            f"{where} does not fit {type(network).__name__}: {_difference(own, state)}.{_looks_like(state)}"
+            f"{where} does not fit {type(network).__name__}: {_difference(own, state)}. {_looks_like(state)}"
         )
     network.load_state_dict(fits, strict=strict)
     return network
@@ -143,15 +143,15 @@ def resolve_checkpoint(text: str) -> Path:
     if text.startswith("hf:"):
         return _from_hub(text)
     path = Path(text).expanduser()
-    if path.is_file():
-        return path
-    experiments = [root / "experiments" / text for root in (Path.cwd(), Path(__file__).resolve().parents[1])]
-    for folder in (path, *experiments):
-        if folder.is_dir():
-            return _newest(folder)
+    homes = (Path.cwd(), Path(__file__).resolve().parents[1])  # training writes to the second
+    for place in (home / folder / path for folder in ("", "experiments") for home in homes):
+        if place.is_file():
+            return place
+        if place.is_dir():
+            return _newest(place)
     raise UserError(
-        f"no checkpoint {text!r}: neither a file, nor a run folder, nor a run under experiments/"
-        f"{suggest(path.name, _checkpoints(path.parent))}"
+        f"no checkpoint {text!r}: neither a file, nor a run folder, nor a run under experiments/; "
+        f"train it first, or name a checkpoint that you have.{suggest(path.name, _checkpoints(path.parent))}"
     )
 
 
@@ -256,9 +256,9 @@ def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 def _looks_like(state: Mapping[str, Tensor]) -> str:
     found = identify(state)
     if found is None:
-        return "it looks like no registered network"
+        return "It looks like no registered network"
     name, arguments = found
-    return f"it looks like {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+    return f"It looks like {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 def _first(names: list[str], count: int = 3) -> str:

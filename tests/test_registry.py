@@ -164,3 +164,17 @@ def test_no_file_of_ours_hides_one_of_python():
     """With llie/ first on the path, llie/logging.py would be `import logging` for everyone."""
     ours = {path.stem for path in (REPOSITORY / "llie").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert not ours & set(sys.stdlib_module_names) - {"test"}  # test.py is a command, its line one repairs the path
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("the side must be positive\nat length"), RuntimeError(), AssertionError()]
+)
+def test_values_that_a_class_refuses_are_told_in_one_line(shapes, error):
+    @shapes.register()
+    class Cube:
+        def __init__(self, side: int):
+            raise error
+
+    with pytest.raises(UserError, match=f"network_g: Cube cannot be built .*{type(error).__name__}") as told:
+        build(shapes, {"type": "Cube", "side": -1}, "network_g")
+    assert "\n" not in str(told.value)

@@ -60,7 +60,7 @@ def test_missing_weights_are_named(trained):
     words = ["-opt", str(trained / "test.yml"), "--force_yml"]
     with pytest.raises(UserError, match=r"experiments/run/models/net_g_latest\.pth"):
         measuring.main([*words, "path.pretrain_network_g=null"])
-    with pytest.raises(UserError, match=r"gone\.pth"):
+    with pytest.raises(UserError, match=r"path\.pretrain_network_g: .*gone\.pth.*train it first"):
         measuring.main([*words, f"path.pretrain_network_g={trained / 'gone.pth'}"])
 
 

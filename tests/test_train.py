@@ -121,3 +121,11 @@ def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="num_gpu: 1 asked for"):
         train.main(["-opt", str(make_project(tmp_path, num_gpu=1))])
+
+
+def test_a_metric_that_cannot_be_measured_is_told_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LLIE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    options = make_project(tmp_path, val__metrics={"psnr": {"type": "psnr"}, "lpips": {"type": "lpips"}})
+    assert train.main(["-opt", str(options)]) == 0  # validates four times
+    assert [record.message.count("lpips is left out") for record in caplog.records] == [1]

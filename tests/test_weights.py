@@ -246,3 +246,14 @@ def test_find_weights_looks_in_option_then_folder_then_hub(tmp_path, monkeypatch
     assert find_weights("vgg.pth", hub) == hub / "vgg.pth"
     with pytest.raises(UserError, match="the option that names them"):
         find_weights("vgg.pth", tmp_path / "nowhere.pth")
+
+
+def test_paths_count_from_the_repository_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("llie.weights.__file__", str(tmp_path / "llie" / "weights.py"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    file = tmp_path / "experiments" / "run" / "models" / "net_g_best.pth"
+    file.parent.mkdir(parents=True)
+    torch.save({"a": torch.zeros(1)}, file)
+    for text in ("run", "experiments/run", "experiments/run/models/net_g_best.pth"):
+        assert resolve_checkpoint(text) == file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -56,8 +57,10 @@ def read_image(path: str | Path) -> np.ndarray:
 def decode_image(data: bytes, path: str | Path) -> np.ndarray:
     """The image in the bytes of a file, as `read_image` returns it; `path` is only for error messages."""
     found = image_format(data)
+    if not data:
+        raise UserError(f"{path} is empty; restore it from its source, or remove it")
     if found is None or found in _NOT_READ:
-        what = "is empty" if not data else f"is {found}, which is not read" if found else "is not an image"
+        what = f"is {found}, which is not read" if found else "is not an image"
         raise UserError(f"{path} {what}; convert it to PNG, or remove it")
     if found == "NPY":
         return _decode_npy(data, path)
@@ -112,15 +115,23 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise UserError(f"cannot write {path}: {path.suffix or 'no ending'} is no image format; use .png") from error
+    write_file(path, data.tobytes())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all; missing folders are made.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data.tobytes())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):  # its folder may be what is wrong
+            temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 

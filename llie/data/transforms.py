@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llie.errors import UserError
+
 Batch = dict[str, Any]
 
 
@@ -37,6 +39,10 @@ class Augmentation:
     hflip: bool = False
     vflip: bool = False
     transpose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.crop < 0:
+            raise UserError(f"gt_size: {self.crop} is no size of a crop; give pixels, or null for whole images")
 
     def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
         """Treat images (H, W, 3) of one size alike; returns new views or arrays, never changes the given ones."""

@@ -10,11 +10,14 @@ import torch
 from llie.errors import UserError, suggest
 from llie.registry import check_arguments
 
+# A step of LBFGS asks for the loss several times, SparseAdam for sparse gradients; Optimizer is what all others extend.
+_UNSUITED = (torch.optim.LBFGS, torch.optim.SparseAdam, torch.optim.Optimizer)
+
 
 def create_optimizer(
     parameters: Iterable[torch.nn.Parameter], spec: Mapping[str, Any], where: str = "optim_g"
 ) -> torch.optim.Optimizer:
-    """The optimiser that `{type: NAME, lr: ..., **arguments}` describes; any of torch.optim.
+    """The optimiser that `{type: NAME, lr: ..., **arguments}` describes; any of torch.optim that steps once per loss.
 
     Raises:
         UserError: unknown optimiser or argument.
@@ -22,11 +25,13 @@ def create_optimizer(
     known = {
         name: optimizer
         for name, optimizer in vars(torch.optim).items()
-        if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
+        if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer) and optimizer not in _UNSUITED
     }
     name = spec.get("type", "Adam")
     if name not in known:
-        raise UserError(f"train.{where}: torch.optim has no {name!r}.{suggest(name, known)}")
+        raise UserError(
+            f"train.{where}: no optimiser is called {name!r}.{suggest(name, known)} Known: {', '.join(sorted(known))}"
+        )
     arguments = {key: value for key, value in spec.items() if key != "type"}
     check_arguments(known[name], {"params": None, **arguments}, f"train.{where}")
     return known[name](parameters, **arguments)

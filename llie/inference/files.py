@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from llie.data.readers import IMAGE_SUFFIXES, read_image, write_image
+from llie.data.readers import IMAGE_SUFFIXES, read_image, write_file, write_image
 from llie.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -84,15 +84,9 @@ def write_like(source: Path, target: Path, image: np.ndarray) -> None:
     if image.dtype != np.uint8 or suffix not in _WITH_METADATA:
         write_image(target, image)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            Image.fromarray(image).save(file, Image.registered_extensions()[suffix], quality=95, **_metadata(source))
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, Image.registered_extensions()[suffix], quality=95, **_metadata(source))
+    write_file(target, content.getvalue())
 
 
 def _metadata(source: Path) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llie.errors import UserError
 from llie.registry import ARCH_REGISTRY, build
 from llie.weights import load_weights
 
@@ -73,10 +74,13 @@ def create_network(options: Mapping[str, Any], name: str = "g") -> nn.Module:
     pretrained = path.get(f"pretrain_network_{name}")
     if pretrained:
         key = path.get(f"param_key_{name}", "auto")
-        load_weights(
-            network,
-            pretrained,
-            prefer="params_ema" if key in (None, "auto") else key,
-            strict=path.get(f"strict_load_{name}", True),
-        )
+        try:
+            load_weights(
+                network,
+                pretrained,
+                prefer="params_ema" if key in (None, "auto") else key,
+                strict=path.get(f"strict_load_{name}", True),
+            )
+        except UserError as error:
+            raise UserError(f"path.pretrain_network_{name}: {error}") from error
     return network

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llie.data.transforms import Augmentation, Mixup, RandomGamma, build_batch_transform, generator, mix
+from llie.errors import UserError
 
 
 def ramp(height=6, width=8):
@@ -100,3 +101,8 @@ def test_options_to_transform():
     torch.testing.assert_close(gamma(batch, torch_generator())["lq"], batch["lq"] ** 0.5)
     both = build_batch_transform({"random_gamma": [1, 1], "mixing_augs": {"mixup": True, "mixup_beta": 1.2}})
     assert not torch.equal(both(batch, torch_generator())["gt"], batch["gt"])
+
+
+def test_a_negative_crop_is_refused():
+    with pytest.raises(UserError, match="gt_size: -4"):
+        Augmentation(crop=-4)

@@ -132,3 +132,11 @@ def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     failures = enhance_files(brighten, tmp_path / "a.png", tmp_path / "out", progress=False)
     assert "cannot write" in failures[tmp_path / "a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp"])
+def test_a_file_where_the_output_folder_should_be_is_named(tmp_path, name):
+    save(tmp_path / name, picture())
+    (tmp_path / "out").write_text("", encoding="utf-8")
+    failures = enhance_files(brighten, tmp_path / name, tmp_path / "out", progress=False)
+    assert "cannot write" in failures[tmp_path / name]
