@@ -140,7 +140,8 @@ def _data_check(options: argparse.Namespace) -> int:
 def _data_lmdb(options: argparse.Namespace) -> int:
     from llie.data import packing
 
-    packing.build(options.folder, options.output)
+    count = packing.build(options.folder, options.output)
+    print(f"{count} images packed into {options.output}; name it as a dataroot in an option file")
     return 0
 
 

@@ -35,8 +35,8 @@ def fit(value: Any, kind: Any) -> Any:
     if kind in _LISTS:
         return _fit_list(value, members, is_tuple=kind is tuple)
     if kind in (dict, Mapping):
-        _checked(value, isinstance(value, dict))
-        return {key: fit(item, members[1]) for key, item in value.items()} if members else value
+        mapping = _checked(value, isinstance(value, dict))
+        return {key: fit(item, members[1]) for key, item in mapping.items()} if members else mapping
     if kind is Path:
         return _checked(value, isinstance(value, str))
     if kind is int and isinstance(value, float) and value.is_integer():

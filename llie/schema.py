@@ -154,7 +154,7 @@ SCHEMA: Section = {
         "wandb": _ignored("logs go to TensorBoard and to a JSONL file"),
     },
     "dist_params": {
-        "backend": Key(str | None),
+        "backend": Key(Literal["gloo", "nccl", "mpi", "cpu:gloo,cuda:nccl"] | None),
         "port": _ignored("the launcher chooses the port"),
     },
     "find_unused_parameters": Key(bool, False),

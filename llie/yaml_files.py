@@ -90,7 +90,8 @@ def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, 
         raise UserError(f"cannot read the option file {path}{origin}: {reason}{_neighbours(path)}") from None
     data, lines = parse_yaml(text, str(path))
     if not isinstance(data, dict):
-        raise UserError(f"{path}: an option file is a mapping (key: value), this is {type(data).__name__}")
+        what = "empty" if data is None else "a list" if isinstance(data, list) else repr(data)
+        raise UserError(f"{path}: an option file is a mapping (key: value), this is {what}")
     bases = data.pop("_base_", None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

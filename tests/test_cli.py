@@ -132,6 +132,7 @@ def test_train_and_test_are_handed_their_words(capsys):
 def test_data_verbs(tmp_path, capsys):
     picture(tmp_path / "in" / "a.png")
     assert cli.main(["data", "lmdb", str(tmp_path / "in"), str(tmp_path / "in.lmdb")]) == 0
+    assert "images packed into" in capsys.readouterr().out
     assert (tmp_path / "in.lmdb" / "meta_info.txt").is_file()
     assert cli.main(["data", "lmdb", str(tmp_path / "in"), str(tmp_path / "in.lmdb")]) == 2
     assert cli.main(["data", "check", str(tmp_path / "nowhere.yml")]) == 2

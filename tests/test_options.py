@@ -169,6 +169,7 @@ def test_mistakes_outside_training(tmp_path, more, told):
         ("train.optim_g.type=LBFGS", "no optimiser is called 'LBFGS'"),
         ("train.optim_g.type=SparseAdam", "no optimiser is called 'SparseAdam'"),
         ("val.protocols=[]", "at least one protocol"),
+        ("dist_params.backend=foo", "dist_params.backend: one of 'gloo'"),
         ("train.optim_g.learning_rate=1", "Adam takes no argument 'learning_rate'"),
         ("train.optim_g.lr=fast", "train.optim_g.lr: Adam wants a number"),
         ("train.optim_g.lr=-1", "train.optim_g: Invalid learning rate: -1"),

@@ -69,7 +69,8 @@ def check(options: Mapping[str, Any]) -> int:
         official split of LOLv1 itself has them.
 
     Raises:
-        UserError: an empty set, a missing partner, unequal sizes, an unreadable or mislabelled file; all are listed.
+        UserError: an empty set, a missing partner, unequal sizes, an unreadable or mislabelled file, an input
+            that is its own reference; all are listed.
     """
     surveys = []
     for name, section in options["datasets"].items():
@@ -79,7 +80,7 @@ def check(options: Mapping[str, Any]) -> int:
     if problems:
         more = [f"... and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
         listed = "\n  ".join(problems[:_MOST_PROBLEMS] + more)
-        raise UserError(f"{len(problems)} things are wrong with the data:\n  {listed}")
+        raise UserError(f"the data is not in order ({len(problems)} found):\n  {listed}")
     leaks = 0
     for train in (found for found in surveys if found.name.startswith("train")):
         for test in (found for found in surveys if not found.name.startswith("train")):
@@ -119,6 +120,9 @@ def survey(name: str, section: Mapping[str, Any]) -> Survey:
             found.hashes[look.path] = look.pixels
             if look.path in references:
                 found.views[look.path] = look.view
+    own = [low for low, high in found.pairs if high is not None and low.resolve() == high.resolve()]
+    if own:
+        found.problems.append(f"{len(own)} inputs are their own references, dataroot_lq is dataroot_gt: {own[0]} ...")
     for low, high in found.pairs:
         if high is not None and sizes.get(low, "") != sizes.get(high, "") and low in sizes and high in sizes:
             found.problems.append(f"{low} is {sizes[low]}, but its reference {high} is {sizes[high]}")

@@ -32,6 +32,8 @@ def create_optimizer(
         raise UserError(
             f"train.{where}: no optimiser is called {name!r}.{suggest(name, known)} Known: {', '.join(sorted(known))}"
         )
+    if not (parameters := list(parameters)):
+        raise UserError(f"train.{where}: the network has no parameters, so there is nothing to train")
     arguments = {key: value for key, value in spec.items() if key != "type"}
     check_arguments(known[name], {"params": None, **arguments}, f"train.{where}")
     return known[name](parameters, **arguments)

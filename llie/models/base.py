@@ -52,8 +52,17 @@ class Model:
 
 
 def result_of(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """The enhanced image among a network's outputs."""
-    return outputs if isinstance(outputs, Tensor) else outputs["out"]
+    """The enhanced image among a network's outputs.
+
+    Raises:
+        UserError: the network, perhaps of the user's own, returns something else.
+    """
+    if isinstance(outputs, Mapping):
+        outputs = outputs.get("out", outputs)
+    if not isinstance(outputs, Tensor):
+        what = f"a mapping of {', '.join(outputs)}" if isinstance(outputs, Mapping) else f"a {type(outputs).__name__}"
+        raise UserError(f"the network returned {what}; it must return a tensor, or a mapping with the result as 'out'")
+    return outputs
 
 
 def in_full_precision(outputs: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llie.errors import UserError
 from llie.losses import build_losses
-from llie.models.base import Model, create_network, in_full_precision
+from llie.models.base import Model, create_network, in_full_precision, result_of
 from llie.registry import MODEL_REGISTRY
 
 
@@ -32,5 +32,6 @@ class SupervisedModel(Model):
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms, and each of them."""
         outputs = self.trained["g"](batch["lq"])
+        result_of(outputs)  # says so if there is none
         with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
             return self.losses(in_full_precision(outputs), batch)

@@ -52,7 +52,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path, put, picture):
         check({"datasets": sets})
     message = str(caught.value)
     for part in (
-        "6 things are wrong",
+        "not in order (6 found)",
         "a/low/1.png is 20x20, but its reference",
         "a/high/2.png is a damaged or truncated PNG",
         "a/low/3.png is mislabelled: its content is JPEG",
@@ -127,3 +127,10 @@ def test_real_scenes_correlate_only_with_themselves(real):
     views = {n: thumbnail(read_image(real / "lolv1_our485" / "high" / f"{n}.png")) for n in (50, 52, 70, 74, 100)}
     pairs = {(a, b): correlation(views[a], views[b]) for a in views for b in views if a < b}
     assert {pair for pair, value in pairs.items() if value > 0.96} == {(50, 52), (70, 74)}
+
+
+def test_an_input_that_is_its_own_reference_is_refused(tmp_path, scene):
+    add(tmp_path, "1.png", scene)
+    sides = {"dataroot_lq": str(tmp_path / "high"), "dataroot_gt": str(tmp_path / "high")}
+    with pytest.raises(UserError, match=r"their own references.*high/1\.png"):
+        check({"datasets": {"val": {"type": "PairedImageDataset", **sides}}})

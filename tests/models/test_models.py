@@ -152,3 +152,15 @@ def test_supervised_refuses_an_adversarial_term():
     options = {"network_g": {"type": "HVISMM", "channels": [8, 8, 16, 32]}, "train": {"gan_opt": {"type": "GANLoss"}}}
     with pytest.raises(UserError, match="AdversarialModel"):
         SupervisedModel(options)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [(lambda x: (x, x), "a tuple"), (lambda x: {"y": x}, "a mapping of y"), (lambda x: None, "a NoneType")],
+)
+def test_a_network_that_returns_no_image_is_told(returned, told, monkeypatch):
+    monkeypatch.setattr(PairedOutputs, "forward", lambda self, x: returned(x))
+    model = SupervisedModel(options(losses=[{"type": "L1Loss"}]))
+    for use in (lambda: model.loss("g", batch()), lambda: model.predict(model.networks["g"], batch())):
+        with pytest.raises(UserError, match=f"returned {told}; it must return a tensor"):
+            use()

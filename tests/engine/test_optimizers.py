@@ -1,0 +1,11 @@
+"""What an optimiser cannot be made for."""
+
+import pytest
+
+from llie.engine.optimizers import create_optimizer
+from llie.errors import UserError
+
+
+def test_a_network_without_parameters_is_told():
+    with pytest.raises(UserError, match=r"train\.optim_g: the network has no parameters"):
+        create_optimizer([], {"type": "Adam"})
