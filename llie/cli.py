@@ -94,7 +94,7 @@ def _enhance(options: argparse.Namespace) -> int:
     failures = enhance_files(enhance, options.input, options.output)
     for path, reason in failures.items():
         print(f"failed: {reason}" if str(path) in reason else f"failed: {path}: {reason}", file=sys.stderr)
-    print(f"written to {options.output}" + (f"; {len(failures)} failed" if failures else ""))
+    print(f"{len(failures)} failed; all others are in {options.output}" if failures else f"written to {options.output}")
     return 1 if failures else 0
 
 

@@ -165,3 +165,9 @@ def test_compare_puts_columns_side_by_side(tmp_path, capsys):
     for colour in colours.values():
         assert (sheet == colour).all(-1).sum() == 2 * 50 * 80
     assert cli.main(["compare", str(tmp_path / "low"), str(tmp_path / "nowhere"), "-o", str(output)]) == 2
+
+
+def test_the_list_of_networks_fits_a_terminal(capsys):
+    assert cli.main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("https://" in line for line in lines) and max(map(len, lines)) <= 120

@@ -104,8 +104,8 @@ def build(source: str | Path, target: str | Path, compression: int = 1) -> int:
     try:
         _write(files, source, temporary, compression)
         temporary.replace(target)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}") from error
+    except (OSError, lmdb.Error) as error:
+        raise UserError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return len(files)
@@ -115,7 +115,8 @@ def _write(files: list[Path], source: Path, folder: Path, compression: int) -> N
     folder.parent.mkdir(parents=True, exist_ok=True)
     size, used = _ROOM, 0
     meta = []
-    with lmdb.open(str(folder), map_size=size, sync=False) as environment:
+    # Nobody else knows the folder yet; a lock file, being mapped memory, would end the process when the disk is full.
+    with lmdb.open(str(folder), map_size=size, sync=False, lock=False) as environment:
         for path in files:
             key = path.relative_to(source).with_suffix("").as_posix()
             image = read_image(path)

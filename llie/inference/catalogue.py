@@ -16,8 +16,9 @@ def table() -> str:
     for name, network in ARCH_REGISTRY:
         card = card_of(network)
         lines = [f"{name}  ({parameters(name)} parameters)"]
-        if card.paper or card.url:
-            lines.append(f"    paper     {card.paper}  {card.url}".rstrip())
+        lines += [
+            f"    {label}{text}" for label, text in (("paper     ", card.paper), ("url       ", card.url)) if text
+        ]
         if card.presets:
             lines.append(f"    presets   {', '.join(card.presets)}")
         if controls_of(network):

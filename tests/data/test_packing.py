@@ -86,3 +86,14 @@ def test_errors(packed, tmp_path, put):
         list_lmdb(tmp_path / "bad.lmdb")
     with pytest.raises(UserError, match="cannot open the LMDB"):
         read_any(tmp_path / "bad.lmdb/1.png")
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path, put, monkeypatch):
+    def full(*_, **__):
+        raise lmdb.DiskError("No space left on device")
+
+    put(tmp_path, "in/a.png")
+    monkeypatch.setattr(lmdb, "open", full)
+    with pytest.raises(UserError, match=r"cannot write .*a\.lmdb: No space left"):
+        build(tmp_path / "in", tmp_path / "a.lmdb")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
