@@ -108,7 +108,7 @@ class IRSK(nn.Module):
 
 
 class GLSSB(nn.Module):
-    """Global-then-local block: LESSM, then IRSK, both on residual paths; hands its updated prior to the next block."""
+    """Global-then-local block: LESSM, then IRSK, both on residual paths, led by a prior that each block updates."""
 
     def __init__(self, width: int, d_state: int, expand: float, scan_backend: str = "auto"):
         super().__init__()
@@ -120,12 +120,15 @@ class GLSSB(nn.Module):
         self.ffn = IRSK(width, expand)
         self.dropout = nn.Dropout(0.1)  # on the residual stream itself, as in the official code
 
-    def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """X (B, width, H, W) and prior (B, inner, H, W) -> the same pair, updated."""
+    def update(self, prior: Tensor) -> Tensor:
+        """The prior that this block works with and the next block begins from, (B, inner, H, W)."""
+        return F.gelu(self.conv2d(prior))
+
+    def forward(self, x: Tensor, prior: Tensor) -> Tensor:
+        """X (B, width, H, W) and updated prior (B, inner, H, W) -> (B, width, H, W)."""
         x = self.dropout(x)
-        prior = F.gelu(self.conv2d(prior))
         x = x + self.ss2d(self.ln_1(x), prior)
-        return x + self.ffn(self.ln_2(x), prior), prior
+        return x + self.ffn(self.ln_2(x), prior)
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -243,13 +246,17 @@ class MambaLLIE(nn.Module):
         merged = self.conv_first_5(torch.cat([self.upconv1(b), e2], dim=1))
         d2 = self._stage(self.VSSB_5, merged, self.conv_first_5_fea(light_2))
         merged = self.conv_first_6(torch.cat([self.upconv2(d2), e1], dim=1))
+        del e1, e2, e3, b, d2  # none lives through the last stage, the peak of memory on large images
         d1 = self._stage(self.VSSB_6, merged, self.conv_first_6_fea(light_1))
         return self.out_embed(d1) + x
 
     def _stage(self, blocks: nn.ModuleList, x: Tensor, prior: Tensor) -> Tensor:
+        block: Any
         for block in blocks:
             if self.checkpoint_blocks and torch.is_grad_enabled():
-                x, prior = checkpoint(block, x, prior, use_reentrant=False)
+                prior = checkpoint(block.update, prior, use_reentrant=False)
+                x = checkpoint(block, x, prior, use_reentrant=False)
             else:
-                x, prior = block(x, prior)
+                prior = block.update(prior)  # a step of its own, so that the old one is free before the scan
+                x = block(x, prior)
         return x

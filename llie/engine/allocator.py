@@ -8,7 +8,14 @@ import sys
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
+
+# Larger images give their blocks back: holes between kept blocks fit no tensor of the next layer exactly, and would
+# double the peak (MambaLLIE at 960x540: from 2.2 to 4 GiB).
+KEPT_PIXELS = 2**19
+
+_kept = False
 
 
 def keep_large_blocks() -> bool:
@@ -23,7 +30,28 @@ def keep_large_blocks() -> bool:
     """
     if os.environ.get("LLIE_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
-    if mallopt is None:
+    if not hasattr(_libc(), "mallopt"):  # other C libraries lack it
         return False
-    return mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) == 1
+    global _kept
+    _kept = _mallopt(_M_MMAP_MAX, 0) and _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    return _kept
+
+
+def suit(pixels: int) -> None:
+    """Keep large blocks or give them back, as fits images of so many pixels; no effect before `keep_large_blocks`."""
+    if not _kept:
+        return
+    if pixels <= KEPT_PIXELS:
+        _mallopt(_M_MMAP_MAX, 0)
+    else:
+        _libc().malloc_trim(0)  # what smaller images left
+        _mallopt(_M_MMAP_MAX, 2**16)
+        _mallopt(_M_MMAP_THRESHOLD, 2**25)  # the largest that glibc takes
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def _mallopt(parameter: int, value: int) -> bool:
+    return _libc().mallopt(parameter, value) == 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llie.archs import card_of, check_controls, create_network
+from llie.engine import allocator
 from llie.errors import UserError
 from llie.registry import ARCH_REGISTRY
 from llie.weights import find_weights, identify, load_weights, read_checkpoint, resolve_checkpoint, state_dict_of
@@ -88,6 +89,7 @@ class Enhancer:
             raise UserError(
                 f"float images lie in [0, 1]; this one spans {low:.4g} to {high:.4g} (divide it by 255, or give uint8)"
             )
+        allocator.suit(pixels=x.numel() // 3)
         with torch.inference_mode():
             output = self.network(x.to(self.device), **self.controls)
             if not output.isfinite().all():

@@ -48,13 +48,15 @@ def ss2d(
     """
     _check(x, x_proj, dt_proj, dt_bias, A_log, D)
     batch, height, width, channels = x.shape
-    together = 4 if batch * height * width * 4 * channels <= TOGETHER else 1
-    y = None
-    for first in range(0, 4, together):
-        chosen = slice(first, first + together)
-        part = _scan(x, x_proj[chosen], dt_proj[chosen], dt_bias[chosen], A_log[chosen], DIRECTIONS[chosen], backend)
-        y = part if y is None else y.add_(part)
-    assert y is not None
+    together = batch * height * width * 4 * channels <= TOGETHER
+    parts = [slice(0, 4)] if together else [slice(k, k + 1) for k in range(4)]
+
+    def scanned(part: slice) -> Tensor:
+        return _scan(x, x_proj[part], dt_proj[part], dt_bias[part], A_log[part], DIRECTIONS[part], backend)
+
+    y = scanned(parts[0])
+    for part in parts[1:]:
+        y = y.add_(scanned(part))
     dtype = y.dtype
     y = torch.addcmul(y, x.flatten(1, 2).to(dtype).unsqueeze(2), D.to(dtype).sum(0))
     return y.reshape(batch, height, width, channels)
