@@ -257,7 +257,8 @@ def test_choice_is_announced_once(caplog):
 SCAN = (
     "import sys, torch; from llie.ops.selective_scan import selective_scan, backends;"
     "x = torch.ones(1, 4, 9); n = torch.ones(1, 2, 9);"
-    "y = selective_scan(x, x, -torch.ones(4, 2), n, n); print(backends.available('cpu')[0], float(y.sum()))"
+    "y = selective_scan(x, x, -torch.ones(4, 2), n, n);"
+    "print(backends._best('cpu'), float(y.sum()), 'numba' in sys.modules, torch.get_num_threads())"
 )
 
 
@@ -271,6 +272,14 @@ def test_processes_that_start_together_all_get_the_kernel(tmp_path):
     outputs = {process.communicate(timeout=120)[0] for process in started}
     assert len(outputs) == 1 and outputs.pop().startswith("c ")
     assert len(list((tmp_path / "llie").iterdir())) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_loads_nothing_else_and_leaves_the_number_of_threads(backend):
+    done = run(SCAN, LLIE_SCAN=backend, OMP_NUM_THREADS="1")
+    loaded_numba, threads = done.stdout.split()[2:]
+    assert threads == "1", done.stderr
+    assert loaded_numba == str(backend == "numba" or BACKENDS[0] == "numba")
 
 
 def test_without_a_compiler_the_scan_still_runs(tmp_path):

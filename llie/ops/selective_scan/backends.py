@@ -61,17 +61,20 @@ def capturing(u: Tensor) -> bool:
 
 @functools.cache
 def _best(device: str) -> str:
-    name = available(device)[0]
+    # The first that works; the others stay unloaded: numba alone would cost seconds and a pool of threads.
+    name = next(name for name in PREFERENCE.get(device, ("torch",)) if _load(name) is not None)
     log.info("selective scan on %s: %s", device, name)
     return name
 
 
 @functools.cache
 def _load(name: str) -> ModuleType | None:
+    threads = torch.get_num_threads()
     try:
         module = importlib.import_module(f"llie.ops.selective_scan.{MODULES[name]}")
         module.prepare()
     except (ImportError, OSError, RuntimeError) as error:
         log.info("selective scan: backend %s is not available (%s)", name, str(error).splitlines()[0])
         return None
+    torch.set_num_threads(threads)  # numba's pool sets the number for the whole process when it starts
     return module

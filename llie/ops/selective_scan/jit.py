@@ -246,7 +246,8 @@ def _rates(A: Tensor) -> Tensor:
 
 
 def prepare() -> None:
-    """Nothing to do: numba was imported, and compiles at the first call."""
+    """Start numba's threads now, not in the middle of the first scan."""
+    _use_threads()
 
 
 def supports(u: Tensor) -> bool:
