@@ -17,6 +17,8 @@ from torch import Tensor
 
 from llie.ops.selective_scan.core import BLOCK
 
+SLOTS = 8  # channels whose gradients of B and C are kept apart at a time, in deterministic mode
+
 
 @triton.jit
 def _place(step, direction, length, width):
@@ -89,11 +91,11 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     dy, u, delta, rates, b, c, bias, dlast, starts, directions, du, ddelta, da, db, dc,
-    length, width, groups, channels, states,
+    length, width, groups, channels, states, first_channel, slot,
     y_b, y_l, y_g, y_e, u_b, u_l, u_g, u_e, d_b, d_l, d_g, d_e, b_b, b_l, b_g, b_n, c_b, c_l, c_g, c_n,
     SOFTPLUS: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    channel, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    channel, group, image = first_channel + tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     direction = tl.load(directions + group)
     n, column = tl.arange(0, STATES), tl.arange(0, TILE)[None, :]
     row = (image * groups + group) * channels + channel
@@ -143,6 +145,7 @@ def _backward_kernel(
         tl.store(ddelta + out, from_step * slope, inside)
         rate_sum += tl.sum(e * d[None, :], 1)
         states_at = ((image * length + at[None, :]) * groups + group) * states + n[:, None]
+        states_at += tl.program_id(0).to(tl.int64) * slot
         tl.atomic_add(db + states_at, grad * (d * x)[None, :], both)
         tl.atomic_add(dc + states_at, hs * up[None, :], both)
     tl.store(da + row * states + n, rate_sum, n < states)
@@ -160,7 +163,8 @@ def forward(
         u, delta, _rates(A), B, C, _bias(bias, A), part, last, starts, order,
         length, width or length, groups, channels, states,
         *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(), *part.stride(),
-        SOFTPLUS=softplus, KEEP=len(starts) > 0, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
+        SOFTPLUS=softplus, KEEP=len(starts) > 0, STATES=triton.next_power_of_2(states), TILE=BLOCK,
+        num_warps=_warps(states),
     )  # fmt: skip
     if part is not y:
         torch.sum(part, 2, keepdim=True, out=y)
@@ -175,21 +179,32 @@ def backward(
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
     order = torch.tensor(directions, device=u.device)
     du_part, ddelta_part = u.new_empty(delta.shape), u.new_empty(delta.shape)
-    # Channels add up in these in whatever order they finish: their last bit may differ from run to run.
-    db, dc = u.new_zeros(B.shape), u.new_zeros(C.shape)
     da = u.new_empty(batch, *A.shape)
-    _backward_kernel[channels, groups, batch](
-        dy, u, delta, _rates(A), B, C, _bias(bias, A), dlast.contiguous(), starts, order,
-        du_part, ddelta_part, da, db, dc,
-        length, width or length, groups, channels, states,
-        *_strides(dy, groups), *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(),
-        SOFTPLUS=softplus, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=2,
-    )  # fmt: skip
+    # Channels add up in the same place, in whatever order they finish: the last bit may differ from run to run.
+    together, slots, slot = channels, 1, 0
+    if torch.are_deterministic_algorithms_enabled():
+        together, slots, slot = SLOTS, SLOTS, B.numel()
+    dB.zero_()
+    dC.zero_()
+    for first in range(0, channels, together):
+        db, dc = u.new_zeros(slots, *B.shape), u.new_zeros(slots, *C.shape)
+        _backward_kernel[min(together, channels - first), groups, batch](
+            dy, u, delta, _rates(A), B, C, _bias(bias, A), dlast.contiguous(), starts, order,
+            du_part, ddelta_part, da, db, dc,
+            length, width or length, groups, channels, states, first, slot,
+            *_strides(dy, groups), *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(),
+            SOFTPLUS=softplus, STATES=triton.next_power_of_2(states), TILE=BLOCK, num_warps=_warps(states),
+        )  # fmt: skip
+        dB += db.sum(0)
+        dC += dc.sum(0)
     du.copy_(du_part if du.shape[2] == groups else du_part.sum(2, keepdim=True))
     ddelta.copy_(ddelta_part)
     dA.copy_(da.sum(0))
-    dB.copy_(db)
-    dC.copy_(dc)
+
+
+def _warps(states: int) -> int:
+    """Warps a program, so that a thread holds about sixteen of the states of a tile."""
+    return min(max(triton.next_power_of_2(states) * BLOCK // 512, 1), 8)
 
 
 def _rates(A: Tensor) -> Tensor:
