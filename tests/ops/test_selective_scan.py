@@ -108,7 +108,7 @@ def test_empty(backend, empty):
 
 
 def test_gradcheck():
-    inputs = [t.requires_grad_() for t in example(length=35, channels=2, dtype=torch.float64).values()]
+    inputs = [t.requires_grad_() for t in example(length=35, channels=1, states=3, dtype=torch.float64).values()]
 
     def function(u, delta, A, B, C, D, bias):
         return selective_scan(u, delta, A, B, C, D, None, bias, True, return_last_state=True)
