@@ -33,6 +33,7 @@ def scan(**inputs):
 
 
 def check(device):
+    assert gpu.agrees_with_plain_form(device)
     compare(scan, test_selective_scan.example(batch=2, groups=1, channels=2, states=3, length=40), device)
     compare(scan, test_selective_scan.example(groups=1, channels=1, length=1), device)
     compare(scan, test_selective_scan.example(channels=1, length=32), device)
@@ -59,3 +60,17 @@ def test_in_the_interpreter():
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("answer", [False, ValueError("unsupported")])
+def test_kernels_that_fail_their_check_are_not_used(monkeypatch, answer):
+    def agrees(device):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(gpu, "_interpreted", lambda: False)
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "agrees_with_plain_form", agrees)
+    with pytest.raises(RuntimeError, match=r"wrong results|unsupported"):
+        gpu.prepare()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from llie.ops.selective_scan import blocked
 from llie.ops.selective_scan.core import BLOCK
 
 SLOTS = 8  # channels whose gradients of B and C are kept apart at a time, in deterministic mode
@@ -222,9 +224,44 @@ def _strides(tensor: Tensor, groups: int) -> tuple[int, ...]:
 
 
 def prepare() -> None:
-    """Check that there is something to run on."""
-    if not (torch.cuda.is_available() or _interpreted()):
+    """Compile for the device at hand and compare with the plain form, before anyone relies on it.
+
+    Raises:
+        RuntimeError: there is no device, or the kernels do not run or are wrong on it.
+    """
+    if _interpreted():
+        return
+    if not torch.cuda.is_available():
         raise RuntimeError("no CUDA device")
+    try:
+        right = agrees_with_plain_form("cuda")
+    except Exception as error:  # a compiler has its own kinds for what it cannot do on some device
+        raise RuntimeError(f"Triton's kernels do not run here: {error}") from error
+    if not right:
+        raise RuntimeError("Triton's kernels give wrong results here")
+
+
+def agrees_with_plain_form(device: str) -> bool:
+    """Whether a small scan in four directions gives what the plain form gives, forward and backward."""
+    generator = torch.Generator().manual_seed(0)
+    height, width, channels, states = 7, 9, 3, 16
+    length, directions = height * width, [0, 1, 2, 3]
+    shapes = [(2, length, 1, channels), (2, length, 4, channels), (4, channels, states)]
+    shapes += [(2, length, 4, states), (2, length, 4, states), (4, channels)]
+    u, delta, A, B, C, bias = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
+    A = -A.exp()
+    results = []
+    for backend in (sys.modules[__name__], blocked):
+        y, last = torch.empty_like(u), u.new_empty(2, 4, channels, states)
+        starts = u.new_empty(-(-length // BLOCK), 2, 4, states, channels)
+        backend.forward(u, delta, A, B, C, bias, True, directions, width, y, last, starts)
+        gradients = [torch.empty_like(tensor) for tensor in (u, delta, A, B, C)]
+        backend.backward(y, last, u, delta, A, B, C, bias, True, directions, width, starts, *gradients)
+        results.append([y, last, *gradients])
+    return all(
+        torch.allclose(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+        for ours, plain in zip(*results, strict=True)
+    )
 
 
 def supports(u: Tensor) -> bool:
