@@ -73,7 +73,7 @@ def test_an_interactive_slurm_shell_is_not_a_group(monkeypatch):
 
 
 SCRIPT = """
-import sys
+import os, sys
 sys.path.insert(0, {root!r})
 from llie.engine import distributed as d
 import torch
@@ -82,8 +82,9 @@ if d.started_by_launcher():
         gathered = d.gather([10 * d.rank() + i for i in range(d.rank() + 1)])
         heard = d.broadcast({{"from": d.rank()}})
         mean = d.average(torch.tensor([float(d.rank()), float("nan") if d.rank() else 1.0])).tolist()
-        print(d.rank(), d.world_size(), device, gathered, heard, mean, flush=True)
-    sys.exit({code} if int(__import__("os").environ["RANK"]) == 1 else 0)
+        # In one write: the ranks share this output, and print may write in pieces.
+        os.write(1, f"{{d.rank()}} {{d.world_size()}} {{device}} {{gathered}} {{heard}} {{mean}}\\n".encode())
+    sys.exit({code} if int(os.environ["RANK"]) == 1 else 0)
 sys.exit(d.spawn(__file__, ["word"], 2))
 """
 
