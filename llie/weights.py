@@ -232,6 +232,7 @@ def _unsafe(path: Path, error: str) -> str:
     if culprit is None:
         return f"{path} is no checkpoint that torch.save wrote, or it is damaged ({error.splitlines()[0][:120]})"
     name = culprit[1] or culprit[2]
+    # Loading it is the user's own decision, made outside of llie: the line below is shown, never run.
     return (
         f"{path} holds an object of {name}, which could run code when it is loaded, so it is refused. If you trust "
         "where it comes from, keep only its tensors once, in Python: "
