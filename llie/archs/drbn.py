@@ -1,0 +1,222 @@
+"""DRBN: four recursions over three scales, trained for fidelity, then a recomposition of the bands for quality.
+
+Yang et al., "From Fidelity to Perceptual Quality: A Semi-Supervised Approach for Low-Light Image Enhancement",
+CVPR 2020, https://doi.org/10.1109/CVPR42600.2020.00313. Parameter names are nearly those of the official checkpoints.
+No layer normalises and nothing is clamped, so that results may leave [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.archs.card import Card
+from llie.ops.padding import any_size
+from llie.registry import ARCH_REGISTRY
+
+Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, or halves it with a stride of 2."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+
+
+def enlarge(image: Tensor, factor: int) -> Tensor:
+    """(B, C, H, W) enlarged by a whole factor, bilinearly."""
+    return F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+class RDB(nn.Module):
+    """Residual dense block: every layer reads the input and the maps of all layers before it."""
+
+    def __init__(self, width: int, growth: int, convs: int):
+        super().__init__()
+        self.convs = nn.ModuleList(conv3x3(width + c * growth, growth) for c in range(convs))
+        self.LFF = nn.Conv2d(width + convs * growth, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (B, width, H, W) -> the same shape."""
+        maps = x
+        for conv in self.convs:
+            maps = torch.cat([maps, F.relu(conv(maps))], dim=1)
+        return self.LFF(maps) + x
+
+
+class Recursion(nn.Module):
+    """One pass through the scales: image and last result -> a result at each scale, and features for the next pass."""
+
+    def __init__(self, width: int, growth: int, convs: int):
+        super().__init__()
+        deep = 2 * width  # at quarter size everything is twice as wide
+        self.SFENet1, self.SFENet2 = conv3x3(6, width), conv3x3(width, width)
+        self.RDBs = nn.ModuleList(
+            RDB(width * wider, growth * wider, convs)
+            for wider in (1, 1, 2, 2, 1, 1)  # down: full, half; bottom: quarter, quarter; up: half, full
+        )
+        self.Down1, self.Down2 = conv3x3(width, width, stride=2), conv3x3(width, deep, stride=2)
+        self.Up2 = nn.ConvTranspose2d(deep, width, 4, stride=2, padding=1)
+        self.Up1 = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
+        self.UPNet4 = nn.Sequential(conv3x3(deep, width), conv3x3(width, 3))
+        self.UPNet2 = nn.Sequential(conv3x3(width, width), conv3x3(width, 3))
+        self.UPNet = nn.Sequential(conv3x3(width, width), conv3x3(width, 3))
+
+    def forward(self, images: Tensor, last: Scales | None) -> tuple[Scales, Scales]:
+        """Images (B, 6, H, W), features of the last recursion -> results (B, 3, ...), features (B, width.., ...)."""
+        down1, down2, bottom1, bottom2, up2, up1 = self.RDBs
+        stem = F.relu(self.SFENet1(images))
+        f1 = F.relu(self.SFENet2(stem))
+        f2 = self.Down1(down1(f1))
+        f4 = self.Down2(down2(f2))
+
+        f4 = f4 + bottom2(bottom1(f4))
+        f4 = f4 if last is None else f4 + last[2]
+        f2 = f2 + up2(self.Up2(f4))
+        f2 = f2 if last is None else f2 + last[1]
+        f1 = f1 + up1(self.Up1(f2)) + stem
+        f1 = f1 if last is None else f1 + last[0]
+
+        r4 = self.UPNet4(f4)
+        r2 = self.UPNet2(f2) + enlarge(r4, 2)
+        r1 = self.UPNet(f1) + enlarge(r2, 2)
+        return (r1, r2, r4), (f1, f2, f4)
+
+
+def _without_sequential(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Official names -> ours: a layer of a dense block is officially a sequence of convolution and ReLU."""
+    return {key.replace(".conv.0.", "."): value for key, value in state.items()}
+
+
+def _widths(state: Mapping[str, Tensor], part: str) -> dict[str, Any]:
+    """Constructor arguments read off the first dense block below `part`."""
+    block = f"{part}RDBs.0."
+    growth, width = state[f"{block}convs.0.weight"].shape[:2]
+    return {"width": width, "growth": growth, "convs": sum(key.startswith(f"{block}convs.") for key in state) // 2}
+
+
+def _recursions(state: Mapping[str, Tensor], part: str = "") -> int:
+    return sum(key.startswith(f"{part}recur") and key.endswith(".SFENet1.weight") for key in state)
+
+
+def _detect_drbn(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    if "recur1.UPNet4.0.weight" not in state:
+        return None
+    return _widths(state, "recur1.") | {"recursions": _recursions(state)}
+
+
+@ARCH_REGISTRY.register()
+class DRBN(nn.Module):
+    """Stage 1 of DRBN: every recursion corrects the result of the one before it. The defaults are as published.
+
+    Args:
+        width: channels at full and half size; at quarter size twice as many.
+        growth: channels that each layer of a dense block adds; at quarter size twice as many.
+        convs: layers of a dense block.
+        recursions: passes through the scales; they do not share weights.
+    """
+
+    card = Card(
+        paper="From Fidelity to Perceptual Quality: A Semi-Supervised Approach for Low-Light Image Enhancement, "
+        "CVPR 2020",
+        url="https://doi.org/10.1109/CVPR42600.2020.00313",
+        size_multiple=4,
+        official_keys=_without_sequential,
+        detect=_detect_drbn,
+    )
+
+    def __init__(self, width: int = 16, growth: int = 8, convs: int = 4, recursions: int = 4):
+        super().__init__()
+        for number in range(1, recursions + 1):
+            self.add_module(f"recur{number}", Recursion(width, growth, convs))
+
+    def scales(self, x: Tensor) -> Scales:
+        """X (B, 3, H, W) with sizes that are multiples of 4 -> results at full, half and quarter size."""
+        features = None
+        result = x
+        for recursion in self.children():
+            scales, features = recursion(torch.cat([result, x], dim=1), features)
+            result = scales[0]
+        return scales
+
+    @any_size(4)
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape, not clamped.
+
+        In training the coarser results come along: "half" and "quarter" belong to every second and every fourth row
+        and column of the reference.
+        """
+        out, half, quarter = self.scales(x)
+        return {"out": out, "half": half, "quarter": quarter} if self.training else out
+
+
+class Recompose(nn.Module):
+    """Mixes three frequency bands anew, with a weight for each pixel, channel and band."""
+
+    def __init__(self, width: int, growth: int, convs: int):
+        super().__init__()
+        self.SFENet1, self.SFENet2 = conv3x3(12, width), conv3x3(width, width)
+        self.RDBs = nn.ModuleList([RDB(width, growth, convs)])
+        self.GFF = nn.Sequential(nn.Conv2d(width, width, 1), conv3x3(width, width))
+        self.UPNet, self.UPNet2 = conv3x3(width, width), conv3x3(width, 9)
+
+    def forward(self, x: Tensor, coarse: Tensor, middle: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+        """All (B, 3, H, W): the dark image, and the results of stage 1 enlarged from quarter, half and full size.
+
+        Returns:
+            The recomposed image (B, 3, H, W), and the weights (B, 9, H, W), which are not bounded.
+        """
+        bands = torch.cat([coarse, middle - coarse, fine - middle], dim=1)
+        shallow = self.SFENet1(torch.cat([x, bands], dim=1))
+        deep = shallow + self.GFF(self.RDBs[0](self.SFENet2(shallow)))
+        weights = 0.8 * self.UPNet2(self.UPNet(deep)) + 0.6
+        return (bands * weights).unflatten(1, (3, 3)).sum(1), weights
+
+
+def _parts_of_recompose(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official weights of either stage, or both of ours, as parts of the whole."""
+    part = "stage1." if "recur1.UPNet4.0.weight" in state else "recompose." if "GFF.0.weight" in state else ""
+    return {part + key: value for key, value in _without_sequential(state).items()}
+
+
+def _detect_recompose(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    if "recompose.GFF.0.weight" not in state:
+        return None
+    recursions = _recursions(state, "stage1.")
+    return _widths(state, "recompose.") | ({"recursions": recursions} if recursions else {})
+
+
+@ARCH_REGISTRY.register()
+class DRBNRecompose(nn.Module):
+    """Both stages of DRBN. The first is frozen: training needs its weights, and changes the recomposition alone.
+
+    Args:
+        width: as for `DRBN`; the recomposition has the same.
+        growth: likewise.
+        convs: likewise.
+        recursions: of stage 1.
+    """
+
+    card = Card(
+        paper=DRBN.card.paper + " (stage 2)",
+        url=DRBN.card.url,
+        size_multiple=4,
+        official_keys=_parts_of_recompose,
+        detect=_detect_recompose,
+    )
+
+    def __init__(self, width: int = 16, growth: int = 8, convs: int = 4, recursions: int = 4):
+        super().__init__()
+        self.stage1 = DRBN(width, growth, convs, recursions).requires_grad_(False)
+        self.recompose = Recompose(width, growth, convs)
+
+    @any_size(4)
+    def forward(self, x: Tensor) -> Tensor:
+        """X (B, 3, H, W) in [0, 1], any size -> the recomposed image, same shape, not clamped."""
+        with torch.no_grad():
+            fine, half, quarter = self.stage1.scales(x)
+            middle, coarse = enlarge(half, 2), enlarge(quarter, 4)
+        return self.recompose(x, coarse, middle, fine)[0]
