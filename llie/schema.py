@@ -95,7 +95,7 @@ SCHEMA: Section = {
     "path": {
         "experiments_root": Key(str | None),
         "results_root": Key(str | None),
-        "pretrain_network_g": Key(str | None),
+        "pretrain_network_g": Key(str | list[str] | None),  # a list: files that each hold a part
         "param_key_g": Key(str, "auto"),
         "strict_load_g": Key(bool, True),
         "pretrain_network_d": Key(str | None),

@@ -66,7 +66,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
             "path.pretrain_network_g: says which weights to test, for instance "
             f"experiments/{options['name']}/models/net_g_latest.pth, which training under that name writes"
         )
-    network = create_network(options, "g").to(device).eval()
+    network = create_network(options, "g", trained=True).to(device).eval()
     folder = output_root(root or options["path"]["results_root"], "results") / options["name"]
     val = options["val"]
 

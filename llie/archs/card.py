@@ -21,6 +21,7 @@ class Card:
         url: where the paper can be read.
         size_multiple: the network works internally on sizes that are multiples of this (it pads by itself).
         global_statistics: the output at a pixel depends on the whole image, so plain tiling changes the result.
+        parts: submodules whose weights may come from files of their own, each holding one or several.
         presets: names of published configurations -> constructor arguments.
         official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
         detect: constructor arguments read off a state dict with our keys; None when it is another network's.
@@ -30,6 +31,7 @@ class Card:
     url: str = ""
     size_multiple: int = 1
     global_statistics: bool = False
+    parts: tuple[str, ...] = ()
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     official_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None

@@ -204,6 +204,7 @@ class DRBNRecompose(nn.Module):
         paper=DRBN.card.paper + " (stage 2)",
         url=DRBN.card.url,
         size_multiple=4,
+        parts=("stage1", "recompose"),
         official_keys=_parts_of_recompose,
         detect=_detect_recompose,
     )

@@ -128,7 +128,7 @@ def load(
         path = resolve_checkpoint(text)
     checkpoint = read_checkpoint(path)
     built = _network_of(checkpoint, network, path)
-    return Enhancer(load_weights(built, checkpoint), device, controls)
+    return Enhancer(load_weights(built, checkpoint, need=card_of(built).parts), device, controls)
 
 
 def network_names() -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llie.archs import card_of
 from llie.errors import UserError
 from llie.registry import ARCH_REGISTRY, build
 from llie.weights import load_weights
@@ -72,24 +73,32 @@ def in_full_precision(outputs: Any) -> Any:
     return outputs.float() if isinstance(outputs, Tensor) and outputs.is_floating_point() else outputs
 
 
-def create_network(options: Mapping[str, Any], name: str = "g") -> nn.Module:
+def create_network(options: Mapping[str, Any], name: str = "g", trained: bool = False) -> nn.Module:
     """Build `network_<name>` of the options, and load `path.pretrain_network_<name>` if it is given.
 
+    Args:
+        options: resolved options.
+        name: "g" or "d".
+        trained: all parts of the network need weights, as for measuring it; otherwise only those that never train.
+
     Raises:
-        UserError: unknown network or argument, or weights that do not fit.
+        UserError: unknown network or argument, or weights that do not fit or are missing.
     """
     network: nn.Module = build(ARCH_REGISTRY, options[f"network_{name}"], f"network_{name}")
     path = options.get("path") or {}
-    pretrained = path.get(f"pretrain_network_{name}")
-    if pretrained:
-        key = path.get(f"param_key_{name}", "auto")
-        try:
-            load_weights(
-                network,
-                pretrained,
-                prefer="params_ema" if key in (None, "auto") else key,
-                strict=path.get(f"strict_load_{name}", True),
-            )
-        except UserError as error:
-            raise UserError(f"path.pretrain_network_{name}: {error}") from error
+    key = path.get(f"param_key_{name}", "auto")
+    try:
+        load_weights(
+            network,
+            path.get(f"pretrain_network_{name}") or [],
+            prefer="params_ema" if key in (None, "auto") else key,
+            strict=path.get(f"strict_load_{name}", True),
+            need=[part for part in card_of(network).parts if trained or _is_frozen(network.get_submodule(part))],
+        )
+    except UserError as error:
+        raise UserError(f"path.pretrain_network_{name}: {error}") from error
     return network
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(p.requires_grad for p in module.parameters())
