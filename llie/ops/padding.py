@@ -26,8 +26,15 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         size = x.shape[dim]
         missing = -size % multiple
         if missing:
-            x = x.index_select(dim, _reflected(size, size + missing, x.device))
+            x = x.index_select(dim, reflected(torch.arange(size + missing, device=x.device), size))
     return x
+
+
+def reflected(positions: Tensor, size: int) -> Tensor:
+    """Where to read along `size` pixels at any integer positions, walking back and forth: ... 1 0 1 2 1 0 1 2 ..."""
+    period = max(2 * (size - 1), 1)
+    positions = positions % period
+    return torch.minimum(positions, period - positions).clamp(max=size - 1)
 
 
 def any_size(multiple: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -65,13 +72,6 @@ def any_size(multiple: int) -> Callable[[Callable[..., Any]], Callable[..., Any]
         return padded_forward
 
     return decorate
-
-
-def _reflected(size: int, length: int, device: torch.device) -> Tensor:
-    """Which of `size` positions to read at 0 .. length-1, walking back and forth: 0 1 2 1 0 1 ... for size 3."""
-    period = max(2 * (size - 1), 1)
-    position = torch.arange(length, device=device) % period
-    return torch.minimum(position, period - position).clamp(max=size - 1)
 
 
 def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -1,0 +1,284 @@
+"""SNR-Aware: convolutions where the signal is strong, attention to strong regions where noise rules.
+
+Xu et al., "SNR-Aware Low-Light Image Enhancement", CVPR 2022. At a quarter of the size a short-range branch
+(convolutions) and a long-range one (a transformer on 4x4 patches) run side by side. The signal-to-noise map blends them
+per pixel, and patches of low ratio can not be attended to. Parameter names are those of the official checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.archs.card import Card
+from llie.errors import UserError
+from llie.ops.padding import any_size, pad_to_multiple
+from llie.ops.snr import snr_map
+from llie.registry import ARCH_REGISTRY
+
+PATCH = 4
+HEADS = 8
+LOCAL_BLOCKS = 6
+QUERIES = 2048  # attended for at a time: a bound on memory where a kernel expands the mask
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Zero padding, with bias, like all convolutions here."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """The activation of stem and decoder, in place."""
+    return F.leaky_relu(x, 0.1, inplace=True)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a ReLU; it begins near the identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight)
+            conv.weight.data *= 0.1
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x), inplace=True))
+
+
+def residual_blocks(channels: int, count: int) -> nn.Sequential:
+    """That many, one after the other."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention to the valid tokens alone; an image without any attends to all its tokens alike."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        inner = width // 2
+        self.layer_norm = nn.LayerNorm(width, eps=1e-6)
+        self.w_qs = nn.Linear(width, inner, bias=False)
+        self.w_ks = nn.Linear(width, inner, bias=False)
+        self.w_vs = nn.Linear(width, inner, bias=False)
+        self.fc = nn.Linear(inner, width, bias=False)
+
+    def forward(self, tokens: Tensor, valid: Tensor, uniform: bool) -> Tensor:
+        """Tokens (B, N, width), valid (B, N) -> tokens; `uniform` promises that no token of any image is valid."""
+        blind = ~valid.any(1, keepdim=True)
+        valid = valid | blind
+        x = self.layer_norm(tokens)
+        if uniform:
+            # All that is looked for is the mean of the values, which is the value of the mean token: one instead of N.
+            x, valid = x.mean(1, keepdim=True), valid[:, :1]
+        q, k, v = (w(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for w in (self.w_qs, self.w_ks, self.w_vs))
+        # A zero query scores all keys alike, exactly and in any precision, and sends no gradient to w_qs and w_ks.
+        q = q.masked_fill(blind[:, :, None, None], 0)
+        mask = valid[:, None, None, :]
+        seen = [F.scaled_dot_product_attention(part, k, v, mask) for part in q.split(QUERIES, dim=2)]
+        return tokens + self.fc(torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers on every token."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(width, eps=1e-6)
+        self.w_1 = nn.Linear(width, 2 * width)
+        self.w_2 = nn.Linear(2 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.w_2(F.relu(self.w_1(self.layer_norm(tokens)), inplace=True))
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then feed-forward layer, each on a residual path."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.slf_attn = SelfAttention(width)
+        self.pos_ffn = FeedForward(width)
+
+    def forward(self, tokens: Tensor, valid: Tensor, uniform: bool = False) -> Tensor:
+        return self.pos_ffn(self.slf_attn(tokens, valid, uniform))
+
+
+class Encoder(nn.Module):
+    """The transformer: tokens know nothing of their position."""
+
+    def __init__(self, width: int, layers: int):
+        super().__init__()
+        self.layer_stack = nn.ModuleList(EncoderLayer(width) for _ in range(layers))
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Tokens (B, N, width) that attend to those that are valid (B, N)."""
+        # Photographs hardly ever have a valid token (see `snr_map`). To know it, the host has to read the mask: that is
+        # free on a CPU, but would stall a GPU, where attention is cheap; and a compiled graph must hold for any mask.
+        readable = valid.device.type == "cpu" and not torch.compiler.is_compiling()
+        uniform = readable and not valid.any()
+        for layer in self.layer_stack:
+            tokens = layer(tokens, valid, uniform)
+        return tokens
+
+
+class Context(NamedTuple):
+    """What `SNRAware.decode` needs beside the feature.
+
+    Attributes:
+        x: the image (B, 3, H, W), to which the network adds.
+        snr: its map at a quarter of the size (B, 1, H/4, W/4).
+        full, half, quarter: stem features (B, nf, ...) at these sizes.
+    """
+
+    x: Tensor
+    snr: Tensor
+    full: Tensor
+    half: Tensor
+    quarter: Tensor
+
+
+def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    if "conv_first_1.weight" not in state or "recon_trunk_light.0.conv1.weight" not in state:
+        return None
+    if "common_feature" in state:
+        return None  # LFPV around this network
+
+    def count(prefix: str) -> int:
+        return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+    return {
+        "nf": len(state["conv_first_1.weight"]),
+        "front_blocks": count("feature_extraction."),
+        "back_blocks": count("recon_trunk."),
+        "layers": count("transformer.layer_stack."),
+    }
+
+
+@ARCH_REGISTRY.register()
+class SNRAware(nn.Module):
+    """SNR-Aware; the defaults are the published network.
+
+    Args:
+        nf: channels.
+        front_blocks: residual blocks before the branches.
+        back_blocks: residual blocks after them.
+        layers: of the transformer.
+        edges: the long-range branch takes patches of 16x16 pixels. At sizes that are no multiples of 16, "zeros" leaves
+            it out of the last rows and columns, as published: they come out worse. "reflect" completes the patches.
+        mask_threshold: patches whose mean ratio is not above it can not be attended to.
+        snr_quantile: see `llie.ops.snr.snr_map`. Experiment: with 0.5 the mask is no longer empty on photographs.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    card = Card(
+        paper="SNR-Aware Low-Light Image Enhancement, CVPR 2022",
+        url="https://openaccess.thecvf.com/content/CVPR2022/html/Xu_SNR-Aware_Low-Light_Image_Enhancement_CVPR_2022_paper.html",
+        size_multiple=4,
+        global_statistics=True,  # the map's maximum, and attention
+        detect=_detect,
+    )
+
+    def __init__(
+        self,
+        nf: int = 64,
+        front_blocks: int = 1,
+        back_blocks: int = 1,
+        layers: int = 6,
+        edges: str = "zeros",
+        mask_threshold: float = 0.5,
+        snr_quantile: float = 1.0,
+    ):
+        super().__init__()
+        if edges not in ("zeros", "reflect"):
+            raise UserError(f"SNRAware: edges is 'zeros' or 'reflect', not {edges!r}")
+        if not 0 < snr_quantile <= 1:
+            raise UserError(f"SNRAware: snr_quantile lies in (0, 1], {snr_quantile} does not")
+        self.edges, self.mask_threshold, self.snr_quantile = edges, mask_threshold, snr_quantile
+        self.conv_first_1 = conv3x3(3, nf)
+        self.conv_first_2 = conv3x3(nf, nf, stride=2)
+        self.conv_first_3 = conv3x3(nf, nf, stride=2)
+        self.feature_extraction = residual_blocks(nf, front_blocks)
+        self.recon_trunk_light = residual_blocks(nf, LOCAL_BLOCKS)
+        self.transformer = Encoder(nf * PATCH**2, layers)
+        self.recon_trunk = residual_blocks(nf, back_blocks)
+        self.upconv1 = conv3x3(2 * nf, 4 * nf)
+        self.upconv2 = conv3x3(2 * nf, 4 * nf)
+        self.HRconv = conv3x3(2 * nf, nf)
+        self.conv_last = conv3x3(nf, 3)
+
+    def forward(self, x: Tensor, snr: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """Enhance (B, 3, H, W) in [0, 1], any size -> the same shape, not clamped.
+
+        Args:
+            x: the image.
+            snr: its map (B, 1, H, W) in [0, 1], where the caller has one; `snr_map` of the image if None.
+            size: (height, width) to which image and map are resized, bilinearly, and the result back, as published
+                protocols do.
+        """
+        snr = self.snr(x, snr)
+        if size is None:
+            return self._enhance(x, snr)
+        x_there, snr_there = (F.interpolate(image, tuple(size), mode="bilinear") for image in (x, snr))
+        return F.interpolate(self._enhance(x_there, snr_there), x.shape[-2:], mode="bilinear")
+
+    def snr(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """The map (B, 1, H, W) of an image: the given one, checked, or the one that the network makes.
+
+        Raises:
+            UserError: the given one has another size.
+        """
+        if given is None:
+            return snr_map(x.detach(), self.snr_quantile)
+        if given.shape != (len(x), 1, *x.shape[-2:]):
+            wanted = (len(x), 1, *x.shape[-2:])
+            raise UserError(f"SNRAware: snr must be {wanted} for this image, not {tuple(given.shape)}")
+        return given
+
+    @any_size(4)
+    def _enhance(self, x: Tensor, snr: Tensor) -> Tensor:
+        return self.decode(*self.encode(x, snr))
+
+    def encode(self, x: Tensor, snr: Tensor | None = None) -> tuple[Tensor, Context]:
+        """The feature (B, nf, H/4, W/4) that both branches start from, and what `decode` needs beside it.
+
+        Args:
+            x: (B, 3, H, W), sizes multiples of 4.
+            snr: as for `forward`.
+        """
+        snr = self.snr(x, snr)
+        full = leaky(self.conv_first_1(x.contiguous(memory_format=torch.channels_last)))
+        half = leaky(self.conv_first_2(full))
+        quarter = leaky(self.conv_first_3(half))
+        context = Context(x, snr[..., ::4, ::4], full, half, quarter)
+        return self.feature_extraction(quarter), context
+
+    def decode(self, f: Tensor, context: Context) -> Tensor:
+        """The feature (B, nf, H/4, W/4), through both branches, to the enhanced image (B, 3, H, W)."""
+        near = self.recon_trunk_light(f)
+        far = self._long_range(f, context.snr)
+        y = self.recon_trunk(torch.lerp(far, near, context.snr.to(far.dtype)))
+        y = F.pixel_shuffle(leaky(self.upconv1(torch.cat([y, context.quarter], dim=1))), 2)
+        y = F.pixel_shuffle(leaky(self.upconv2(torch.cat([y, context.half], dim=1))), 2)
+        y = leaky(self.HRconv(torch.cat([y, context.full], dim=1)))
+        return self.conv_last(y) + context.x
+
+    def _long_range(self, f: Tensor, snr: Tensor) -> Tensor:
+        height, width = f.shape[-2:]
+        if self.edges == "reflect" or min(height, width) < PATCH:
+            patched, snr = pad_to_multiple(f, PATCH), pad_to_multiple(snr, PATCH)
+        else:
+            patched = f[..., : height - height % PATCH, : width - width % PATCH]
+        patches = F.pixel_unshuffle(patched, PATCH)
+        valid = F.avg_pool2d(snr, PATCH).flatten(1) > self.mask_threshold
+        tokens = self.transformer(patches.flatten(2).transpose(1, 2), valid)
+        far = F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, patches.shape[-2:]), PATCH)
+        return F.pad(far, (0, width - far.shape[-1], 0, height - far.shape[-2]))  # or crop

@@ -1,0 +1,57 @@
+"""Signal-to-noise maps of single images, as SNR-Aware (Xu et al., CVPR 2022) estimates them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from llie.ops.padding import reflected
+
+
+def denoise(x: Tensor) -> Tensor:
+    """The mean of the 5x5 pixels around each one; the image is reflected beyond its edges.
+
+    Rounded exactly as by OpenCV's `blur` of float32 images on the 0..255 scale, with which the published networks were
+    trained: `snr_map` divides by differences that rounding dominates.
+
+    Args:
+        x: (B, C, H, W), float32 or float64, any size.
+
+    Returns:
+        The same shape.
+    """
+    height, width = x.shape[-2:]
+    rows, columns = (reflected(torch.arange(-2, size + 2, device=x.device), size) for size in (height, width))
+    sums = (255 * x).double().index_select(-2, rows).index_select(-1, columns)
+    sums = sum((sums.narrow(-2, i, height) for i in range(1, 5)), sums.narrow(-2, 0, height))
+    sums = sum((sums.narrow(-1, i, width) for i in range(1, 5)), sums.narrow(-1, 0, width))
+    return (sums / 25).to(x.dtype) / 255
+
+
+def snr_map(x: Tensor, quantile: float = 1.0) -> Tensor:
+    """Per pixel, how much stronger the denoised grey image is than what denoising removed, from 0 (noise) to 1.
+
+    Noise can vanish at single pixels, whose ratio then exceeds all others by orders of magnitude: on photographs the
+    published normalisation, by the maximum, leaves a map near zero.
+
+    Args:
+        x: (B, 3, H, W) in [0, 1].
+        quantile: of each image's ratios, what becomes 1; larger ones are clipped. 1.0 is the maximum.
+
+    Returns:
+        (B, 1, H, W), float32 (float64 for such images).
+    """
+    x = x if x.dtype == torch.float64 else x.float()
+    dark, light = grey(x), grey(denoise(x))
+    ratio = light / ((dark - light).abs() + 1e-4)
+    flat = ratio.flatten(1)
+    top = flat.amax(1) if quantile == 1 else flat.kthvalue(math.ceil(quantile * flat.shape[1]), dim=1).values
+    return (ratio / (top.view(-1, 1, 1, 1) + 1e-4)).clamp(0, 1)
+
+
+def grey(x: Tensor) -> Tensor:
+    """RGB (B, 3, H, W) -> luma (B, 1, H, W), in this order of additions."""
+    red, green, blue = x.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
