@@ -82,13 +82,15 @@ def children():
             child.kill()
 
 
-def finish(group, seconds=60.0):
-    """Wait for all; kill the rest as soon as one has died, as a launcher would."""
+def finish(group, seconds=60.0, grace=0.0):
+    """Wait for all; kill the rest when one has died, after the seconds of grace that a launcher gives them."""
     end = time.monotonic() + seconds
     while any(child.is_alive() for child in group) and time.monotonic() < end:
         for child in group:
             child.join(0.02)
         if any(child.exitcode not in (0, None) for child in group):
+            for child in group:
+                child.join(grace)
             kill(group)
     return [child.exitcode for child in group]
 
@@ -164,7 +166,7 @@ def test_two_processes_stop_together(tmp_path, children):
     group = children(["-opt", str(options)], tmp_path / "log", processes=2)
     wait_until(lambda: checkpoint.saved_iterations(tmp_path / "experiments" / "run"))
     os.kill(group[1].pid, signal.SIGTERM)  # only one of them is told
-    assert finish(group) == [128 + signal.SIGTERM] * 2, (tmp_path / "log").read_text()
+    assert finish(group, grace=20.0) == [128 + signal.SIGTERM] * 2, (tmp_path / "log").read_text()
 
 
 def test_two_processes_equal_one_with_the_double_batch(tmp_path, children):

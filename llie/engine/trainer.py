@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llie.engine import checkpoint
 from llie.engine.contracts import Batch, Loader, Trainable
-from llie.engine.distributed import average, broadcast, is_main, joined, rank
+from llie.engine.distributed import average, barrier, broadcast, is_main, joined, rank
 from llie.engine.ema import Ema
 from llie.engine.log import RunLog, describe
 from llie.engine.optimizers import create_optimizer
@@ -135,6 +135,7 @@ class Trainer:
                         raise
                 if last or ended_by or self.iteration % s.save_freq == 0:
                     self._save()
+        barrier()  # a launcher ends all as soon as one rank has left: none may leave while rank 0 is writing
         self.log.line(f"stopped by {signal.Signals(ended_by).name}; saved" if ended_by else "end of training")
         self.log.close()
         return int(ended_by)
@@ -164,10 +165,6 @@ class Trainer:
         s, optimizer = self.settings, self.optimizers[phase]
         for group, base in zip(optimizer.param_groups, self.base_rates[phase], strict=True):
             group["lr"] = self.schedules[phase](base, self.iteration)
-        if len(self.networks) > 1:  # what this phase does not train needs no gradients (they would only cost)
-            for name, parameters in self.trained_parameters.items():
-                for p in parameters:
-                    p.requires_grad_(name == phase)
 
         loss = torch.zeros((), device=s.device)
         values: dict[str, Tensor] = {}
