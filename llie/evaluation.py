@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llie.data.readers import write_image
+from llie.engine import allocator
 from llie.engine.distributed import broadcast, gather, is_main, rank, world_size
 from llie.errors import UserError
 from llie.metrics import Metric, MetricUnavailable, create_metric
@@ -78,6 +79,7 @@ def evaluate(
     try:
         for index in bar:
             item = dataset[index]
+            allocator.suit(pixels=item["lq"].shape[-2] * item["lq"].shape[-1])
             output = _result(predict, item)
             row = {"index": index, "name": names[index] if names else Path(item["lq_path"]).stem}
             if save_folder is not None:
@@ -85,6 +87,7 @@ def evaluate(
             rows.append(row | {"path": item["lq_path"]} | measured.figures(output, item))
     except Exception as error:  # other ranks are still at work, and what is measured must be written first
         failure = error
+    allocator.suit(pixels=0)  # training goes on
     rows = broadcast(sorted(gather(rows), key=lambda row: row["index"]))
     notes = broadcast(gather(measured.notes))
     failures = broadcast(gather([str(failure)] if failure else []))
