@@ -1,0 +1,254 @@
+"""HDM: features led by channel and pixel, by structure (deformable convolution), and by region (dark channel).
+
+Liang et al., "Learning Hierarchical Dynamics with Spatial Adjacency for Image Enhancement", ACM MM 2022,
+https://doi.org/10.1145/3503161.3548322. Parameter names are those of the official checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.archs.card import Card
+from llie.errors import UserError
+from llie.ops.dark_channel import haze_regions
+from llie.ops.deform_conv import DeformConv2d
+from llie.ops.fusion import ConvChain
+from llie.ops.padding import pad_to_multiple
+from llie.ops.region_conv import RegionConv2d, region_map
+from llie.registry import ARCH_REGISTRY
+
+# Statistics by which the published dehazing and deraining networks normalise their input.
+MEAN, STD = (0.64, 0.6, 0.58), (0.14, 0.15, 0.152)
+
+
+class ChannelAttention(nn.Module):
+    """One factor for each channel, from its mean over the image: (B, C, H, W) -> (B, C, 1, 1)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.ca = nn.Sequential(
+            nn.Conv2d(width, width // 8, 1), nn.ReLU(), nn.Conv2d(width // 8, width, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ca(x.mean((2, 3), keepdim=True))
+
+
+class PixelAttention(nn.Module):
+    """One factor for each pixel: (B, C, H, W) -> (B, 1, H, W)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.pa = nn.Sequential(nn.Conv2d(width, width // 8, 1), nn.ReLU(), nn.Conv2d(width // 8, 1, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pa(x)
+
+
+class Block(nn.Module):
+    """Two convolutions, then channel and pixel attention, on a residual path."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.calayer = ChannelAttention(width)
+        self.palayer = PixelAttention(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.conv1(x).relu() + x)
+        y = y * self.calayer(y)
+        return torch.addcmul(x, y, self.palayer(y))
+
+
+class Group(nn.Module):
+    """Several blocks and a convolution, on a residual path."""
+
+    def __init__(self, width: int, blocks: int):
+        super().__init__()
+        self.gp = nn.Sequential(*(Block(width) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gp(x) + x
+
+
+class Up(nn.Sequential):
+    """Transposed convolution to twice the size, a 2x2 mean against checkerboards, and ReLU.
+
+    Both linear steps are one: a 5x5 kernel of stride 2, of which each of the four positions in a block of 2x2 outputs
+    sees a part. The mean at the first row reads its mirror image, so that it equals the second; columns likewise.
+    """
+
+    # Along one axis: taps on x[m - 1], x[m] (and x[m + 1]) of output 2 m and of output 2 m + 1.
+    EVEN = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 0.0, 0.0))
+    ODD = ((0.0, 0.0, 0.0, 0.5), (0.0, 0.5, 0.5, 0.0), (0.5, 0.0, 0.0, 0.0))
+
+    def __init__(self, width: int):
+        super().__init__(nn.ConvTranspose2d(width, width, 4, stride=2, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self[0].parameters()
+        height, width = x.shape[-2:]
+        taps = [weight.new_tensor(taps) for taps in (self.EVEN, self.ODD)]
+
+        def phase(row: int, column: int) -> Tensor:
+            kernel = torch.einsum("ai,bj,coij->ocab", taps[row], taps[column], weight)
+            return F.conv2d(x, kernel, bias, padding=1)[:, :, :height, :width].relu()
+
+        def interleave(even: Tensor, odd: Tensor, dim: int) -> Tensor:
+            even = torch.cat((odd.narrow(dim, 0, 1), even.narrow(dim, 1, even.shape[dim] - 1)), dim)
+            return torch.stack((even, odd), dim + 1).flatten(dim, dim + 1)
+
+        even, odd = (interleave(phase(row, 0), phase(row, 1), 3) for row in (0, 1))
+        return interleave(even, odd, 2)
+
+
+class Mix(nn.Module):
+    """Weighs two maps by one learned scalar."""
+
+    def __init__(self, start: float):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([start]))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        share = self.w.sigmoid()
+        return share * first + (1 - share) * second
+
+
+# Tensors of the learned guide, which official checkpoints hold even where the network does not use it.
+_GUIDE = ("drconv.", "mix3.", "mix4.")
+
+
+def _without_guide(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(_GUIDE)}
+
+
+def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    if "drconv_phy.conv_kernel.1.weight" not in state or "conv0.0.weight" not in state:
+        return None
+    groups = {key.split(".")[1] for key in state if key.startswith("FAB.")}
+    layers = {key.split(".")[3] for key in state if key.startswith("FAB.0.gp.")}
+    return {
+        "width": len(state["conv0.0.weight"]),
+        "groups": len(groups),
+        "blocks": len(layers) - 1,
+        "regions": state["drconv_phy.conv_kernel.3.weight"].shape[1],
+        "variant": "mask+guide" if "drconv.conv_guide.weight" in state else "mask",
+    }
+
+
+@ARCH_REGISTRY.register()
+class HDM(nn.Module):
+    """HDM; the defaults are the published network.
+
+    Official checkpoints hold the tensors of both variants and do not tell which one they are of; they are taken for
+    "mask", the published one, unless the network is asked for as "hdm-guide".
+
+    Args:
+        width: channels of all maps, a multiple of 8.
+        blocks: attention blocks in a group.
+        regions: classes of the dark channel, each with its own kernels.
+        variant: "mask": regions from the dark channel alone; "mask+guide": a learned second division of the map, too.
+        groups: groups of attention blocks.
+        fab_passes: how often the features pass through the groups; 2 in early training code of the authors.
+        normalise: subtract and divide by the statistics of hazy images, as published for haze and rain.
+        gamma: brighten the image before its regions are found; 0.25 as published for low light, None for haze, rain.
+
+    Raises:
+        UserError: arguments out of range; in `forward`, regions that do not fit the image.
+    """
+
+    card = Card(
+        paper="Learning Hierarchical Dynamics with Spatial Adjacency for Image Enhancement, ACM MM 2022",
+        url="https://doi.org/10.1145/3503161.3548322",
+        size_multiple=4,
+        global_statistics=True,  # channel attention, generated kernels and the regions see the whole image
+        presets={"hdm-guide": {"variant": "mask+guide"}},
+        official_keys=_without_guide,
+        detect=_detect,
+    )
+
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 9,
+        regions: int = 5,
+        variant: str = "mask",
+        groups: int = 3,
+        fab_passes: int = 1,
+        normalise: bool = False,
+        gamma: float | None = None,
+    ):
+        super().__init__()
+        if variant not in ("mask", "mask+guide"):
+            raise UserError(f"HDM: variant is 'mask' or 'mask+guide', not {variant!r}")
+        if width < 8 or width % 8:
+            raise UserError(f"HDM: width must be a multiple of 8 (its attention has an eighth of it), not {width}")
+        if min(blocks, regions, groups, fab_passes) < 1:
+            raise UserError("HDM: blocks, regions, groups and fab_passes must be at least 1")
+        if gamma is not None and not 0 < gamma <= 1:
+            raise UserError(f"HDM: gamma lies in (0, 1], or is null; not {gamma}")
+        self.regions, self.fab_passes, self.normalise, self.gamma = regions, fab_passes, normalise, gamma
+
+        def down() -> ConvChain:
+            return ConvChain(nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, 2, 1))
+
+        self.conv0 = nn.Sequential(nn.Conv2d(3, width, 5, padding=2))
+        self.conv1 = down()
+        self.conv2 = down()
+        self.FAB = nn.Sequential(*(Group(width, blocks) for _ in range(groups)))
+        self.dcn_block = nn.ModuleDict({"dcn": DeformConv2d(width, width)})
+        self.drconv_phy = RegionConv2d(width, width, regions=regions, guide=False)
+        self.drconv = RegionConv2d(width, width, regions=regions) if variant == "mask+guide" else None
+        self.mix1, self.mix2 = Mix(-1.0), Mix(-0.6)
+        self.mix3, self.mix4 = (Mix(-0.5) if variant == "mask+guide" else None for _ in range(2))
+        self.deconv1 = Up(width)
+        self.deconv2 = Up(width)
+        self.output = ConvChain(
+            nn.Conv2d(width, width, 5, padding=2),
+            nn.Conv2d(width, width, 5, padding=2),
+            nn.Conv2d(width, 3, 5, padding=2),
+        )
+
+    def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
+        """Enhance images of any size.
+
+        Args:
+            x: (B, 3, H, W) in [0, 1].
+            regions: where each kernel applies, at a quarter of the size, rounded up: indices (B, H/4, W/4), or a mask
+                (B, R, H/4, W/4) or (B, R, 1, H/4, W/4) that sums to one; computed from x when None.
+
+        Returns:
+            (B, 3, H, W) in (-1, 1).
+        """
+        height, width = x.shape[-2:]
+        x = pad_to_multiple(x, 4).contiguous(memory_format=torch.channels_last)
+        if regions is None:
+            regions = haze_regions(x, self.regions, self.gamma)
+        regions = region_map(regions, self.regions, (len(x), x.shape[2] // 4, x.shape[3] // 4))
+        if self.normalise:
+            x = (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
+
+        half = self.conv1(self.conv0(x).relu()).relu()
+        quarter = self.conv2(half).relu()
+        y = quarter
+        for _ in range(self.fab_passes):
+            y = self.FAB(y).relu()
+        y = self._adapt(y, regions, self.mix3)
+        y = self._adapt(y, regions, self.mix4)
+        y = self.deconv1(self.mix1(quarter, y))
+        y = self.deconv2(self.mix2(half, y))
+        return self.output(y).tanh()[:, :, :height, :width]
+
+    def _adapt(self, x: Tensor, regions: Tensor, mix: Mix | None) -> Tensor:
+        """Structure, then region dynamics; the same weights in both passes but for the gate."""
+        # Offsets are pixels drawn from features of large magnitude: in float32 also under autocast.
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.dcn_block["dcn"](x if x.dtype == torch.float64 else x.float())
+            adapted = self.drconv_phy(y, regions)
+            return adapted if self.drconv is None or mix is None else mix(self.drconv(y), adapted)

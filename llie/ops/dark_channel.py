@@ -1,0 +1,125 @@
+"""Regions of like haze, or like light, from the dark channel of an image.
+
+Sources: "Single Image Haze Removal Using Dark Channel Prior", TPAMI 2011; "Guided Image Filtering", TPAMI 2013;
+the five classes of "Learning Hierarchical Dynamics with Spatial Adjacency for Image Enhancement", ACM MM 2022.
+
+The transmission is `1 - 0.95/A * q` with the atmospheric light A and q the filtered dark channel; stretched to
+[0, 1] over the image, as here, it no longer depends on A, which is therefore never estimated.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llie.errors import UserError
+from llie.ops.lanczos import lanczos8
+
+# OpenCV's weights of grey in 15-bit fixed point, of blue first: the reference reads RGB images as BGR.
+_GREY = (3735, 19235, 9798)
+
+
+def dark_channel(image: Tensor, window: int = 15) -> Tensor:
+    """The smallest value of any channel in a square window around every pixel.
+
+    Args:
+        image: (B, C, H, W), floating point.
+        window: side of the square, odd; what lies outside the image does not count.
+
+    Returns:
+        (B, H, W).
+    """
+    darkest = -image.amin(1, keepdim=True)
+    half = window // 2
+    darkest = F.max_pool2d(darkest, (window, 1), 1, (half, 0))
+    return -F.max_pool2d(darkest, (1, window), 1, (0, half))[:, 0]
+
+
+def guided_filter(guide: Tensor, image: Tensor, window: int = 60, eps: float = 1e-4) -> Tensor:
+    """Smooth `image` where `guide` is smooth, and keep its edges where the guide has some.
+
+    Args:
+        guide: (..., H, W).
+        image: (..., H, W).
+        window: side of the square over which means are taken.
+        eps: a variance of the guide that counts as smooth.
+
+    Returns:
+        (..., H, W).
+    """
+    rows, columns = (_box(side, window, guide) for side in guide.shape[-2:])
+
+    def mean(x: Tensor) -> Tensor:
+        return rows @ x @ columns.T
+
+    mean_guide, mean_image = mean(guide), mean(image)
+    covariance = mean(guide * image) - mean_guide * mean_image
+    slope = covariance / (mean(guide * guide) - mean_guide**2 + eps)
+    return mean(slope) * guide + mean(mean_image - slope * mean_guide)
+
+
+@torch.no_grad()
+def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) -> Tensor:
+    """Which of some classes of transmission every 4x4 block of an image belongs to; 0 is the clearest (the darkest).
+
+    Equal, in every pixel, to the published chain of OpenCV and Pillow on 8-bit images; on an image whose dark channel
+    is constant, where that one divides by zero, all is region 0.
+
+    Args:
+        image: (B, 3, H, W) or (3, H, W), RGB, in [0, 1] or uint8; of other networks' input ranges, what it was before.
+        classes: number of regions, equal shares of the range of transmissions in the image.
+        gamma: exponent that brightens the image first; 0.25 for low light as published.
+
+    Returns:
+        (B, H // 4, W // 4) or (H // 4, W // 4), int64 in 0 .. classes-1.
+
+    Raises:
+        UserError: the image is no RGB image of at least 4x4 pixels.
+    """
+    if image.dim() not in (3, 4) or image.shape[-3] != 3 or min(image.shape[-2:]) < 4:
+        raise UserError(
+            f"haze_regions: images are (B, 3, H, W) or (3, H, W) of at least 4x4 pixels, not {tuple(image.shape)}"
+        )
+    with torch.autocast(image.device.type, enabled=False):
+        q = filtered_dark_channel(image if image.dim() == 4 else image[None], gamma)
+        low, high = (end(q, (1, 2), keepdim=True) for end in (torch.amin, torch.amax))
+        transmission = torch.where(high - low < 1e-8, 1.0, (high - q) / (high - low).clamp(min=1e-8))
+        regions = (classes - 1 - (classes * transmission).floor().long()).clamp(0, classes - 1)
+    return regions if image.dim() == 4 else regions[0]
+
+
+def filtered_dark_channel(image: Tensor, gamma: float | None = None) -> Tensor:
+    """The dark channel of the reduced image, smoothed along its edges: what `haze_regions` divides into classes.
+
+    Args:
+        image: (B, 3, H, W), see `haze_regions`.
+        gamma: see `haze_regions`.
+
+    Returns:
+        (B, H // 4, W // 4), float64: on dark photographs its whole range is a few 1e-5.
+    """
+    levels = image.double() if image.dtype == torch.uint8 else (image.double() * 255).round().clamp(0, 255)
+    small = reduced8(levels, gamma)
+    weights = torch.tensor(_GREY, dtype=small.dtype, device=small.device).view(3, 1, 1)
+    grey = (((small * weights).sum(1) + 2**14) / 2**15).floor() / 255
+    return guided_filter(grey, dark_channel(small / 255))
+
+
+def reduced8(levels: Tensor, gamma: float | None) -> Tensor:
+    """A quarter of the size, 8-bit values as float64, brightened by `gamma` (rounded down, as published)."""
+    small = lanczos8(levels, levels.shape[-2] // 4, levels.shape[-1] // 4)
+    return small if gamma is None else (255 * (small / 255) ** gamma).floor()
+
+
+def _box(size: int, window: int, like: Tensor) -> Tensor:
+    """(size, size) matrix of means over a window from `window // 2` before to `(window - 1) // 2` after a position.
+
+    Beyond its ends the line is mirrored, without repeating its ends, as often as the window needs it.
+    """
+    centre = torch.arange(size, device=like.device)[:, None]
+    position = (centre + torch.arange(window, device=like.device) - window // 2).remainder(max(2 * (size - 1), 1))
+    mirrored = torch.minimum(position, max(2 * (size - 1), 1) - position).clamp(max=size - 1)
+    return torch.zeros(size, size, dtype=like.dtype, device=like.device).scatter_add_(
+        1, mirrored, torch.full_like(mirrored, 1, dtype=like.dtype) / window
+    )

@@ -1,0 +1,201 @@
+"""Fusing layers for inference: one explicit step, `fuse(network)`, for every network whose modules know a faster form.
+
+A module takes part by deriving from `Fusable`. `ConvChain`, convolutions without an activation between them, does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
+Function = Callable[..., Tensor]
+
+
+def fuse(network: Network) -> Network:
+    """Prepare a network for inference: every `Fusable` in it takes its faster form.
+
+    Neither parameters, nor modules, nor the state dict change; a network without such modules is left as it is. The
+    faster form is used in evaluation mode without gradients alone, and only as long as the parameters that it was made
+    of keep their values and place: after training, loading or moving, call `fuse` again.
+
+    Args:
+        network: changed in place.
+
+    Returns:
+        The same network.
+    """
+    for module in network.modules():
+        if isinstance(module, Fusable):
+            module.fuse()
+    return network
+
+
+class Fusable(nn.Module):
+    """A module with a second, faster form for inference.
+
+    Subclasses write `plain`, what the module computes, and `fused`, which returns a function that computes the same
+    from copies of the parameters.
+    """
+
+    def plain(self, x: Tensor) -> Tensor:
+        """What the module computes."""
+        raise NotImplementedError
+
+    def fused(self) -> Function:
+        """A faster function of the same input; called without gradients."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Make the faster form; `llie.ops.fusion.fuse` does it for whole networks."""
+        # Kept out of the module's attributes, so that parameters, buffers, copies and checkpoints never see it.
+        object.__setattr__(self, "_fast", (self.fused(), self._state()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`plain`, or its faster form where there is a valid one."""
+        fast, made_of = self.__dict__.get("_fast", (None, None))
+        if fast is None or self.training or torch.is_grad_enabled():
+            return self.plain(x)
+        # A compiled graph has the parameters' values of its first, eager run.
+        valid = torch.compiler.is_compiling() or made_of == self._state()
+        return fast(x) if valid else self.plain(x)
+
+    def _state(self) -> list[tuple[int, int]]:
+        """Changes whenever a parameter is written to, replaced or moved."""
+        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_fast"}
+
+
+class ConvChain(Fusable, nn.Sequential):
+    """Convolutions one after the other without an activation between them: a single one when fused.
+
+    The single convolution has the composed kernel. It is exact wherever no layer but the first reads its own padding;
+    the few rows and columns at the edges where one does come from the layers themselves.
+
+    Args:
+        *convs: with square kernels and zero padding, without groups or dilation.
+
+    Raises:
+        UserError: a layer is something else.
+    """
+
+    def __init__(self, *convs: nn.Conv2d):
+        for conv in convs:
+            square = all(len(set(pair)) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
+            if not square or conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
+                raise UserError(f"ConvChain: {conv} has groups, dilation, another padding or is not square")
+        super().__init__(*convs)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """All layers in turn."""
+        return nn.Sequential.forward(self, x)
+
+    def fused(self) -> Function:
+        """One convolution, and the layers on thin strips along the edges."""
+        convs: list[Any] = list(self)
+        weight, bias = composed_kernel(convs)
+        spans = _spans(convs)
+        stride, padding = spans[0].stride, spans[0].padding
+        if stride == 1 and weight.shape[0] * weight.shape[2] <= weight.shape[1]:
+            inner = rows_as_channels(weight, bias, padding)
+        else:
+            inner = functools.partial(F.conv2d, weight=weight, bias=bias, stride=stride, padding=padding)
+
+        def run(x: Tensor) -> Tensor:
+            edges = {dim: _edges(x.shape[dim], convs, spans) for dim in (2, 3)}
+            if any(before + after >= size for before, after, size in edges.values()):
+                return self.plain(x)
+            out = inner(x)
+            for dim, (before, after, size) in edges.items():
+                if before:
+                    seen = (before - 1) * stride - padding + spans[0].kernel
+                    strip = self.plain(x.narrow(dim, 0, seen)).narrow(dim, 0, before)
+                    out.narrow(dim, 0, before).copy_(strip)
+                if after:
+                    # The strip begins so early that its own first outputs, which lack what was cut off, are not used.
+                    lacking = max(-(-span.padding // span.stride) for span in spans)
+                    start = max(size - after - lacking, 0) * stride
+                    strip = self.plain(x.narrow(dim, start, x.shape[dim] - start))
+                    out.narrow(dim, size - after, after).copy_(strip.narrow(dim, strip.shape[dim] - after, after))
+            return out
+
+        return run
+
+
+class _Span(NamedTuple):
+    """The convolution that equals the last few layers of a chain."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+
+def _spans(convs: Sequence[nn.Conv2d]) -> list[_Span]:
+    """The span of all layers, of all but the first, ..., of the last alone."""
+    spans = [_Span(1, 1, 0)]
+    for conv in reversed(convs):
+        k, s, p, last = conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), spans[0]
+        spans.insert(0, _Span(k + s * (last.kernel - 1), s * last.stride, p + s * last.padding))
+    return spans[:-1]
+
+
+def _edges(size: int, convs: Sequence[nn.Conv2d], spans: Sequence[_Span]) -> tuple[int, int, int]:
+    """How many outputs at the beginning and at the end read padding between layers; and how many there are."""
+    sizes = [size]
+    for conv in convs:
+        sizes.append((sizes[-1] + 2 * int(conv.padding[0]) - conv.kernel_size[0]) // conv.stride[0] + 1)
+    before = after = 0
+    for between, span in zip(sizes[1:-1], spans[1:], strict=True):
+        before = max(before, -(-span.padding // span.stride))
+        after = max(after, sizes[-1] - 1 - (between - span.kernel + span.padding) // span.stride)
+    return before, after, sizes[-1]
+
+
+def composed_kernel(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of the one convolution that equals these in turn, away from the edges.
+
+    Computed in float64, returned in the layers' type.
+    """
+    weight, bias, stride = convs[0].weight.double(), _bias(convs[0]), convs[0].stride[0]
+    for conv in convs[1:]:
+        outer = conv.weight.double()
+        bias = outer.sum((2, 3)) @ bias + _bias(conv)
+        # Each tap of the outer kernel places a copy of the inner one, `stride` apart.
+        weight = F.conv_transpose2d(outer, weight, stride=stride)
+        stride *= conv.stride[0]
+    return weight.to(convs[0].weight.dtype), bias.to(convs[0].weight.dtype)
+
+
+def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32) -> Function:
+    """A convolution of stride 1 with a large kernel and few outputs, which libraries compute as if they were many.
+
+    The k rows of the kernel become channels of one 1 x k convolution; its channels are added, shifted by their rows.
+    Works in strips of rows that stay in the cache.
+    """
+    outputs, _, k, _ = weight.shape
+    columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C_out, C, 1, k)
+
+    def convolve(x: Tensor) -> Tensor:
+        height = x.shape[2]
+        total = bias.view(-1, 1, 1).repeat(len(x), 1, height + k - 1, x.shape[3] + 2 * padding - k + 1)
+        for top in range(0, height, strip):
+            terms = F.conv2d(x[:, :, top : top + strip], columns, padding=(0, padding))
+            for row, term in enumerate(terms.split(outputs, 1)):
+                total.narrow(2, top + k - 1 - row, term.shape[2]).add_(term)
+        return total[:, :, k - 1 - padding : height + padding]
+
+    return convolve
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.new_zeros(conv.out_channels).double() if conv.bias is None else conv.bias.double()
