@@ -123,9 +123,13 @@ def survey(name: str, section: Mapping[str, Any]) -> Survey:
     own = [low for low, high in found.pairs if high is not None and low.resolve() == high.resolve()]
     if own:
         found.problems.append(f"{len(own)} inputs are their own references, dataroot_lq is dataroot_gt: {own[0]} ...")
+    border = getattr(dataset, "gt_border", 0)
     for low, high in found.pairs:
-        if high is not None and sizes.get(low, "") != sizes.get(high, "") and low in sizes and high in sizes:
-            found.problems.append(f"{low} is {sizes[low]}, but its reference {high} is {sizes[high]}")
+        if high is None or low not in sizes or high not in sizes:
+            continue
+        if sizes[low] != _without_border(sizes[high], border):
+            less = f" with a border of {border} to cut off" if border else ""
+            found.problems.append(f"{low} is {sizes[low]}, but its reference {high} is {sizes[high]}{less}")
     return found
 
 
@@ -170,6 +174,11 @@ def _coarse(view: np.ndarray) -> np.ndarray:
     small = cv2.resize(view, (8, 8), interpolation=cv2.INTER_AREA).ravel()
     small = small - small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)
+
+
+def _without_border(size: str, border: int) -> str:
+    width, height = (int(side) - 2 * border for side in size.split("x"))
+    return f"{width}x{height}"
 
 
 class _Look(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from llie.data.haze import Haze, read_depth
 from llie.data.lowlight import LowLight
 from llie.data.packing import check_backend
 from llie.data.pairing import (
@@ -27,9 +28,9 @@ from llie.registry import DATASET_REGISTRY
 
 @DATASET_REGISTRY.register()
 class PairedImageDataset(PairDataset):
-    """Two folders of images, or two lists of folders, paired by name (LOLv1, LOLv2, LSRW, FiveK, LOL-Blur, your own).
+    """Two folders of images, or two lists of folders, paired by name (LOLv1, LOLv2, RESIDE, Rain100H, your own ...).
 
-    Subfolders are searched; endings may differ; a leading `low`, `normal` or `high` is not part of the name.
+    Subfolders are searched; endings may differ; a leading `low`, `normal`, `high`, `rain` or `norain` does not count.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class PairedImageDataset(PairDataset):
         geometric_augs: bool = False,
         filename_tmpl: str = "{}",
         key_pattern: str | None = None,
+        gt_border: int = 0,
         io_backend: dict[str, Any] | None = None,
         cache: Literal["none", "ram"] = "none",
         phase: str = "train",
@@ -63,6 +65,7 @@ class PairedImageDataset(PairDataset):
             filename_tmpl: name of an input made from its reference's name.
             key_pattern: regular expression whose first group is what the names of a pair share; several inputs
                 may then share a reference.
+            gt_border: pixels to cut off each side of the references, where these show more than the inputs (SOTS: 10).
             io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
             cache: "ram" keeps decoded images in memory, shared by forked workers.
             phase: "train" augments and takes the training split of `dataroot`.
@@ -80,7 +83,7 @@ class PairedImageDataset(PairDataset):
             vflip=use_vflip or use_rot or geometric_augs,
             transpose=use_rot or geometric_augs,
         )
-        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+        super().__init__(pairs, augment if phase == "train" else None, gt_border=gt_border, cache=cache, seed=seed)
 
 
 @DATASET_REGISTRY.register()
@@ -202,6 +205,46 @@ class SyntheticLowLightDataset(PairDataset):
     def degrade(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
         """Darken the photograph into the input."""
         return [self.low_light(images[1], random), images[1]]
+
+
+@DATASET_REGISTRY.register()
+class SyntheticHazeDataset(PairDataset):
+    """Clear photographs with depth maps; the hazy input is made on the fly, anew in each epoch (see `haze.py`)."""
+
+    def __init__(
+        self,
+        dataroot_gt: str | list[str],
+        dataroot_depth: str | list[str],
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_vflip: bool = False,
+        use_rot: bool = False,
+        beta: tuple[float, float] = Haze.beta,
+        airlight: tuple[float, float] = Haze.airlight,
+        tint: float = Haze.tint,
+        cache: Literal["none", "ram"] = "none",
+        phase: str = "train",
+        seed: int = 0,
+    ):
+        """Pair photographs with depth maps by name.
+
+        `dataroot_depth` is the folder (or list of folders) of depth maps as `haze.read_depth` reads them; the haze is
+        `haze.Haze`, the rest as in `PairedImageDataset`. An item's `lq_path` is that of the depth map.
+        """
+        pairs = pair_folders(dataroot_depth, dataroot_gt)
+        self.depth_maps = frozenset(pair.lq for pair in pairs)
+        augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
+        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+        self.haze = Haze(beta, airlight, tint)
+
+    def _read(self, path: Path) -> np.ndarray:
+        # Three equal channels, so that whatever augments an image augments its depth.
+        return np.repeat(read_depth(path)[..., None], 3, axis=2) if path in self.depth_maps else super()._read(path)
+
+    def degrade(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """Replace the depth by the hazy photograph."""
+        depth, clear = images
+        return [self.haze(clear, depth[..., 0], random), clear]
 
 
 def _sides(low: Roots | None, high: Roots | None, dataroot: Roots | None, phase: str) -> tuple[list[Path], list[Path]]:

@@ -14,13 +14,16 @@ from llie.errors import UserError
 Roots = str | Path | Sequence[str | Path]
 
 # Names that published sets and their copies give to the two sides of a pair and to the two splits; lower case.
-LOW_NAMES = ("low", "input", "lq", "low_blur", "short", "short_sid2", "smid_lq_np")
-HIGH_NAMES = ("high", "normal", "target", "gt", "high_sharp_scaled", "long", "long_sid2", "smid_long_np")
+LOW_NAMES = ("low", "input", "lq", "low_blur", "short", "short_sid2", "smid_lq_np", "hazy", "rain", "rainy")
+HIGH_NAMES = (
+    *("high", "normal", "target", "gt", "high_sharp_scaled"),
+    *("long", "long_sid2", "smid_long_np", "clear", "norain"),
+)
 TRAIN_NAMES = ("our485", "train")
 TEST_NAMES = ("eval15", "test", "eval", "val", "minival")
 
-# LOLv2 writes low00690.png and normal00690.png; a word such as "lowlands" is left alone.
-_PREFIX = re.compile(r"^(low|normal|high)([_-]|(?=\d))", re.IGNORECASE)
+# LOLv2 writes low00690.png and normal00690.png, Rain100H rain-001.png and norain-001.png; "lowlands" is left alone.
+_PREFIX = re.compile(r"^(low|normal|high|rain|norain)([_-]|(?=\d))", re.IGNORECASE)
 _SHOWN = 5
 
 
@@ -53,7 +56,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def name_key(path: Path) -> str:
-    """The key of a path below its root: subfolders and name, without ending and without a low/normal/high prefix."""
+    """The key of a path below its root: subfolders and name, without ending and prefix (low, normal ...)."""
     return (path.parent / _PREFIX.sub("", path.stem)).as_posix()
 
 
@@ -107,7 +110,9 @@ def pair_folders(
         raise UserError(f"dataroot_lq names {len(lq_roots)} folders, dataroot_gt {len(gt_roots)}; they go in pairs")
     pairs = []
     for low, high in zip(lq_roots, gt_roots, strict=True):
-        inputs, references = list_images(low), list_images(high)
+        inputs = list_images(low)
+        # Some copies of Rain100H keep the references beside the folder of inputs, that is, around it.
+        references = [path for path in list_images(high) if low == high or low not in path.parents]
         by_key = unique(((gt_key(path.relative_to(high)), path) for path in references), high)
         keyed = [(lq_key(path.relative_to(low)), path) for path in inputs]
         if not shared:

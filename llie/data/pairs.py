@@ -37,13 +37,21 @@ class PairDataset(Dataset[Item]):
         pairs: list[Pair],
         augment: Augmentation | None = None,
         npy_size: tuple[int, int] | None = None,
+        gt_border: int = 0,
         cache: Literal["none", "ram"] = "none",
         seed: int = 0,
     ):
-        """Take pairs of paths; `npy_size` is the (width, height) that `.npy` frames are brought to when read."""
+        """Take pairs of paths.
+
+        `npy_size` is the (width, height) that `.npy` frames are brought to when read; `gt_border` pixels are cut off
+        each side of a reference.
+        """
+        if gt_border < 0:
+            raise UserError(f"gt_border: {gt_border} is no width of a border; give pixels, or 0 for none")
         self.pairs = pairs
         self.augment = augment
         self.npy_size = npy_size
+        self.gt_border = gt_border
         self.seed = seed
         self._cache: dict[Path, np.ndarray] | None = {} if cache == "ram" else None
 
@@ -55,6 +63,9 @@ class PairDataset(Dataset[Item]):
         index = range(len(self))[index]
         pair = self.pairs[index]
         images = [self.read(path) for path in pair if path is not None]
+        if len(images) == 2 and self.gt_border:
+            inner = slice(self.gt_border, -self.gt_border)
+            images[1] = images[1][inner, inner]
         if len(images) == 2 and images[0].shape != images[1].shape:
             raise UserError(f"{describe_size(pair.lq, images[0])}, but {describe_size(pair.gt, images[1])}")
         random = generator(self.seed, epoch, index)

@@ -1,0 +1,121 @@
+"""Synthetic haze: what a camera records of a clear photograph through scattering air.
+
+    t = exp(-beta d)                 transmission of the air in front of each pixel, d its depth
+    input = round8(J t + A (1 - t))  J the clear photograph, A the airlight
+
+Depth counts in units of the farthest point of its image, so that beta is the optical thickness of the air up to there,
+whatever the unit of the depth map. As in RESIDE (Li et al., IEEE TIP 2019), whose ranges are the defaults, light is
+mixed in encoded values. Model: Narasimhan and Nayar, "Vision and the atmosphere", IJCV 2002.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from llie.data.packing import read_any
+from llie.data.readers import to_float
+from llie.errors import UserError
+
+
+@dataclass(frozen=True)
+class Haze:
+    """Ranges from which each image's haze is drawn.
+
+    Attributes:
+        beta: scattering coefficient per depth of the farthest point, uniform; 0 is clear air.
+        airlight: brightness of infinitely thick haze, uniform.
+        tint: each colour of that is within a factor of 1 +- this, uniform.
+    """
+
+    beta: tuple[float, float] = (0.6, 1.8)
+    airlight: tuple[float, float] = (0.7, 1.0)
+    tint: float = 0.03
+
+    def __call__(self, image: np.ndarray, depth: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Veil an RGB image (H, W, 3) of any bit depth; `depth` (H, W) is in [0, 1].
+
+        Returns uint8 of the same size, the same for the same stream.
+        """
+        beta = random.uniform(*self.beta)
+        tint = 1 + self.tint * random.uniform(-1, 1, size=3).astype(np.float32)
+        airlight = np.float32(random.uniform(*self.airlight)) * tint
+        transmission = np.exp(-np.float32(beta) * depth)[..., None]
+        hazy = to_float(image) * transmission + airlight * (1 - transmission)
+        return np.rint(hazy.clip(0, 1) * 255).astype(np.uint8)
+
+
+def read_depth(path: str | Path) -> np.ndarray:
+    """Read a depth map (H, W): an image of 8 or 16 bits (the first channel counts), or `.npy` of shape (H, W).
+
+    Returns:
+        float32 in (0, 1], 1 at the farthest point; see `normalise_depth` for pixels without depth.
+
+    Raises:
+        UserError: the file is missing, damaged, of another shape, or without any depth.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        try:
+            depth = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"cannot read the depth map {path}: {error}") from error
+        if depth.ndim != 2 or depth.dtype.kind not in "uif":
+            raise UserError(
+                f"{path} is no depth map: it holds {depth.dtype} of shape {depth.shape}, not numbers (H, W)"
+            )
+    else:
+        depth = read_any(path)[..., 0]
+    try:
+        return normalise_depth(depth)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def normalise_depth(depth: np.ndarray) -> np.ndarray:
+    """Depth (H, W) in any unit as float32 in (0, 1], 1 at the farthest point.
+
+    Pixels without depth (0 or less, infinite, not a number: what sensors and stereo matching write) take that of the
+    nearest pixel that has one.
+
+    Raises:
+        UserError: no pixel has depth.
+    """
+    depth = depth.astype(np.float32)
+    known = np.isfinite(depth) & (depth > 0)
+    if not known.any():
+        raise UserError("no pixel of the depth map has a depth above 0")
+    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    depth = depth[rows, columns]
+    return depth / depth.max()
+
+
+def depth_from_disparity(disparity: np.ndarray, offset: float = 0.0) -> np.ndarray:
+    """Depth up to a factor, `1 / (disparity + offset)`, of a rectified stereo view.
+
+    Args:
+        disparity: (H, W) in pixels; what is not finite stays without depth.
+        offset: horizontal distance in pixels between the principal points of the two cameras.
+    """
+    return np.where(np.isfinite(disparity), 1 / (disparity + offset), np.nan).astype(np.float32)
+
+
+def ramp_depth(height: int, width: int, angle: float = 0.0, near: float = 0.3) -> np.ndarray:
+    """A stand-in for photographs without a depth map, not their depth: a plane that tilts away from the viewer.
+
+    Args:
+        height: of the map.
+        width: of the map.
+        angle: direction in which depth grows, in radians from upwards, counted to the right.
+        near: depth of the nearest corner; the farthest has 1.
+
+    Returns:
+        (height, width) float32 in [near, 1].
+    """
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    plane = x * np.sin(angle) - y * np.cos(angle)
+    plane = (plane - plane.min()) / max(float(np.ptp(plane)), 1e-6)
+    return (near + (1 - near) * plane).astype(np.float32)
