@@ -25,6 +25,7 @@ class Card:
         presets: names of published configurations -> constructor arguments.
         official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
         detect: constructor arguments read off a state dict with our keys; None when it is another network's.
+        training_inputs: entries of the batch that its `forward` takes beside the image while it trains.
     """
 
     paper: str = ""
@@ -35,6 +36,7 @@ class Card:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     official_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None
+    training_inputs: tuple[str, ...] = ()
 
 
 def card_of(network: nn.Module | type[nn.Module]) -> Card:
@@ -43,9 +45,12 @@ def card_of(network: nn.Module | type[nn.Module]) -> Card:
 
 
 def controls_of(network: nn.Module | type[nn.Module]) -> list[str]:
-    """A network's test-time controls: the arguments of its `forward` beside the image."""
+    """A network's test-time controls: the arguments of its `forward` beside the image, and those of its `host`."""
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != "self"][1:]
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    host = getattr(network, "host", None)
+    of_host = controls_of(host) if isinstance(host, nn.Module) else []
+    return [name for name in dict.fromkeys([*named, *of_host]) if name not in card_of(network).training_inputs]
 
 
 def check_controls(network: nn.Module | type[nn.Module], names: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llie.archs import card_of
 from llie.errors import UserError
 from llie.losses import build_losses
 from llie.models.base import Model, create_network, in_full_precision, result_of
@@ -31,7 +32,8 @@ class SupervisedModel(Model):
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms, and each of them."""
-        outputs = self.trained["g"](batch["lq"])
+        given = {name: batch[name] for name in card_of(self.networks["g"]).training_inputs if name in batch}
+        outputs = self.trained["g"](batch["lq"], **given)
         result_of(outputs)  # says so if there is none
         with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
             return self.losses(in_full_precision(outputs), batch)

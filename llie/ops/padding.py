@@ -1,13 +1,14 @@
-"""Any image size for networks that work on multiples of some number: the only place where images are padded."""
+"""Any image size for networks that work on multiples of some number: the only place to pad or resize them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -51,25 +52,45 @@ def any_size(multiple: int) -> Callable[[Callable[..., Any]], Callable[..., Any]
         >>> Halve()(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 5, 7])
     """
+    return _elsewhere(
+        lambda image: pad_to_multiple(image, multiple), lambda image, size: image[..., : size[0], : size[1]]
+    )
+
+
+def at_size(size: Sequence[int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator like `any_size` that resizes instead, bilinearly: the image and its maps to (height, width), and back.
+
+    Sharpness is lost at any other size; some published protocols want it nevertheless.
+    """
+
+    def resize(image: Tensor, to: Sequence[int] = size) -> Tensor:
+        return image if image.shape[-2:] == tuple(to) else F.interpolate(image, tuple(to), mode="bilinear")
+
+    return _elsewhere(resize, resize)
+
+
+def _elsewhere(
+    there: Callable[[Tensor], Tensor], back: Callable[[Tensor, torch.Size], Tensor]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: run with all images taken to another size, and take what has that size back."""
 
     def decorate(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
-        def padded_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            size = x.shape[-2:]
-            if size[0] % multiple == 0 and size[1] % multiple == 0:
+        def forward_elsewhere(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            size, moved = x.shape[-2:], there(x)
+            if moved is x:
                 return forward(self, x, *args, **kwargs)
 
-            def pad(tensor: Tensor) -> Tensor:
-                return pad_to_multiple(tensor, multiple) if tensor.shape[-2:] == size else tensor
+            def take_there(tensor: Tensor) -> Tensor:
+                return there(tensor) if tensor.shape[-2:] == size else tensor
 
-            padded = pad_to_multiple(x, multiple)
+            def take_back(tensor: Tensor) -> Tensor:
+                return back(tensor, size) if tensor.shape[-2:] == moved.shape[-2:] else tensor
 
-            def crop(tensor: Tensor) -> Tensor:
-                return tensor[..., : size[0], : size[1]] if tensor.shape[-2:] == padded.shape[-2:] else tensor
+            outputs = forward(self, moved, *_map(take_there, args), **_map(take_there, kwargs))
+            return _map(take_back, outputs)
 
-            return _map(crop, forward(self, padded, *_map(pad, args), **_map(pad, kwargs)))
-
-        return padded_forward
+        return forward_elsewhere
 
     return decorate
 

@@ -1,0 +1,249 @@
+"""Banks of common features (LFPV, ICCV 2025): learned from all training images, read by every position of a feature.
+
+One bank holds vectors, the other small patches; a vector is a patch of a single position, so both are the same thing.
+In training two small networks write the banks anew at every iteration: the sample-updater lets each slot take in
+features of the present batch, the mutual-updater lets random pairs of slots exchange what they know. Every position of
+the feature map attends to the banks and adds what it finds. At test the banks are constants.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.errors import UserError
+from llie.ops.ranks import from_first_rank, gather_batch, world_size
+
+
+class Draws(NamedTuple):
+    """The random choices of one update.
+
+    Attributes:
+        vector_at: (B, 2), row and column of the vector that each image of this rank gives.
+        patch_at: (B, 2), the same of its patch's upper left corner.
+        vector_partners: (slots,), which slot each slot of the vector bank listens to; the same on all ranks.
+        patch_partners: the same of the patch bank.
+    """
+
+    vector_at: Tensor
+    patch_at: Tensor
+    vector_partners: Tensor
+    patch_partners: Tensor
+
+
+def updater(inputs: int, channels: int, hidden_width: int, hidden_layers: int, kernel: int) -> nn.Sequential:
+    """Convolutions with batch norm and ReLU, and a last plain one: (N, inputs, s, s) -> (N, channels, s, s)."""
+    widths = [inputs, *[hidden_width] * hidden_layers, channels]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels, channels, kernel, padding=kernel // 2))
+
+
+class Bank(nn.Module):
+    """A bank (slots, C, side, side): how it is read, and how it is written anew."""
+
+    features: Tensor
+
+    def __init__(self, channels: int, slots: int, side: int, hidden_width: int, hidden_layers: int, is_parameter: bool):
+        super().__init__()
+        self.side = side
+        shape, kernel = (channels, side, side), 1 if side == 1 else 3
+        features = torch.zeros(slots, *shape)
+        if is_parameter:
+            self.features = nn.Parameter(features)
+        else:
+            self.register_buffer("features", features)
+        self.query_norm = nn.LayerNorm(features[0].numel())
+        self.key_norm = nn.LayerNorm(features[0].numel())
+        self.sample_updater = updater(3 * channels, channels, hidden_width, hidden_layers, kernel)
+        self.sample_norm = nn.LayerNorm(shape)
+        self.mutual_updater = updater(4 * channels, channels, hidden_width, hidden_layers, kernel)
+        self.mutual_norm = nn.LayerNorm(shape)
+
+    def read(self, f: Tensor, features: Tensor) -> Tensor:
+        """What each position of (B, C, h, w) finds in a bank, same shape (Eqs. 6 and 7); the softmax has no scale."""
+        queries = self.query_norm(F.pixel_unshuffle(f, self.side).permute(0, 2, 3, 1))
+        values = features.flatten(1)
+        found = (queries @ self.key_norm(values).T).softmax(-1) @ values
+        return F.pixel_shuffle(found.permute(0, 3, 1, 2), self.side)
+
+    def take_in(self, samples: Tensor, shares: Tensor, identities: Tensor) -> Tensor:
+        """The sample-updater: every slot meets every sample, and keeps the mean of what comes out of it.
+
+        Args:
+            samples: (N, C, side, side), features of the images.
+            shares: (N,), weights of that mean; they sum to 1.
+            identities: (slots, C, side, side), what tells the slots apart.
+        """
+        # A first layer on concatenated (slot, sample, identity) is a sum of three, computed once per slot and sample
+        # instead of once per pair. The clone: autograd remembers it, while `write` overwrites the bank itself.
+        first: Any = self.sample_updater[0]
+        of_bank, of_sample, of_identity = first.weight.split(samples.shape[1], dim=1)
+        slots = F.conv2d(self.features.clone(), of_bank, first.bias, padding=first.padding)
+        slots = slots + F.conv2d(identities, of_identity, padding=first.padding)
+        x = slots[:, None] + F.conv2d(samples, of_sample, padding=first.padding)
+        x = self.sample_updater[1:](x.flatten(0, 1))
+        return self.sample_norm((x.unflatten(0, (len(slots), -1)) * shares.view(-1, 1, 1, 1)).sum(1))
+
+    def exchange(self, features: Tensor, partners: Tensor, identities: Tensor, partner_identities: Tensor) -> Tensor:
+        """The mutual-updater: each slot (all arguments are (slots, C, side, side)) listens to one partner."""
+        x = torch.cat([features, features[partners], identities, partner_identities], dim=1)
+        return self.mutual_norm(self.mutual_updater(x))
+
+    @torch.no_grad()
+    def write(self, features: Tensor) -> None:
+        """Replace the bank, unless the new one is not finite; nobody waits for the answer."""
+        self.features.copy_(torch.where(features.isfinite().all(), features, self.features))
+
+
+class FeatureBanks(nn.Module):
+    """Both banks on one feature map: `f + vectors read by f + patches read by f` (Eq. 8).
+
+    In training the banks are written anew from the batch first. All processes of a run write the same banks, from the
+    samples of all of them, so that the result does not depend on how a batch is split.
+
+    The samples are chosen where "the network does not fit" them yet, given a map of its error: each image gives the
+    vector and the patch of a position drawn in proportion to the error there, and counts in proportion to its mean
+    error. Without a map all give those of one and the same random position, and count alike.
+
+    Args:
+        channels: C of the feature map.
+        slots: vectors, and patches.
+        patch: side of a patch; the map's height and width are multiples of it.
+        hidden_width: of the updaters; published: 4 C. They hold about 1660 C^2 numbers then, none of them used at test.
+        hidden_layers: of the updaters.
+        parity: as the published code trains. Its banks are parameters, which the optimiser moves once more after each
+            update; a slot's partner in the patch bank is told apart by the identity of its partner in the vector bank;
+            each process keeps banks of its own.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        slots: int = 16,
+        patch: int = 4,
+        hidden_width: int = 256,
+        hidden_layers: int = 5,
+        parity: bool = False,
+    ):
+        super().__init__()
+        if slots < 2 or patch < 2:  # batch statistics of the mutual-updater need two slots
+            raise UserError(f"LFPV: slots and patch are at least 2, not {slots} and {patch}")
+        self.channels, self.parity = channels, parity
+        self.identity = nn.Embedding(slots, channels)
+        self.vectors = Bank(channels, slots, 1, hidden_width, hidden_layers, parity)
+        self.patches = Bank(channels, slots, patch, hidden_width, hidden_layers, parity)
+
+    def forward(self, f: Tensor, error: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """Add what a feature map finds in the banks; in training, write them first.
+
+        Args:
+            f: (B, C, h, w).
+            error: (B, 1, H, W), the network's error without banks, of any size; training only.
+            draws: random choices to use instead of fresh ones; training only.
+
+        Returns:
+            (B, C, h, w), of the type of `f`; computed in float32 under autocast.
+
+        Raises:
+            UserError: a feature map of another kind or size.
+        """
+        side = self.patches.side
+        if f.ndim != 4 or f.shape[1] != self.channels or f.shape[2] % side or f.shape[3] % side:
+            raise UserError(
+                f"LFPV: the feature is {tuple(f.shape)}; it must be (batch, {self.channels}, height, width) with "
+                f"height and width multiples of the patch, {side}"
+            )
+        with torch.autocast(f.device.type, enabled=False):
+            x = f.to(self.vectors.features.dtype)
+            vectors, patches = self.vectors.features, self.patches.features
+            if self.training:
+                vectors, patches = self.update(x, error, draws)
+                self.vectors.write(vectors)
+                self.patches.write(patches)
+            return (x + self.vectors.read(x, vectors) + self.patches.read(x, patches)).to(f.dtype)
+
+    def update(self, f: Tensor, error: Tensor | None = None, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+        """New vectors (slots, C, 1, 1) and patches (slots, C, patch, patch), not stored yet; see `forward`."""
+        if not hasattr(self, "identity"):
+            raise UserError(
+                "LFPV: this network has no updaters (updaters: false, or stripped), so it cannot be trained"
+            )
+        draws = draws or self.draw(f, error)
+        side = self.patches.side
+        shares = f.new_ones(len(f)) if error is None else error.to(f).mean((1, 2, 3))
+        samples = [cut(f, draws.vector_at, 1).flatten(1), cut(f, draws.patch_at, side).flatten(1), shares[:, None]]
+        packed = torch.cat(samples, dim=1)  # one exchange between ranks
+        packed = packed if self.parity else gather_batch(packed)
+        # One bad image must not spoil the batch statistics for good; its loss is not finite, and that is told.
+        packed = packed.nan_to_num(0, 0, 0)
+        vectors, patches, shares = packed.split([sample.shape[1] for sample in samples], dim=1)
+        shares = shares[:, 0] + 1e-8
+        shares = shares / shares.sum()
+
+        identities = self.identity.weight[:, :, None, None]
+        vectors = self.vectors.take_in(vectors[:, :, None, None], shares, identities)
+        vector_partners = identities[draws.vector_partners]
+        vectors = self.vectors.exchange(vectors, draws.vector_partners, identities, vector_partners)
+
+        identities = identities.expand(-1, -1, side, side)
+        patches = self.patches.take_in(patches.unflatten(1, (-1, side, side)), shares, identities)
+        patch_partners = identities[draws.vector_partners if self.parity else draws.patch_partners]
+        return vectors, self.patches.exchange(patches, draws.patch_partners, identities, patch_partners)
+
+    def draw(self, f: Tensor, error: Tensor | None = None) -> Draws:
+        """Fresh random choices, from PyTorch's generator of the device; all processes use the first one's.
+
+        They are tensors on the device: nobody waits for it.
+        """
+        batch, slots, side = len(f), len(self.vectors.features), self.patches.side
+        ranks, rank = (1, 0) if self.parity else (world_size(), torch.distributed.get_rank() if world_size() > 1 else 0)
+        scores = (
+            f.new_ones(1, 1, *f.shape[2:])
+            if error is None
+            else F.adaptive_avg_pool2d(error.to(f), (f.shape[2], f.shape[3]))
+        )
+        places = len(scores) * (ranks if error is not None else 1)
+        random = torch.rand(2 * (places + slots), device=f.device)
+        random = random if self.parity else from_first_rank(random)
+        positions, partners = random.split([2 * places, 2 * slots])
+        if error is not None:
+            positions = positions.view(2, ranks, -1)[:, rank]
+        for_vectors, for_patches = positions.view(2, -1)
+        vector_partners, patch_partners = (partners * slots).long().clamp(max=slots - 1).view(2, slots)
+        return Draws(
+            pick(scores[:, 0], for_vectors).expand(batch, 2),
+            pick(F.avg_pool2d(scores, side, stride=1)[:, 0], for_patches).expand(batch, 2),
+            vector_partners,
+            patch_partners,
+        )
+
+    def strip(self) -> None:
+        """Forget everything but what the test needs: the banks, and the norms of queries and keys."""
+        del self.identity
+        for bank in (self.vectors, self.patches):
+            del bank.sample_updater, bank.sample_norm, bank.mutual_updater, bank.mutual_norm
+
+
+def cut(f: Tensor, corners: Tensor, side: int) -> Tensor:
+    """The squares of (B, C, h, w) whose upper left corners are (B, 2): (B, C, side, side)."""
+    offsets = torch.arange(side, device=f.device)
+    images = torch.arange(len(f), device=f.device)[:, None, None]
+    rows, columns = corners[:, 0, None, None] + offsets[:, None], corners[:, 1, None, None] + offsets
+    return f[images, :, rows, columns].permute(0, 3, 1, 2)
+
+
+def pick(scores: Tensor, random: Tensor) -> Tensor:
+    """Positions (N, 2) in maps (N, h, w), drawn in proportion to their values by random numbers (N,) in [0, 1)."""
+    # In whole numbers, whose sums no order of summation changes; a map of zeros is uniform.
+    flat = scores.flatten(1).nan_to_num(0, 0, 0)
+    shares = (flat / flat.amax(1, keepdim=True).clamp(min=1e-20) * 2**20).long() + 1
+    sums = shares.cumsum(1)
+    wanted = (random[:, None].double() * sums[:, -1:]).long()
+    index = torch.searchsorted(sums, wanted, right=True)[:, 0].clamp(max=flat.shape[1] - 1)
+    return torch.stack([index // scores.shape[2], index % scores.shape[2]], dim=1)

@@ -1,0 +1,50 @@
+"""What networks exchange between the processes of one training run; alone, every exchange returns what it was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def from_first_rank(x: Tensor) -> Tensor:
+    """Rank 0's values, on every rank; `x` is overwritten."""
+    if world_size() > 1:
+        dist.broadcast(x, src=0)
+    return x
+
+
+def gather_batch(x: Tensor) -> Tensor:
+    """The samples of all ranks, in rank order; the gradient of every rank's loss finds its way back to each sample.
+
+    DDP averages gradients over ranks, so a loss that is a mean over the batch gets the gradient that one process with
+    the whole batch would compute.
+
+    Args:
+        x: (B, ...), of one shape on all ranks.
+
+    Returns:
+        (B times world size, ...), the same on every rank.
+    """
+    return _GatherBatch.apply(x) if world_size() > 1 else x
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(world_size())[dist.get_rank()]
