@@ -23,6 +23,7 @@ DATASETS = (
     "SDSD_outdoor",
     "SICE",
     "LOLBlur",
+    "SOTS_indoor",
     "custom",
 )
 

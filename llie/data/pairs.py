@@ -67,7 +67,8 @@ class PairDataset(Dataset[Item]):
             inner = slice(self.gt_border, -self.gt_border)
             images[1] = images[1][inner, inner]
         if len(images) == 2 and images[0].shape != images[1].shape:
-            raise UserError(f"{describe_size(pair.lq, images[0])}, but {describe_size(pair.gt, images[1])}")
+            less = f" without its border (gt_border: {self.gt_border})" if self.gt_border else ""
+            raise UserError(f"{describe_size(pair.lq, images[0])}, but {describe_size(pair.gt, images[1])}{less}")
         random = generator(self.seed, epoch, index)
         if self.augment is not None:
             images = self.augment(images, random)

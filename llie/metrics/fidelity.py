@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 
@@ -51,6 +53,7 @@ def ssim(
     crop_border: int = 0,
     test_y_channel: bool = False,
     input_order: str = "HWC",
+    border: str = "valid",
 ) -> float:
     """Structural similarity, at most 1; higher is better.
 
@@ -64,11 +67,15 @@ def ssim(
         crop_border: see `psnr`.
         test_y_channel: see `psnr`.
         input_order: see `psnr`.
+        border: "valid", or "zero": windows around every pixel, black outside (FFA-Net, HDM; it gives other figures).
 
     Raises:
-        UserError: as `psnr`; also a side shorter than 11 pixels.
+        UserError: as `psnr`; also an unknown border, or "valid" with a side shorter than 11 pixels.
     """
-    return mean_over_pairs(_ssim, pred, gt, protocol, crop_border, test_y_channel, input_order)
+    if border not in ("valid", "zero"):
+        raise UserError(f"ssim: border is valid or zero, not {border!r}")
+    similarity = partial(_ssim, valid=border == "valid")
+    return mean_over_pairs(similarity, pred, gt, protocol, crop_border, test_y_channel, input_order)
 
 
 @register_metric("lower")
@@ -91,14 +98,15 @@ def _psnr(pred: Pixels, gt: Pixels) -> float:
     return 10 * float(np.log10(255**2 / mse)) if mse > 0 else float("inf")
 
 
-def _ssim(pred: Pixels, gt: Pixels) -> float:
-    if min(pred.shape[:2]) < 11:
+def _ssim(pred: Pixels, gt: Pixels, valid: bool) -> float:
+    if valid and min(pred.shape[:2]) < 11:
         raise UserError(f"SSIM needs at least 11x11 pixels; the image has {pred.shape[1]}x{pred.shape[0]}")
     window = cv2.getGaussianKernel(11, 1.5)
+    kept = slice(5, -5) if valid else slice(None)
 
     def blur(image: Pixels) -> Pixels:
         # The Gaussian is separable: two passes of 11 taps on all channels at once instead of 121 taps on each.
-        return cv2.sepFilter2D(image, -1, window, window)[5:-5, 5:-5]
+        return cv2.sepFilter2D(image, -1, window, window, borderType=cv2.BORDER_CONSTANT)[kept, kept]
 
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_p, mean_g = blur(pred), blur(gt)

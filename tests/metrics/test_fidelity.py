@@ -102,3 +102,13 @@ def test_batch_scores_the_mean_of_its_images():
 def test_ssim_of_an_image_smaller_than_its_window():
     with pytest.raises(UserError, match="11x11"):
         ssim(np.zeros((10, 30, 3), np.uint8), np.zeros((10, 30, 3), np.uint8))
+
+
+def test_ssim_with_zeros_around_the_image():
+    pred, gt = images()
+    around = [np.pad(image, ((5, 5), (5, 5), (0, 0))) for image in (pred, gt)]
+    assert ssim(pred, gt, border="zero") == pytest.approx(ssim(*around), rel=1e-12)
+    assert ssim(pred, gt, border="zero") != ssim(pred, gt)
+    assert ssim(pred[:5, :7], gt[:5, :7], border="zero") < 1
+    with pytest.raises(UserError, match="valid or zero, not 'reflect'"):
+        ssim(pred, gt, border="reflect")
