@@ -57,6 +57,18 @@ def residual_blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
+def cut(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> its 4x4 patches as tokens (B, N, 16 C), row by row; C varies slowest in a token."""
+    patches = x.permute(0, 2, 3, 1).unflatten(1, (-1, PATCH)).unflatten(3, (-1, PATCH))
+    return patches.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2)
+
+
+def paste(tokens: Tensor, width: int) -> Tensor:
+    """The inverse of `cut`: tokens -> (B, C, h, width), channels last."""
+    patches = tokens.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (-1, width // PATCH))
+    return patches.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention to the valid tokens alone; an image without any attends to all its tokens alike."""
 
@@ -277,8 +289,8 @@ class SNRAware(nn.Module):
             patched, snr = pad_to_multiple(f, PATCH), pad_to_multiple(snr, PATCH)
         else:
             patched = f[..., : height - height % PATCH, : width - width % PATCH]
-        patches = F.pixel_unshuffle(patched, PATCH)
         valid = F.avg_pool2d(snr, PATCH).flatten(1) > self.mask_threshold
-        tokens = self.transformer(patches.flatten(2).transpose(1, 2), valid)
-        far = F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, patches.shape[-2:]), PATCH)
+        far = paste(self.transformer(cut(patched), valid), patched.shape[-1])
+        if far.shape == f.shape:
+            return far
         return F.pad(far, (0, width - far.shape[-1], 0, height - far.shape[-2]))  # or crop

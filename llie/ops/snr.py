@@ -24,7 +24,7 @@ def denoise(x: Tensor) -> Tensor:
     """
     height, width = x.shape[-2:]
     rows, columns = (reflected(torch.arange(-2, size + 2, device=x.device), size) for size in (height, width))
-    sums = (255 * x).double().index_select(-2, rows).index_select(-1, columns)
+    sums = (255 * x).index_select(-2, rows).index_select(-1, columns).double()
     sums = sum((sums.narrow(-2, i, height) for i in range(1, 5)), sums.narrow(-2, 0, height))
     sums = sum((sums.narrow(-1, i, width) for i in range(1, 5)), sums.narrow(-1, 0, width))
     return (sums / 25).to(x.dtype) / 255
