@@ -87,7 +87,7 @@ class LiteralSNRAware(nn.Module):
 
     def decode(self, x: Tensor, mask: Tensor, f1: Tensor, f2: Tensor, f3: Tensor, f: Tensor) -> Tensor:
         """From them to the enhanced image."""
-        b, c, h, w = f.shape
+        c, h, w = f.shape[1:]
         near = self.recon_trunk_light(f)
         m = F.interpolate(mask, (h, w), mode="nearest")
         tokens = F.unfold(f, 4, stride=4).transpose(1, 2)
