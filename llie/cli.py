@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     lmdb.add_argument("output", help="folder to make, ending in .lmdb")
     lmdb.set_defaults(run=_data_lmdb)
     demo = data.add_parser("demo", help="make the demo's pairs from scikit-image's photographs")
-    demo.add_argument("folder", nargs="?", default="datasets/demo")
+    demo.add_argument("folder", nargs="?", help="default: datasets/demo, or datasets/demo_haze")
+    demo.add_argument("--haze", action="store_true", help="hazy instead of dark ones, and depth maps to train with")
     demo.set_defaults(run=_data_demo)
     return parser
 
@@ -148,7 +149,10 @@ def _data_lmdb(options: argparse.Namespace) -> int:
 def _data_demo(options: argparse.Namespace) -> int:
     from llie.data import demo
 
-    demo.make(options.folder)
+    if options.haze:
+        demo.make_haze(options.folder or "datasets/demo_haze")
+    else:
+        demo.make(options.folder or "datasets/demo")
     return 0
 
 

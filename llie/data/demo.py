@@ -1,13 +1,16 @@
-"""The demo's data: the photographs that ship inside scikit-image, darkened, with whole photographs held out."""
+"""The demos' data: the photographs that ship inside scikit-image, darkened or hazy, with whole photographs held out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from llie.data.haze import Haze, depth_from_disparity, normalise_depth, ramp_depth
 from llie.data.lowlight import LowLight
 from llie.data.readers import read_image, write_image
 from llie.errors import UserError
@@ -28,6 +31,15 @@ TRAIN_VARIANTS = 6
 VAL_VARIANTS = 2
 LONG_SIDE = 480
 
+# The one photograph whose depth is known; the disparity is that of the left view alone.
+STEREO, DISPARITY = "motorcycle_left.png", "motorcycle_disp.npz"
+PRINCIPAL_POINTS_APART = 31.086  # pixels, from the calibration in scikit-image's documentation
+HAZE_TRAIN = tuple(name for name in TRAIN if name != "motorcycle_right.png")
+HAZE_TRAIN_VARIANTS = 2
+
+# What makes the file of one folder from a photograph's name and a random stream.
+Maker = Callable[[str, np.random.Generator], np.ndarray]
+
 
 def make(folder: str | Path = "datasets/demo") -> Path:
     """Write `FOLDER/{train,val}/{low,high}/*.png`: each photograph in several degradations, the same on every machine.
@@ -38,33 +50,82 @@ def make(folder: str | Path = "datasets/demo") -> Path:
         UserError: scikit-image or one of its photographs is missing, or the folder cannot be written.
     """
     folder = Path(folder)
-    written = 0
-    for split, names, variants in (("train", TRAIN, TRAIN_VARIANTS), ("val", VAL, VAL_VARIANTS)):
-        for number, name in enumerate(names):
-            targets = [f"{Path(name).stem}_{variant}.png" for variant in range(variants)]
-            if all((folder / split / side / target).is_file() for target in targets for side in ("low", "high")):
-                continue
-            photograph = _photograph(name)
-            for variant, target in enumerate(targets):
-                random = np.random.default_rng((split == "val", number, variant))
-                write_image(folder / split / "high" / target, photograph)
-                write_image(folder / split / "low" / target, LowLight()(photograph, random))
-                written += 1
+    sides: dict[str, Maker] = {"high": lambda name, random: _photograph(name), "low": _dark}
+    written = _write(folder / "train", sides, TRAIN, TRAIN_VARIANTS, held_out=False)
+    written += _write(folder / "val", sides, VAL, VAL_VARIANTS, held_out=True)
     counts = f"{len(TRAIN) * TRAIN_VARIANTS} training and {len(VAL) * VAL_VARIANTS} held-out pairs"
     print(f"{folder}: {counts}" + ("" if written else " (already there)"))
     return folder
 
 
+def make_haze(folder: str | Path = "datasets/demo_haze") -> Path:
+    """Write `FOLDER/train/{clear,depth}/*.png`, for `SyntheticHazeDataset`, and pairs `FOLDER/val/{hazy,clear}/*.png`.
+
+    The stereo photograph has its measured depth. The others have none: a tilted plane stands in for it.
+    Otherwise as `make`.
+    """
+    folder = Path(folder)
+    clear: dict[str, Maker] = {"clear": lambda name, random: _photograph(name)}
+    written = _write(folder / "train", clear | {"depth": _depth16}, HAZE_TRAIN, HAZE_TRAIN_VARIANTS, held_out=False)
+    written += _write(folder / "val", clear | {"hazy": _hazy}, VAL, VAL_VARIANTS, held_out=True)
+    training = f"{len(HAZE_TRAIN) * HAZE_TRAIN_VARIANTS} training photographs with depth"
+    counts = f"{training} and {len(VAL) * VAL_VARIANTS} held-out pairs"
+    print(f"{folder}: {counts}" + ("" if written else " (already there)"))
+    return folder
+
+
+def _write(folder: Path, sides: Mapping[str, Maker], names: Sequence[str], variants: int, held_out: bool) -> int:
+    """Write `FOLDER/SIDE/NAME_VARIANT.png` where it is missing; returns how many were."""
+    written = 0
+    for number, name in enumerate(names):
+        for variant in range(variants):
+            for side, maker in sides.items():
+                path = folder / side / f"{Path(name).stem}_{variant}.png"
+                if not path.is_file():
+                    write_image(path, maker(name, np.random.default_rng((held_out, number, variant))))
+                    written += 1
+    return written
+
+
+def _dark(name: str, random: np.random.Generator) -> np.ndarray:
+    return LowLight()(_photograph(name), random)
+
+
+def _hazy(name: str, random: np.random.Generator) -> np.ndarray:
+    return Haze()(_photograph(name), _depth(name, random), random)
+
+
+def _depth16(name: str, random: np.random.Generator) -> np.ndarray:
+    """The depth as a 16-bit grey image (H, W, 3)."""
+    return np.repeat(np.rint(_depth(name, random) * 65535).astype(np.uint16)[..., None], 3, axis=2)
+
+
+def _depth(name: str, random: np.random.Generator) -> np.ndarray:
+    """Depth of a photograph: measured where it was, else a plane of random tilt; (H, W) in (0, 1]."""
+    height, width = _photograph(name).shape[:2]
+    if name != STEREO:
+        return ramp_depth(height, width, angle=random.uniform(-np.pi / 4, np.pi / 4))
+    with np.load(_shipped(DISPARITY), allow_pickle=False) as file:
+        depth = normalise_depth(depth_from_disparity(file["arr_0"], PRINCIPAL_POINTS_APART))
+    return cv2.resize(depth, (width, height), interpolation=cv2.INTER_AREA)
+
+
+@lru_cache(maxsize=1)
 def _photograph(name: str) -> np.ndarray:
     """One of scikit-image's photographs, with a long side of at most `LONG_SIDE`."""
+    image = read_image(_shipped(name))
+    height, width = image.shape[:2]
+    scale = min(1.0, LONG_SIDE / max(height, width))
+    # Area averaging keeps fine texture from aliasing when shrinking.
+    return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+
+
+def _shipped(name: str) -> Path:
+    """A file that comes with scikit-image."""
     package = find_spec("skimage")
     if package is None or package.origin is None:
         raise UserError("the demo's photographs come with scikit-image: pip install scikit-image")
     path = Path(package.origin).parent / "data" / name
     if not path.is_file():
         raise UserError(f"scikit-image's photograph {path} is missing; reinstall it: pip install -U scikit-image")
-    image = read_image(path)
-    height, width = image.shape[:2]
-    scale = min(1.0, LONG_SIDE / max(height, width))
-    # Area averaging keeps fine texture from aliasing when shrinking.
-    return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    return path
