@@ -1,0 +1,239 @@
+import runpy
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from llie.archs import create_network, snr_aware
+from llie.archs.snr_aware import EncoderLayer, SNRAware, cut, paste
+from llie.data.readers import read_image, to_tensor
+from llie.errors import UserError
+from llie.ops.snr import snr_map
+from tests.conftest import REPOSITORY
+from tests.golden.fill import low_light_input
+
+LiteralSNRAware = runpy.run_path(str(REPOSITORY / "benchmarks" / "literal_snr_aware.py"))["LiteralSNRAware"]
+SMALL = {"nf": 16, "layers": 2}
+
+
+def build(**arguments):
+    torch.manual_seed(0)
+    return SNRAware(**{**SMALL, **arguments}).eval()
+
+
+def photo(height, width, batch=1, dtype=torch.float32):
+    return torch.from_numpy(low_light_input(height, width, seed=7, batch=batch)).to(dtype)
+
+
+def some_valid(height, width):
+    """A map above 0.5 in the left third alone, and smooth, so that the blend has a gradient everywhere."""
+    return torch.linspace(0.95, 0.05, width, dtype=torch.float64).pow(1.5).expand(1, 1, height, width)
+
+
+def load(golden, case):
+    vector = golden(f"snr_{case}")
+    given = vector.meta["constructor"]
+    network = create_network(
+        "SNRAware",
+        front_blocks=given["front_RBs"],
+        back_blocks=given["back_RBs"],
+        layers=vector.meta.get("encoder_layers", 6),
+    ).eval()
+    network.load_state_dict(vector.state_dict())
+    return vector, network
+
+
+@pytest.mark.parametrize(
+    "case", ["depth1_64x64", "full_64x64", "full_mixedmask_64x48_b2", "full_60x52", "rb5_10_32x48"]
+)
+def test_golden_network(golden, case):
+    vector, network = load(golden, case)
+    assert sum(p.numel() for p in network.parameters()) == vector.meta["params"]
+    taps = {}
+    network.recon_trunk_light.register_forward_hook(lambda _, __, out: taps.update(fea_light=out))
+    network.recon_trunk.register_forward_hook(
+        lambda _, given, out: taps.update(fea_fused=given[0], recon_trunk_out=out)
+    )
+    network.transformer.register_forward_hook(
+        lambda _, given, out: taps.update(tokens_in=given[0], valid=given[1], tokens_out=out)
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(network(vector["x"], snr=vector["mask"]), vector["output"], rtol=0, atol=2e-5)
+        taps["fea_in"], context = network.encode(vector["x"], vector["mask"])
+        taps["L1_fea_3"] = context.quarter
+        if vector.meta["mask_kind"] == "snr":
+            torch.testing.assert_close(network(vector["x"]), vector["output"], rtol=0, atol=2e-5)
+    assert torch.equal(taps.pop("valid"), vector["token_mask"][:, 0] > 0)
+    for name, tap in taps.items():
+        torch.testing.assert_close(tap, vector[name], rtol=0, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("key", "size"), [("lol_400x608", (400, 608)), ("syn_384x384", (384, 384))])
+def test_golden_protocol_resizes_image_and_native_map(golden, key, size):
+    vector, network = load(golden, "protocol")
+    with torch.no_grad():
+        out = network(vector["x"], size=size)
+    torch.testing.assert_close(out, vector[key], rtol=0, atol=2e-5)
+
+
+def test_golden_encoder_layer(golden):
+    vector = golden("snr_encoder_layer")
+    layer = EncoderLayer(1024).eval()
+    layer.load_state_dict(vector.state_dict())
+    x, valid = vector["input"], vector["mask"][:, 0] != 0
+    assert valid.any(1).tolist() == [True, False]
+    with torch.no_grad():
+        attended = layer.slf_attn(x, valid, uniform=False)
+        torch.testing.assert_close(attended, vector["after_attention"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(layer(x, valid), vector["output"], rtol=0, atol=2e-5)
+        everything = torch.ones_like(valid)
+        torch.testing.assert_close(layer(x, everything), vector["output_without_mask"], rtol=0, atol=2e-5)
+        alone = layer.slf_attn(x[1:], valid[1:], uniform=True)
+        torch.testing.assert_close(alone, vector["after_attention"][1:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("maps", ["natural", "some valid", "mixed batch", "all valid", "strip"])
+def test_output_and_gradients_are_those_of_the_definition(maps):
+    height, width = (28, 36) if maps == "strip" else (32, 48)
+    x = photo(height, width, 2, torch.float64)
+    snr = {
+        "natural": snr_map(x),
+        "some valid": some_valid(height, width).expand(2, -1, -1, -1),
+        "mixed batch": torch.cat([some_valid(height, width), snr_map(x[1:])]),
+        "all valid": torch.full((2, 1, height, width), 0.8, dtype=torch.float64),
+        "strip": some_valid(height, width).expand(2, -1, -1, -1),
+    }[maps]
+    ours = build().double()
+    literal = LiteralSNRAware(**SMALL).double()
+    literal.load_state_dict(ours.state_dict())
+    results = []
+    for network in (ours, literal):
+        image = x.clone().requires_grad_()
+        out = network(image, snr)
+        (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+        results.append({"out": out.detach(), "x": image.grad} | {n: p.grad for n, p in network.named_parameters()})
+    for name, expected in results[1].items():
+        torch.testing.assert_close(results[0][name], expected, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_without_a_valid_token_queries_and_keys_get_a_zero_gradient():
+    network = build().train()
+    network(photo(32, 32)).sum().backward()
+    for layer in network.transformer.layer_stack:
+        assert not layer.slf_attn.w_qs.weight.grad.any()
+        assert not layer.slf_attn.w_ks.weight.grad.any()
+        assert layer.slf_attn.w_vs.weight.grad.any()
+
+
+def test_the_single_token_stands_for_all(monkeypatch):
+    network, x = build(), photo(32, 48, 2)
+    calls = []
+    original = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: calls.append(a[1].shape[2]) or original(*a))
+    with torch.no_grad():
+        short = network(x)
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        full = network(x)
+    assert calls == [1, 1, 6, 6]
+    torch.testing.assert_close(short, full, rtol=0, atol=1e-6)
+
+
+def test_queries_in_parts_change_nothing(monkeypatch):
+    network, x = build(), photo(32, 48)
+    with torch.no_grad():
+        whole = network(x, some_valid(32, 48).float())
+        monkeypatch.setattr(snr_aware, "QUERIES", 4)
+        torch.testing.assert_close(network(x, some_valid(32, 48).float()), whole, rtol=0, atol=1e-6)
+
+
+def test_no_value_is_read_while_computing():
+    """On the meta device there are none: any synchronisation with a GPU would fail here, too."""
+    with torch.device("meta"):
+        out = create_network("SNRAware")(torch.empty(2, 3, 63, 50))
+    assert out.shape == (2, 3, 63, 50)
+
+
+def test_multiplications():
+    with torch.device("meta"):
+        network, counter = create_network("SNRAware").eval(), FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            network(torch.empty(1, 3, 256, 256))
+    assert counter.get_total_flops() / 2 == pytest.approx(24.37e9, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("masked", ["all", "some", "one of two"])
+def test_attention_in_half_precision(dtype, masked):
+    torch.manual_seed(0)
+    layer = EncoderLayer(256).eval()
+    x = torch.randn(2, 30, 256)
+    valid = torch.zeros(2, 30, dtype=torch.bool)
+    valid[: {"all": 0, "some": 2, "one of two": 1}[masked], 3:9] = True
+    with torch.no_grad():
+        expected = layer(x, valid)
+        found = layer.to(dtype)(x.to(dtype), valid)
+    assert (found.float() - expected).abs().max() < 0.05
+
+
+def test_reflected_edges_complete_the_patches():
+    zeros, reflect = build(), build(edges="reflect")
+    with torch.no_grad():
+        assert torch.equal(zeros(photo(32, 48)), reflect(photo(32, 48)))
+        x = photo(40, 48)  # 10x12 at a quarter of the size: the last two rows fill no patch
+        feature, context = zeros.encode(x)
+        without, completed = (network._long_range(feature, context.snr) for network in (zeros, reflect))
+    assert not without[..., 8:, :].any() and without[..., :8, :].any()
+    assert completed[..., 8:, :].any() and completed.shape == without.shape
+
+
+def test_patches_are_those_of_pixel_unshuffle():
+    x = torch.rand(2, 3, 8, 12)
+    expected = F.pixel_unshuffle(x, 4).flatten(2).transpose(1, 2)
+    assert torch.equal(cut(x), expected)
+    assert torch.equal(paste(cut(x), 12), x)
+
+
+def test_decode_of_encode_is_the_network():
+    network, x = build(), photo(32, 48)
+    with torch.no_grad():
+        assert torch.equal(network.decode(*network.encode(x)), network(x))
+
+
+def test_the_mask_is_empty_on_photographs(real):
+    for path in sorted(real.glob("lolv1_eval15/low/*.png"))[:5]:
+        image = to_tensor(read_image(path))[None]
+        tokens = F.avg_pool2d(snr_map(image)[..., ::4, ::4], 4)
+        assert tokens.max() < 0.5, path
+        assert F.avg_pool2d(snr_map(image, quantile=0.5)[..., ::4, ::4], 4).max() > 0.5, path
+
+
+def test_learns():
+    network = build(layers=1).train()
+    x = photo(16, 16)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    losses = []
+    for _ in range(15):
+        loss = (network(x) - 3 * x).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_detect_reads_the_arguments_and_knows_strangers():
+    arguments = {"nf": 16, "front_blocks": 2, "back_blocks": 3, "layers": 1}
+    state = SNRAware(**arguments).state_dict()
+    assert SNRAware.card.detect(state) == arguments
+    assert SNRAware.card.detect({**state, "common_feature": torch.zeros(16, 64)}) is None
+    assert SNRAware.card.detect({"conv_first_1.weight": torch.ones(1)}) is None
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="'zeros' or 'reflect'"):
+        SNRAware(edges="mirror")
+    with pytest.raises(UserError, match="snr_quantile"):
+        SNRAware(snr_quantile=0)
+    with pytest.raises(UserError, match=r"\(1, 1, 16, 20\).*\(1, 3, 16, 20\)"):
+        build()(photo(16, 20), snr=torch.ones(1, 3, 16, 20))
