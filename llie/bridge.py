@@ -21,6 +21,7 @@ _PREFIX = "basicsr/"
 _LOST_MODULE = "torchvision.transforms.functional_tensor"
 _THEIR_REGISTRIES = {
     "network": "ARCH_REGISTRY",
+    "discriminator": "ARCH_REGISTRY",
     "loss": "LOSS_REGISTRY",
     "metric": "METRIC_REGISTRY",
     "dataset": "DATASET_REGISTRY",
@@ -62,7 +63,7 @@ def find(kind: str, name: str) -> Any:
     """What BasicSR has registered as `name` or `basicsr/name`, made callable as ours are.
 
     Args:
-        kind: "network", "loss", "metric" or "dataset"; other kinds (models) are never theirs.
+        kind: "network", "discriminator", "loss", "metric" or "dataset"; other kinds (models) are never theirs.
         name: plain, or with the prefix `basicsr/`.
 
     Returns:

@@ -44,13 +44,14 @@ class Checker:
         if isinstance(options["num_gpu"], list):
             options["num_gpu"] = len(options["num_gpu"])
         options["datasets"] = self.datasets(options["datasets"], phase)
-        for network in ("network_g", "network_d"):
-            if options[network] is not None:
-                options[network] = self.network(options[network], network)
+        options["network_g"] = self.network(options["network_g"], "network_g", registry.ARCH_REGISTRY)
+        if options["network_d"] is not None:
+            options["network_d"] = self.network(options["network_d"], "network_d", registry.DISCRIMINATOR_REGISTRY)
         self.controls(options["val"]["controls"], options["network_g"])
         options["val"]["metrics"] = self.metrics(options["val"]["metrics"] or {})
         self.protocols(options["val"]["protocols"])
         if phase == "train":
+            self.streams(options["datasets"], options["model_type"])
             self.training(options["train"])
         if self.without_effect:
             ignored = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in self.without_effect.items())
@@ -132,16 +133,18 @@ class Checker:
         with self.at(_join(path, "type")):
             return names.get(spec["type"])
 
-    def network(self, spec: dict[str, Any], path: str) -> dict[str, Any]:
+    def network(self, spec: dict[str, Any], path: str, names: registry.Registry) -> dict[str, Any]:
         """A network's class and arguments; the name of a preset stands for the arguments on the network's card."""
         from llie.archs import card_of  # imports torch, which a misspelt key need not wait for
 
         self.typed(spec, path, "network")
-        for name, network in registry.ARCH_REGISTRY:
+        for name, network in names:
             presets = card_of(network).presets
             if spec["type"] in presets:
                 spec = {**presets[spec["type"]], **spec, "type": name}
-        target = self.target(registry.ARCH_REGISTRY, spec, path)
+        if isinstance(spec.get("host"), dict):  # a plug-in around another network
+            spec = {**spec, "host": self.network(spec["host"], f"{path}.host", names)}
+        target = self.target(names, spec, path)
         with self.at(path):
             return {"type": spec["type"], **registry.check_arguments(target, _without(spec, "type"), path)}
 
@@ -150,37 +153,45 @@ class Checker:
         from llie.archs import check_controls
 
         with self.at("val.controls"):
-            check_controls(registry.ARCH_REGISTRY.get(network["type"]), values)
+            check_controls(registry.ARCH_REGISTRY.get((network.get("host") or network)["type"]), values)
 
     def datasets(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
-        """All data sets: `train`, and any number of `val`, `val_*`, `test`, `test_*`."""
+        """All data sets: `train` and its further streams `train_*`, any number of `val`, `val_*`, `test`, `test_*`."""
         checked = {}
         for name, spec in values.items():
             path = f"datasets.{name}"
             if not _DATASET_NAME.fullmatch(str(name)):
-                wanted = "train, val, test, or val_... and test_... for further ones"
+                wanted = "train, val, test, or train_..., val_... and test_... for further ones"
                 raise self.error(path, f"a data set is called {wanted}.{suggest(name, ('train', 'val', 'test'))}")
-            checked[name] = self.dataset(spec, path, is_training=name == "train")
+            checked[name] = self.dataset(spec, path, name)
         if phase == "train" and "train" not in checked:
             raise self.error("datasets.train", "training needs a training set")
         if phase == "test" and not any(name.startswith("test") for name in checked):
             checked = {re.sub("^val", "test", name): spec for name, spec in checked.items()}  # as BasicSR has it
-            if not checked.keys() - {"train"}:
+            if not any(name.startswith("test") for name in checked):
                 raise self.error("datasets.test", "testing needs a data set called test, test_..., val or val_...")
         return checked
 
-    def dataset(self, spec: Any, path: str, is_training: bool) -> dict[str, Any]:
+    def dataset(self, spec: Any, path: str, role: str) -> dict[str, Any]:
         """One data set: keys of the loader beside arguments of its class."""
         name = self.typed(spec, path, "dataset")["type"]
         spec = {**spec, "type": schema.DATASET_ALIASES.get(name, name)}
         target = self.target(registry.DATASET_REGISTRY, spec, path)
-        rules = {**schema.DATASET, **(schema.TRAIN_DATASET if is_training else schema.EVALUATION_DATASET)}
+        rules = {**schema.DATASET, **schema.loader_keys(role)}
         taken = registry.argument_names(target, spec.keys() - rules.keys())
         taken = [name for name in taken if name not in ("phase", "seed")]  # these come from elsewhere
         checked = self.section(spec, _without(rules, *taken), path, taken)
         self.name(checked["name"], _join(path, "name"))
         with self.at(path):
             return checked | registry.check_arguments(target, _only(checked, taken), path)
+
+    def streams(self, names: Collection[str], model: str) -> None:
+        """Every `datasets.train_*` is one that the model knows what to do with."""
+        known = [f"train_{name}" for name in getattr(registry.MODEL_REGISTRY.get(model), "streams", ())]
+        for name in names:
+            if name.startswith("train_") and name not in known:
+                has = f"has the streams {', '.join(known)}" if known else "has no streams beside train"
+                raise self.error(f"datasets.{name}", f"{model} {has}.{suggest(name, known)}")
 
     def metrics(self, values: dict[str, Any]) -> dict[str, Any]:
         """`{name: {type, ...}}`; the name is free, and is the type where none is given."""

@@ -163,6 +163,7 @@ def build(registry: Registry, options: Mapping[str, Any], where: str = "", **ext
 
 
 ARCH_REGISTRY = Registry("network", "llie.archs")
+DISCRIMINATOR_REGISTRY = Registry("discriminator", "llie.archs")
 LOSS_REGISTRY = Registry("loss", "llie.losses")
 METRIC_REGISTRY = Registry("metric", "llie.metrics")
 DATASET_REGISTRY = Registry("dataset", "llie.data")

@@ -80,7 +80,15 @@ TRAIN_DATASET: Section = {
     "num_worker_per_gpu": Key(int, 2, least=0),
 }
 
-EVALUATION_DATASET: Section = dict.fromkeys(TRAIN_DATASET, _ignored("images are evaluated one by one"))
+
+def loader_keys(role: str) -> Section:
+    """The keys of the loader in the section `datasets.<role>`: only `train` has them, its streams follow."""
+    if role == "train":
+        return TRAIN_DATASET
+    streams = role.startswith("train_")
+    why = "streams go with the batches of datasets.train" if streams else "images are evaluated one by one"
+    return dict.fromkeys(TRAIN_DATASET, _ignored(why))
+
 
 SCHEMA: Section = {
     "name": Key(str, REQUIRED),

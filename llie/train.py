@@ -17,7 +17,7 @@ if not __package__:  # run as a script: Python put llie/ on the path, where its 
 import torch
 
 from llie.arguments import parse_arguments
-from llie.data import build_batch_transform, build_dataset, build_train_loader
+from llie.data import build_batch_transform, build_train_loader, build_train_set
 from llie.engine import distributed
 from llie.engine.allocator import keep_large_blocks
 from llie.engine.checkpoint import write_atomically
@@ -68,8 +68,8 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
     torch.manual_seed(seed)  # initial weights
     model: Model = MODEL_REGISTRY.get(options["model_type"])(options)
     rank, world_size = distributed.rank(), distributed.world_size()
-    train_set = options["datasets"]["train"]
-    loader = build_train_loader(build_dataset(train_set, "train"), train_set, seed, rank, world_size)
+    sections = options["datasets"]
+    loader = build_train_loader(build_train_set(sections), sections["train"], seed, rank, world_size)
     validate = Validation(model, options, device, show=lambda *picture: trainer.log.picture(*picture))
     settings = Settings.from_options(
         options, len(loader), device=device, facts=facts(options), lower_is_better=validate.lower_is_better

@@ -1,8 +1,15 @@
 """Data set layouts, readers, pairing, transforms and samplers."""
 
-from llie.data.build import build_dataset
+from llie.data.build import build_dataset, build_train_set
 from llie.data.loader import build_train_loader
 from llie.data.readers import read_image, write_image
 from llie.data.transforms import build_batch_transform
 
-__all__ = ["build_batch_transform", "build_dataset", "build_train_loader", "read_image", "write_image"]
+__all__ = [
+    "build_batch_transform",
+    "build_dataset",
+    "build_train_loader",
+    "build_train_set",
+    "read_image",
+    "write_image",
+]

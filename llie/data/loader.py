@@ -138,10 +138,15 @@ def _collate(items: list[Any]) -> dict[str, Any] | UserError:
     for item in items:
         if isinstance(item, UserError):
             return item
+    images = [name for name in items[0] if f"{name}_path" in items[0]]  # lq, gt, and those of the streams
     for item in items[1:]:
-        if item["lq"].shape != items[0]["lq"].shape:
-            sizes = ", ".join(f"{i['lq_path']} ({i['lq'].shape[2]}x{i['lq'].shape[1]})" for i in (items[0], item))
-            return UserError(f"images of one batch differ in size: {sizes}; set gt_size, or batch_size_per_gpu to 1")
+        for name in images:
+            if item[name].shape != items[0][name].shape:
+                both = ((i[f"{name}_path"], i[name].shape) for i in (items[0], item))
+                sizes = ", ".join(f"{path} ({width}x{height})" for path, (_, height, width) in both)
+                return UserError(
+                    f"images of one batch differ in size: {sizes}; set gt_size, or batch_size_per_gpu to 1"
+                )
     return default_collate(items)
 
 

@@ -19,9 +19,9 @@ from llie.errors import UserError
 Batch = dict[str, Any]
 
 
-def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, index: int, *more: int) -> np.random.Generator:
     """The random stream of one item: the same for the same (seed, epoch, index), in any process and any order."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index))))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index, *more))))
 
 
 @dataclass(frozen=True)

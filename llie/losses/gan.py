@@ -1,4 +1,4 @@
-"""Adversarial losses on the scores (logits) of a discriminator."""
+"""Adversarial losses on the scores of a discriminator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llie.errors import UserError
 from llie.losses.base import check_choice
 from llie.registry import LOSS_REGISTRY
 
@@ -16,28 +17,41 @@ KINDS = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
 class GANLoss(nn.Module):
     """Distance of a discriminator's scores from "real" or "fake".
 
+    A label may be a range [low, high]: the discriminator then learns from labels drawn anew for every score ("soft
+    labels", Salimans et al., NeurIPS 2016), while the generator asks for a plain 1.
+
     Args:
         gan_type: "vanilla" (cross entropy), "lsgan" (squares), "wgan" (mean score), "wgan_softplus" (non-saturating
             logistic) or "hinge".
         real_label_val: what a real image should score, for vanilla and lsgan.
         fake_label_val: what a fake image should score, for vanilla and lsgan.
+
+    Raises:
+        UserError: an unknown type, or a range that is none.
     """
 
     needs_target = False
 
-    def __init__(self, gan_type: str = "vanilla", real_label_val: float = 1.0, fake_label_val: float = 0.0):
+    def __init__(
+        self,
+        gan_type: str = "vanilla",
+        real_label_val: float | tuple[float, float] = 1.0,
+        fake_label_val: float | tuple[float, float] = 0.0,
+    ):
         super().__init__()
         check_choice("gan_type", gan_type, KINDS)
         self.gan_type = gan_type
-        self.real_label, self.fake_label = real_label_val, fake_label_val
+        self.real_label = _as_range("real_label_val", real_label_val)
+        self.fake_label = _as_range("fake_label_val", fake_label_val)
 
     def forward(self, pred: Tensor, target_is_real: bool = True, is_disc: bool = False) -> Tensor:
         """Loss of scores of any shape.
 
         Args:
-            pred: the discriminator's scores, before any sigmoid.
+            pred: the discriminator's scores; before any sigmoid, except for lsgan, which takes them as they are.
             target_is_real: what the scores should say; the generator asks for True of its fakes.
-            is_disc: the discriminator is being trained (matters for hinge, which has no margin for the generator).
+            is_disc: the discriminator is being trained (matters for drawn labels, and for hinge, which has no margin
+                for the generator).
         """
         sign = -1.0 if target_is_real else 1.0
         if self.gan_type == "hinge" and is_disc:
@@ -46,7 +60,21 @@ class GANLoss(nn.Module):
             return sign * pred.mean()
         if self.gan_type == "wgan_softplus":
             return F.softplus(sign * pred).mean()
-        label = torch.full_like(pred, self.real_label if target_is_real else self.fake_label)
+        label = self.label(pred, target_is_real, is_disc)
         return (
             F.binary_cross_entropy_with_logits(pred, label) if self.gan_type == "vanilla" else F.mse_loss(pred, label)
         )
+
+    def label(self, pred: Tensor, is_real: bool, is_disc: bool) -> Tensor:
+        """What each score should be; drawn from PyTorch's generator, which the trainer seeds at every step."""
+        low, high = self.real_label if is_real else self.fake_label
+        if low == high:
+            return torch.full_like(pred, low)
+        return torch.empty_like(pred).uniform_(low, high) if is_disc else torch.full_like(pred, float(is_real))
+
+
+def _as_range(option: str, value: float | tuple[float, float]) -> tuple[float, float]:
+    low, high = (value, value) if isinstance(value, int | float) else value
+    if low > high:
+        raise UserError(f"{option}: [{low}, {high}] is no range; write it like [0.7, 1.2]")
+    return low, high

@@ -143,7 +143,8 @@ def build_losses(train_options: Mapping[str, Any]) -> LossSum:
     """Build all loss terms of a training section.
 
     Reads `losses` (a list of specs, or a mapping of names to specs) and BasicSR's keys (`pixel_opt`, `perceptual_opt`
-    and any other `*_opt`). `gan_opt` is not a term: adversarial models build it themselves, with `create_loss`.
+    and any other `*_opt`). A term of weight 0 is left out: it costs no time, and needs no weights of its own. `gan_opt`
+    is not a term: adversarial models build it themselves.
 
     Args:
         train_options: the `train` section of the options.
@@ -157,14 +158,16 @@ def build_losses(train_options: Mapping[str, Any]) -> LossSum:
     for key, spec in train_options.items():
         if key.endswith("_opt") and key != "gan_opt" and isinstance(spec, Mapping):
             named.append((key.removesuffix("_opt"), spec))
-    if not named:
-        raise UserError("train.losses: training needs a loss, for instance [{type: L1Loss, weight: 1.0}]")
 
     terms: list[LossTerm] = []
     for position, (name, spec) in enumerate(named):
+        if spec.get("weight", spec.get("loss_weight")) == 0:
+            continue
         term = create_loss(spec, where=f"train.losses.{position if name is None else name}")
         term.name = name or term.name
         taken = sum(other.name == term.name or other.name.startswith(f"{term.name}_") for other in terms)
         term.name += f"_{taken + 1}" if taken else ""
         terms.append(term)
+    if not terms:
+        raise UserError("train.losses: training needs a loss, for instance [{type: L1Loss, weight: 1.0}]")
     return LossSum(terms)

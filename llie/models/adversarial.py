@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,63 +18,111 @@ from llie.registry import LOSS_REGISTRY, MODEL_REGISTRY, build
 class AdversarialModel(Model):
     """The discriminator steps first, then the generator against the updated discriminator.
 
-    Real images are the references, joined by `hq` (images of high quality without a dark partner) when the batch holds
-    any. Fake ones are the enhanced `lq`, or, when the batch holds dark images without a partner, the enhanced
-    `lq_unpaired`: the paired loss terms then look at pairs and the adversarial term at the others.
+    The batch holds pairs `lq`, `gt`, and what the data streams of the same batch bring, if there are any: `lq_real`,
+    dark photographs without reference, and `hq`, pictures of high quality without a dark partner. Real images are `gt`
+    and `hq`; fake ones are the enhanced `lq_real`, or the enhanced `lq` where that stream is absent. The loss terms
+    look at pairs; a term with `pred: lq_real` looks at the enhanced photographs.
 
     Args:
         options: resolved options with `network_g`, `network_d` and `train`. `train.gan_opt` is the adversarial term
             (`{type: GANLoss, loss_weight: 0.005, ...}`); the generator sits out the first `train.net_d_init_iters`
-            iterations and then steps in every `train.net_d_iters`-th.
+            iterations and then steps in every `train.net_d_iters`-th. With a weight of 0 it learns alone.
     """
 
+    streams = ("lq_real", "hq")
+
     def __init__(self, options: Mapping[str, Any]):
-        if not options.get("network_d"):
-            raise UserError("AdversarialModel needs a discriminator: give network_d: {type: ...}")
+        train = dict(options["train"])
+        for key, needed in (("network_d", options.get("network_d")), ("train.optim_d", train.get("optim_d"))):
+            if not needed:
+                raise UserError(f"AdversarialModel trains a discriminator: give {key}: {{type: ...}}")
         super().__init__(
             {name: create_network(options, name) for name in ("g", "d")}, options.get("val", {}).get("controls")
         )
-        train = dict(options["train"])
         gan = dict(train.pop("gan_opt", None) or {"type": "GANLoss"})
         self.gan_weight = gan.pop("loss_weight", gan.pop("weight", 1.0))
         self.gan = build(LOSS_REGISTRY, gan, "train.gan_opt")
         self.losses = build_losses(train)
-        self.every, self.pretraining = train.get("net_d_iters", 1), train.get("net_d_init_iters", 0)
         self.criteria.extend([self.losses, self.gan])
+        self.every, self.pretraining = train.get("net_d_iters", 1), train.get("net_d_init_iters", 0)
+
+        wanted = self.gan_weight or any(str(term.pred).split("/")[0] == "lq_real" for term in self.losses.terms)
+        self.enhanced = ("lq", "lq_real") if wanted else ("lq",)
+        self.judging = [p for p in self.networks["d"].parameters() if p.requires_grad]
+        # One enhancement serves both networks' steps, unless the graphs of many micro-batches would have to wait.
+        self.may_share = train.get("accumulate", 1) == 1
+        self.shares = False
+        self.waiting: tuple[Mapping[str, Any], dict[str, Tensor]] | None = None
 
     def phases(self, iteration: int) -> tuple[str, ...]:
         """The discriminator in every iteration; the generator after its turn has come."""
-        return ("d", "g") if iteration > self.pretraining and iteration % self.every == 0 else ("d",)
+        if not self.gan_weight:
+            return ("g",)
+        generator_steps = iteration > self.pretraining and iteration % self.every == 0
+        self.shares = self.may_share and generator_steps
+        return ("d", "g") if generator_steps else ("d",)
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminator's or the generator's loss."""
+        for parameter in self.judging:  # the generator's step needs no gradients of these (they would only cost)
+            parameter.requires_grad_(phase == "d")
         return self._judge(batch) if phase == "d" else self._enhance(batch)
 
     def _judge(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        real = torch.cat([batch["gt"], batch["hq"]]) if "hq" in batch else batch["gt"]
-        with torch.no_grad():
-            fake = result_of(self.networks["g"](batch.get("lq_unpaired", batch["lq"])))
+        real = _together(batch, [name for name in ("gt", "hq") if name in batch])
+        if self.shares:
+            outputs = self._outputs(batch)
+            self.waiting = (batch, outputs)
+            fake = _fake(outputs).detach()
+        else:
+            with torch.no_grad():
+                fake = result_of(self.networks["g"](batch.get("lq_real", batch["lq"])))
+        # One call for each side: batch norm then sees real and fake images apart.
         scores = {"real": self.trained["d"](real).float(), "fake": self.trained["d"](fake).float()}
         with torch.autocast(real.device.type, enabled=False):
             loss = sum(self.gan(score, name == "real", is_disc=True) for name, score in scores.items())
         return loss, {f"score_{name}": score.detach().mean() for name, score in scores.items()}
 
     def _enhance(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        unpaired = batch.get("lq_unpaired")
-        # One call for both halves: DDP wants one forward for each backward.
-        low = batch["lq"] if unpaired is None else torch.cat([batch["lq"], unpaired])
-        outputs = self.trained["g"](low)
-        fake = result_of(outputs)[-len(unpaired) :] if unpaired is not None else result_of(outputs)
-        score = self.networks["d"](fake).float()
-        with torch.autocast(low.device.type, enabled=False):
-            paired = in_full_precision(_first(outputs, len(batch["lq"])))
-            loss, values = self.losses(paired, batch)
-            adversarial = self.gan(score, True, is_disc=False)
-        return loss + self.gan_weight * adversarial, {**values, "gan": adversarial.detach()}
+        waiting, self.waiting = self.waiting, None
+        outputs = waiting[1] if waiting and waiting[0] is batch else self._outputs(batch)
+        score = self.networks["d"](_fake(outputs)).float() if self.gan_weight else None
+        with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
+            loss, values = self.losses(in_full_precision(outputs), batch)
+            if score is not None:
+                adversarial = self.gan_weight * self.gan(score, True, is_disc=False)
+                loss, values = loss + adversarial, {**values, "gan": adversarial.detach()}
+        return loss, values
+
+    def _outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What the generator makes of `lq`, by name, and of `lq_real`: "lq_real", and "lq_real/..." by further names."""
+        names = [name for name in self.enhanced if name in batch]
+        # One call for both: DDP wants one forward for each backward.
+        outputs = self.trained["g"](_together(batch, names))
+        result_of(outputs)  # says so if there is none
+        outputs = {"out": outputs} if isinstance(outputs, Tensor) else outputs
+        pairs = len(batch["lq"])
+        named = {name: _of_images(value, slice(pairs)) for name, value in outputs.items()}
+        if "lq_real" in names:
+            for name, value in outputs.items():
+                named["lq_real" if name == "out" else f"lq_real/{name}"] = _of_images(value, slice(pairs, None))
+        return named
 
 
-def _first(outputs: Any, count: int) -> Any:
-    """The outputs of the first images of a batch."""
-    if isinstance(outputs, Tensor):
-        return outputs[:count] if outputs.ndim == 4 else outputs
-    return {name: _first(value, count) for name, value in outputs.items()}
+def _of_images(value: Tensor, which: slice) -> Tensor:
+    """Some images of an output; what is none (a parameter that losses want) stays whole."""
+    return value[which] if value.ndim == 4 else value
+
+
+def _fake(outputs: Mapping[str, Tensor]) -> Tensor:
+    """What the discriminator should take for real."""
+    return outputs.get("lq_real", outputs["out"])
+
+
+def _together(batch: Mapping[str, Any], names: Sequence[str]) -> Tensor:
+    """The images of several entries of a batch as one."""
+    sizes = {name: tuple(batch[name].shape[2:]) for name in names}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())
+        raise UserError(f"the data streams differ in size: {told}; give all training sets the same gt_size")
+    return torch.cat([batch[name] for name in names])

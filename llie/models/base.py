@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llie.archs import card_of
 from llie.errors import UserError
-from llie.registry import ARCH_REGISTRY, build
+from llie.registry import ARCH_REGISTRY, DISCRIMINATOR_REGISTRY, build
 from llie.weights import load_weights
 
 
@@ -23,7 +23,10 @@ class Model:
             that gradients are exchanged; all others through `networks`.
         controls: what "g" is told beside the image when it is evaluated, not while it trains.
         criteria: losses with weights of their own, which must be on the networks' device.
+        streams: names of the data streams beside the pairs that the model knows what to do with.
     """
+
+    streams: tuple[str, ...] = ()
 
     def __init__(self, networks: Mapping[str, nn.Module], controls: Mapping[str, float] | None = None):
         self.networks = dict(networks)
@@ -84,7 +87,8 @@ def create_network(options: Mapping[str, Any], name: str = "g", trained: bool = 
     Raises:
         UserError: unknown network or argument, or weights that do not fit or are missing.
     """
-    network: nn.Module = build(ARCH_REGISTRY, options[f"network_{name}"], f"network_{name}")
+    registry = DISCRIMINATOR_REGISTRY if name == "d" else ARCH_REGISTRY
+    network: nn.Module = build(registry, options[f"network_{name}"], f"network_{name}")
     path = options.get("path") or {}
     key = path.get(f"param_key_{name}", "auto")
     try:

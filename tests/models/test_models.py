@@ -1,13 +1,8 @@
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-from llie.engine.settings import Settings
-from llie.engine.trainer import Trainer
 from llie.errors import UserError
-from llie.models.adversarial import AdversarialModel
 from llie.models.supervised import SupervisedModel
 from llie.registry import ARCH_REGISTRY
 from tests.engine.tiny import TinyLoader
@@ -26,28 +21,17 @@ class PairedOutputs(nn.Module):
         return {"out": out, "coarse": coarse} if self.training else out
 
 
-class Judge(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3))
-
-    def forward(self, x):
-        return self.body(x).mean((2, 3))
-
-
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    for network in (PairedOutputs, Judge):
-        monkeypatch.setitem(ARCH_REGISTRY._entries, network.__name__, network)
+    monkeypatch.setitem(ARCH_REGISTRY._entries, "PairedOutputs", PairedOutputs)
 
 
 def options(**train):
-    return {"network_g": {"type": "PairedOutputs"}, "network_d": {"type": "Judge"}, "path": {}, "train": train}
+    return {"network_g": {"type": "PairedOutputs"}, "path": {}, "train": train}
 
 
-def batch(unpaired=False):
-    made = next(TinyLoader(batch=2).batches(0))
-    return made | ({"lq_unpaired": made["lq"] * 0.5, "hq": made["gt"] * 0.9} if unpaired else {})
+def batch():
+    return next(TinyLoader(batch=2).batches(0))
 
 
 def test_supervised_terms_look_at_any_output():
@@ -74,65 +58,6 @@ def test_pretrained_weights_are_loaded(tmp_path):
     assert torch.equal(model.networks["g"].first.weight, source.first.weight)
     with pytest.raises(UserError, match="no checkpoint"):
         SupervisedModel(given | {"path": {"pretrain_network_g": str(tmp_path / "none.pth")}})
-
-
-@pytest.mark.parametrize("unpaired", [False, True])
-def test_adversarial_losses_are_the_textbook_ones(unpaired):
-    terms = {"losses": [{"type": "L1Loss"}], "gan_opt": {"type": "GANLoss", "gan_type": "lsgan", "loss_weight": 0.1}}
-    model = AdversarialModel(options(**terms))
-    data = batch(unpaired)
-    g, d = model.networks["g"], model.networks["d"].eval()
-    fake = g(data.get("lq_unpaired", data["lq"]))["out"].detach()
-    real = torch.cat([data["gt"], data["hq"]]) if unpaired else data["gt"]
-    judged, _ = model.loss("d", data)
-    torch.testing.assert_close(judged, (d(real) - 1).square().mean() + d(fake).square().mean())
-    enhanced, values = model.loss("g", data)
-    expected = (g(data["lq"])["out"] - data["gt"]).abs().mean() + 0.1 * (d(fake) - 1).square().mean()
-    torch.testing.assert_close(enhanced, expected)
-    assert set(values) == {"L1Loss", "gan"}
-
-
-def test_the_judges_step_does_not_touch_the_generator():
-    model = AdversarialModel(options(losses=[{"type": "L1Loss"}]))
-    model.loss("d", batch())[0].backward()
-    assert all(p.grad is None for p in model.networks["g"].parameters())
-    assert all(p.grad is not None for p in model.networks["d"].parameters())
-
-
-def test_generator_waits_and_then_takes_turns():
-    model = AdversarialModel(options(losses=[{"type": "L1Loss"}], net_d_iters=2, net_d_init_iters=3))
-    assert [model.phases(i) for i in range(1, 7)] == [("d",), ("d",), ("d",), ("d", "g"), ("d",), ("d", "g")]
-
-
-def test_adversarial_training_runs_and_resumes_bit_for_bit(tmp_path: Path):
-    def trainer(total):
-        torch.manual_seed(0)
-        model = AdversarialModel(options(losses=[{"type": "L1Loss"}], gan_opt={"type": "GANLoss", "loss_weight": 0.1}))
-        optimizers = {"g": {"type": "Adam", "lr": 1e-3}, "d": {"type": "SGD", "lr": 1e-3}}
-        schedules = {"g": {"type": "MultiStepLR", "milestones": [3], "gamma": 0.5}, "d": {"type": "constant"}}
-        settings = Settings(total, optimizers=optimizers, schedules=schedules, print_freq=1, save_freq=3)
-        return Trainer(model, TinyLoader(), settings, tmp_path / "run")
-
-    from llie.engine import checkpoint
-
-    whole = trainer(6)
-    whole.run()
-    assert whole.optimizers["g"].param_groups[0]["lr"] == pytest.approx(5e-4)
-    assert whole.optimizers["d"].param_groups[0]["lr"] == pytest.approx(1e-3)
-    (tmp_path / "run" / "training_states" / "6.state").unlink()
-    resumed = trainer(6)
-    resumed.resume(checkpoint.newest_state(tmp_path / "run", print))
-    assert resumed.iteration == 3
-    resumed.run()
-    for name in ("g", "d"):
-        theirs = resumed.networks[name].state_dict()
-        assert all(torch.equal(value, theirs[key]) for key, value in whole.networks[name].state_dict().items())
-    assert (tmp_path / "run" / "models" / "net_d_latest.pth").exists()
-
-
-def test_a_missing_judge_is_named():
-    with pytest.raises(UserError, match="network_d"):
-        AdversarialModel(options(losses=[{"type": "L1Loss"}]) | {"network_d": None})
 
 
 def test_controls_hold_in_evaluation_only():

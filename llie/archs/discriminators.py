@@ -1,0 +1,41 @@
+"""Discriminators: networks that score how much an image looks like a real photograph, for adversarial training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.registry import DISCRIMINATOR_REGISTRY
+
+
+@DISCRIMINATOR_REGISTRY.register()
+class DRBNDiscriminator(nn.Module):
+    """The discriminator of DRBN's second stage (Yang et al., CVPR 2020); parameter names are the official ones.
+
+    Four times two convolutions, the second of each with stride 2. Beside the image it sees the three values of each
+    pixel in ascending order, which tell darkness and saturation whatever the hue.
+
+    Args:
+        width: channels of the first two convolutions; they double up to eight times that.
+    """
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(6, width, 3, padding=1)
+        inputs = width
+        for number, wider in enumerate((1, 2, 2, 4, 4, 8, 8), start=2):
+            outputs, stride = wider * width, 2 if number % 2 == 0 else 1
+            self.add_module(f"conv{number}", nn.Conv2d(inputs, outputs, 3, stride, padding=1))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(outputs))
+            inputs = outputs
+        # Padding a 1x1 convolution surrounds its map with a border of the bias, which takes part in the mean.
+        self.conv9 = nn.Conv2d(inputs, 1, 1, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> scores (B, 1) between 0 (fake) and 1 (real)."""
+        x = F.relu(self.conv1(torch.cat([x, x.sort(dim=1).values], dim=1)))
+        for number in range(2, 9):
+            x = F.relu(getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x)))
+        mean_dtype = torch.promote_types(x.dtype, torch.float32)  # half precision would round the score itself
+        return self.conv9(x).mean((2, 3), dtype=mean_dtype).sigmoid()
