@@ -19,7 +19,8 @@ class LossTerm(nn.Module):
 
     Args:
         loss: called with (prediction, target); with (prediction) when its class sets `needs_target = False`; or with
-            (outputs, batch) when its class sets `takes_outputs = True`, and it then chooses by itself what it compares.
+            (outputs, batch) when its class sets `takes_outputs = True`, and it then chooses by itself what it compares: for
+        `pred: plain`, among the outputs "plain" (as its "out") and "plain/..." (by their further names).
         weight: factor on the loss.
         pred: name of the output to judge.
         target: name of what it should be: an entry of the batch, or else another output of the network.
@@ -56,7 +57,7 @@ class LossTerm(nn.Module):
         outputs = {self.pred: outputs} if isinstance(outputs, Tensor) else outputs
         batch = {self.target: batch} if isinstance(batch, Tensor) else batch
         if getattr(self.loss, "takes_outputs", False):
-            return self.weight * self.loss(outputs, batch)
+            return self.weight * self.loss(self._branch(outputs), batch)
         pred = self._in_space(self._pick(self.pred, outputs), outputs)
         if not getattr(self.loss, "needs_target", True):
             return self.weight * self.loss(pred)
@@ -76,6 +77,14 @@ class LossTerm(nn.Module):
         if name in entries:
             return entries[name]
         raise UserError(f"loss {self.name}: there is no {name!r} among {', '.join(entries)}.{suggest(name, entries)}")
+
+    def _branch(self, outputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The outputs of the branch that `pred` names, as if they were all of a network."""
+        if self.pred == "out":
+            return outputs
+        prefix = f"{self.pred}/"
+        further = {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
+        return {"out": self._pick(self.pred, outputs), **further}
 
     def _in_space(self, image: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
         return image if self.space == "rgb" else rgb_to_hvi(image, self._pick("k", outputs))
