@@ -171,7 +171,7 @@ def find_sides(dataroot: str | Path, phase: str) -> tuple[Path, Path]:
             raise UserError(f"{root} holds several data sets: {choices}; set dataroot to one of them")
         level = [child for folder in level for child in _folders(folder).values()]
     raise UserError(
-        f"no pair of folders such as low/high, input/target or Low/Normal for {phase!r} was found below {root}; "
+        f"no pair of folders such as low/high, input/target or hazy/clear for {phase!r} was found below {root}; "
         f"set dataroot_lq and dataroot_gt, or lay the data out as in datasets/README.md"
     )
 
