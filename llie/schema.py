@@ -146,7 +146,7 @@ SCHEMA: Section = {
         "suffix": Key(str | None),
         "metrics": Key(dict | None, {"psnr": {"type": "psnr"}, "ssim": {"type": "ssim"}}),
         "protocols": Key(list[str], ["rgb8", "rgb8-gtmean"]),
-        "controls": Key(dict[str, float], {}),  # of the network at evaluation, such as HVI-CIDNet's alpha_rgb
+        "controls": Key(dict[str, float | list[int]], {}),  # of the network at evaluation: HVI-CIDNet's alpha_rgb ...
         "average": Key(Literal["image", "folder"], "image"),
         "pbar": _ignored("a progress bar is shown on terminals"),
         "window_size": _ignored("networks pad by themselves"),

@@ -239,6 +239,8 @@ class SNRAware(nn.Module):
         snr = self.snr(x, snr)
         if size is None:
             return self._enhance(x, snr)
+        if len(size) != 2 or min(size) < 1:
+            raise UserError(f"SNRAware: size is a height and a width, not {size}")
         x_there, snr_there = (F.interpolate(image, tuple(size), mode="bilinear") for image in (x, snr))
         return F.interpolate(self._enhance(x_there, snr_there), x.shape[-2:], mode="bilinear")
 

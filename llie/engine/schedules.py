@@ -72,6 +72,37 @@ def cosine_restart_cyclic(
     return curve
 
 
+def edvr_cosine(
+    T_period: Sequence[int],
+    restarts: Sequence[int] = (),
+    restart_weights: Sequence[float] = (),
+    eta_min: float = 0.0,
+) -> Curve:
+    """Cosine with restarts of the EDVR family (SNR-Aware, LFPV), under its own names.
+
+    Args:
+        T_period: lengths of the half cosines in steps, one more than there are restarts (a restart at the very end of
+            the run needs none).
+        restarts: steps after which the rate begins anew.
+        restart_weights: where it then begins, as factors on the base rate.
+        eta_min: rate at the end of each half cosine.
+    """
+    if len(restarts) != len(restart_weights) or len(T_period) < max(len(restarts), 1):
+        raise UserError(
+            f"scheduler: each restart has a weight and a period, not {len(restarts)}, {len(restart_weights)} and "
+            f"{len(T_period)}"
+        )
+    begins = [0, *(restart + 1 for restart in restarts)]
+    weights = [1.0, *restart_weights]
+    periods = [*T_period, T_period[-1]]
+
+    def curve(base: float, step: int) -> float:
+        i = bisect_right(begins, step) - 1
+        return _half_cosine(weights[i] * base, eta_min, min((step - begins[i]) / periods[i], 1.0))
+
+    return curve
+
+
 def hvi_cosine(
     total_epochs: int, warmup_epochs: int = 3, eta_min: float = 1e-7, cyclic_eta: float | None = None
 ) -> Curve:
@@ -102,6 +133,7 @@ SCHEDULES: dict[str, Callable[..., Curve]] = {
     "TrueCosineAnnealingLR": cosine,
     "CosineAnnealingRestartLR": cosine_restart,
     "CosineAnnealingRestartCyclicLR": cosine_restart_cyclic,
+    "CosineAnnealingLR_Restart": edvr_cosine,
     "HVICosine": hvi_cosine,
 }
 
@@ -112,7 +144,8 @@ def create_schedule(
     """The function (base rate, 1-based iteration) -> learning rate that `{type: NAME, **arguments}` describes.
 
     Args:
-        spec: name and arguments of a schedule; lengths that it leaves out span the whole run.
+        spec: name and arguments of a schedule; lengths that it leaves out span the whole run. `first_step: 1` is for
+            recipes of the EDVR family, which advance the schedule before an iteration instead of after it.
         total_iter: number of iterations of the run.
         iterations_per_epoch: schedules counted in epochs advance every so many iterations.
         warmup_iter: the rate rises linearly up to this iteration, at which it is what the schedule says.
@@ -129,7 +162,10 @@ def create_schedule(
     if name not in SCHEDULES:
         raise UserError(f"scheduler: there is no {name!r}.{suggest(name, SCHEDULES)} Known: {', '.join(SCHEDULES)}")
     factory = SCHEDULES[name]
-    arguments = {key: value for key, value in spec.items() if key != "type"}
+    arguments = {key: value for key, value in spec.items() if key not in ("type", "first_step")}
+    first_step = spec.get("first_step", 0)
+    if first_step not in (0, 1):
+        raise UserError(f"scheduler: first_step is 0 or 1, not {first_step!r}")
     by_epoch = factory is hvi_cosine
     if factory is cosine:
         arguments.setdefault("T_max", total_iter)
@@ -139,7 +175,7 @@ def create_schedule(
     curve = factory(**arguments)
 
     def rate(base: float, iteration: int) -> float:
-        step = (iteration - 1) // iterations_per_epoch if by_epoch else iteration - 1
+        step = (iteration - 1) // iterations_per_epoch if by_epoch else iteration - 1 + first_step
         return curve(base, step) * min(1.0, iteration / warmup_iter if warmup_iter > 0 else 1.0)
 
     return rate

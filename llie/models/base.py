@@ -28,7 +28,7 @@ class Model:
 
     streams: tuple[str, ...] = ()
 
-    def __init__(self, networks: Mapping[str, nn.Module], controls: Mapping[str, float] | None = None):
+    def __init__(self, networks: Mapping[str, nn.Module], controls: Mapping[str, Any] | None = None):
         self.networks = dict(networks)
         self.controls = dict(controls or {})
         self.trained = dict(networks)

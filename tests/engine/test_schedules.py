@@ -33,6 +33,20 @@ def test_hvi_schedules_are_the_published_ones(golden):
             assert abs(curve(base, epoch) - expected) <= 1e-15, (name, epoch)
 
 
+def test_snr_aware_schedules_are_the_published_ones(golden):
+    vectors = golden("snr_lr")
+    cosine = {"type": "CosineAnnealingLR_Restart", "eta_min": 1e-7}
+    schedules = {
+        "multistep": {"type": "MultiStepLR", "milestones": [50000, 100000, 200000, 300000], "gamma": 0.5},
+        "cosine": {**cosine, "T_period": [200000], "restarts": [200000], "restart_weights": [1]},
+        "restart": {**cosine, "T_period": [10, 10, 10], "restarts": [10, 20], "restart_weights": [0.5, 0.25]},
+    }
+    for name, spec in schedules.items():
+        rate = create_schedule({**spec, "first_step": 1}, 200000)
+        for iteration, expected in zip(vectors[f"{name}_steps"].tolist(), vectors[f"{name}_lr"].tolist(), strict=True):
+            assert rate(4e-4, iteration) == pytest.approx(expected, rel=1e-6), (name, iteration)
+
+
 def test_hvi_schedule_advances_once_per_epoch():
     rate = create_schedule({"type": "HVICosine", "total_epochs": 10}, 50, iterations_per_epoch=5)
     assert [rate(3e-4, i) for i in (1, 5)] == [0, 0]
@@ -85,6 +99,7 @@ def test_past_the_end_the_last_value_holds(name, beyond, base):
         "MultiStepRestartLR": {"milestones": [5]},
         "CosineAnnealingRestartLR": {"periods": [5, 5]},
         "CosineAnnealingRestartCyclicLR": {"periods": [5, 5], "eta_mins": [0.2, 0.1]},
+        "CosineAnnealingLR_Restart": {"T_period": [5, 5], "restarts": [5], "restart_weights": [0.5]},
         "HVICosine": {"total_epochs": 10},
     }.get(name, {})
     rate = create_schedule({"type": name, **arguments}, 10)
@@ -97,5 +112,9 @@ def test_mistakes_are_named():
         create_schedule({"type": "MultistepLR"}, 10)
     with pytest.raises(UserError, match="milestones"):
         create_schedule({"type": "MultiStepLR", "milestone": [3]}, 10)
+    with pytest.raises(UserError, match="first_step is 0 or 1"):
+        create_schedule({"type": "cosine", "first_step": "one"}, 10)
+    with pytest.raises(UserError, match="each restart has a weight and a period"):
+        create_schedule({"type": "CosineAnnealingLR_Restart", "T_period": [3], "restarts": [3]}, 7)
     with pytest.raises(UserError, match="equally long"):
         create_schedule({"type": "CosineAnnealingRestartCyclicLR", "periods": [3, 4], "eta_mins": [0.1]}, 7)

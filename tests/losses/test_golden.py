@@ -36,6 +36,26 @@ def test_single_losses(golden, vgg_file, name, spec, size):
     assert_gradient(pred.grad, case["grad"])
 
 
+def test_snr_aware_losses(golden, tmp_path):
+    case = golden("snr_losses")
+    values, weights = case.meta["values"], tmp_path / "vgg19.pth"
+    torch.save(case.state_dict(), weights)
+    layers = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
+    vgg = {"type": "PerceptualLoss", "layer_weights": layers, "use_input_norm": False, "weights": str(weights)}
+    for name, spec in {
+        "charbonnier_sum": {"type": "CharbonnierLoss", "reduction": "sum", "eps": case.meta["eps"]},
+        "charbonnier_mean": {"type": "CharbonnierLoss", "eps": case.meta["eps"]},
+        "vgg_sum": {**vgg, "reduction": "sum"},
+        "vgg_mean_variant": vgg,
+    }.items():
+        pred = case["pred"].clone().requires_grad_()
+        loss = create_loss(spec)(pred, case["target"])
+        assert loss.item() == pytest.approx(values[name], rel=1e-5), name
+        if f"grad_{name}" in case:
+            loss.backward()
+            assert_gradient(pred.grad, case[f"grad_{name}"])
+
+
 @pytest.mark.parametrize("size", ["", "_nonsquare"])
 def test_laplacian_and_features(golden, vgg_file, size):
     case = golden(f"loss_hvi_edge{size}")
