@@ -38,6 +38,7 @@ class PairedImageDataset(PairDataset):
         dataroot_lq: str | list[str] | None = None,
         dataroot_gt: str | list[str] | None = None,
         dataroot: str | list[str] | None = None,
+        train_size: tuple[int, int] | None = None,
         gt_size: int | None = None,
         use_hflip: bool = False,
         use_vflip: bool = False,
@@ -57,6 +58,7 @@ class PairedImageDataset(PairDataset):
             dataroot_lq: folder(s) of inputs, or LMDB(s).
             dataroot_gt: folder(s) of references, or LMDB(s).
             dataroot: instead of the two: folder(s) with a known layout (`our485/{low,high}` and the like).
+            train_size: width and height that images are resized to in training, before anything else.
             gt_size: side of the random crop in training; null takes whole images. Smaller images are enlarged.
             use_hflip: flip left to right at random.
             use_vflip: flip upside down at random.
@@ -82,6 +84,7 @@ class PairedImageDataset(PairDataset):
             hflip=use_hflip or geometric_augs,
             vflip=use_vflip or use_rot or geometric_augs,
             transpose=use_rot or geometric_augs,
+            size=train_size,
         )
         super().__init__(pairs, augment if phase == "train" else None, gt_border=gt_border, cache=cache, seed=seed)
 

@@ -26,19 +26,21 @@ def generator(seed: int, epoch: int, index: int, *more: int) -> np.random.Genera
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to each training pair: a random square crop, then flips, each with probability 1/2.
+    """What happens to each training pair: a new size, a random square crop, then flips, each with probability 1/2.
 
     Attributes:
         crop: side of the crop; None keeps the whole image.
         hflip: flip left to right.
         vflip: flip upside down.
         transpose: swap height and width; with both flips these are all eight orientations.
+        size: (width, height) to which the whole image is brought first; None keeps its size.
     """
 
     crop: int | None = None
     hflip: bool = False
     vflip: bool = False
     transpose: bool = False
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 0:
@@ -46,6 +48,8 @@ class Augmentation:
 
     def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
         """Treat images (H, W, 3) of one size alike; returns new views or arrays, never changes the given ones."""
+        if self.size is not None:
+            images = [cv2.resize(image, tuple(self.size), interpolation=cv2.INTER_LINEAR) for image in images]
         if self.crop:
             images = _enlarge(images, self.crop)
             height, width = images[0].shape[:2]

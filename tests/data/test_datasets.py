@@ -61,6 +61,12 @@ def test_images_smaller_than_the_crop_are_enlarged(folders):
     assert paired(folders, gt_size=40)[0]["lq"].shape == (3, 40, 40)
 
 
+def test_a_training_size_applies_to_whole_images_in_training_alone(folders):
+    assert paired(folders, train_size=(24, 16), use_hflip=True)[0]["gt"].shape == (3, 16, 24)
+    native = paired(folders, "val")[0]["gt"].shape
+    assert paired(folders, "val", train_size=(24, 16))[0]["gt"].shape == native != (3, 16, 24)
+
+
 def test_iteration_ends(folders):
     dataset = paired(folders, "val")
     assert len([dataset[i] for i in range(len(dataset))]) == 5
