@@ -65,8 +65,8 @@ def check(options: Mapping[str, Any]) -> int:
         options: from `load_options`; its `datasets` are read.
 
     Returns:
-        0, or 1 when pixels of a training image are in a test set. Merely similar views are reported, no failure: the
-        official split of LOLv1 itself has them.
+        0, or 1 when pixels of a training image are in a test set. What official splits and recipes do themselves is
+        reported, no failure: merely similar views (LOLv1), and test inputs as unlabelled photographs (DRBN).
 
     Raises:
         UserError: an empty set, a missing partner, unequal sizes, an unreadable or mislabelled file, an input
@@ -85,11 +85,16 @@ def check(options: Mapping[str, Any]) -> int:
     for train in (found for found in surveys if found.name.startswith("train")):
         for test in (found for found in surveys if not found.name.startswith("train")):
             identical = shared_pixels(train, test)
-            _report(f"LEAK: images of {test.name} that are also in {train.name}, pixel for pixel", identical)
+            unlabelled = {pair.lq for pair in train.pairs if pair.gt is None}
+            inputs = {pair.lq for pair in test.pairs}
+            seen = [pair for pair in identical if pair[0] in unlabelled and pair[1] in inputs]
+            leaked = [pair for pair in identical if pair not in seen]
+            _report(f"LEAK: images of {test.name} that are also in {train.name}, pixel for pixel", leaked)
+            _report(f"note: TRANSDUCTIVE, {train.name} holds inputs of {test.name}, without references", seen)
             known = {path for pair in identical for path in pair}
             alike = [pair for pair in same_views(train, test) if not known.intersection(pair)]
             _report(f"note: images of {test.name} that show the same view as one of {train.name}", alike)
-            leaks += len(identical)
+            leaks += len(leaked)
     return 1 if leaks else 0
 
 
@@ -97,7 +102,7 @@ def survey(name: str, section: Mapping[str, Any]) -> Survey:
     """Read every image of one data set's option section."""
     found = Survey(name)
     try:
-        dataset: Any = build_dataset(section, "train" if name.startswith("train") else name)
+        dataset: Any = build_dataset(section, name)
     except UserError as error:
         found.problems.append(str(error))
         return found

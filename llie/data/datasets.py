@@ -20,7 +20,7 @@ from llie.data.pairing import (
     pattern_key,
     template_key,
 )
-from llie.data.pairs import PairDataset
+from llie.data.pairs import PairDataset, describe_size
 from llie.data.transforms import Augmentation
 from llie.errors import UserError
 from llie.registry import DATASET_REGISTRY
@@ -159,24 +159,43 @@ class SICEDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class UnpairedImageDataset(PairDataset):
-    """Photographs without reference (DICM, LIME, MEF, NPE, VV, your own): enhanced and scored without one."""
+    """Images alone: photographs without reference (DICM, LIME, your own) to enhance and score, or a stream in training.
+
+    Streams of training (`datasets.train_<name>`) are cropped and flipped, those of evaluation never.
+    """
 
     def __init__(
         self,
         dataroot_lq: str | list[str] | None = None,
         dataroot: str | list[str] | None = None,
+        gt_size: int | None = None,
+        use_hflip: bool = False,
+        use_vflip: bool = False,
+        use_rot: bool = False,
         io_backend: dict[str, Any] | None = None,
         cache: Literal["none", "ram"] = "none",
         phase: str = "test",
         seed: int = 0,
     ):
-        """Find the images of one or several folders, with subfolders; `dataroot` is another name of `dataroot_lq`."""
+        """Find the images of one or several folders, with subfolders; `dataroot` is another name of `dataroot_lq`.
+
+        The other arguments are those of `PairedImageDataset`, but images smaller than the crop are refused.
+        """
         roots = dataroot_lq or dataroot
         if roots is None:
             raise UserError("set dataroot_lq to the folder of photographs")
         check_backend(io_backend, as_list(roots))
         pairs = [Pair(path) for root in as_list(roots) for path in list_images(root)]
-        super().__init__(pairs, cache=cache, seed=seed)
+        augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
+        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = super()._read(path)
+        crop = self.augment.crop if self.augment else None
+        if crop and min(image.shape[:2]) < crop:
+            # Enlarged, it would be blurred: no example of what photographs look like.
+            raise UserError(f"{describe_size(path, image)}, less than gt_size {crop}; remove it, or lower gt_size")
+        return image
 
 
 @DATASET_REGISTRY.register()
