@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llie.engine.schedules import create_schedule
 from llie.options import dump_options, load_options
 from llie.registry import ARCH_REGISTRY, build
 from llie.yaml_files import parse_yaml
@@ -84,6 +85,24 @@ def test_the_main_recipe_is_the_published_one():
         0.01,
         1.0,
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["SOTS_indoor", "hdm/Rain100L", "hdm/Rain100H", "hdm/Rain200H", "hdm/LOLv1", "hdm/LOLv2_real"]
+)
+def test_hdm_scales_its_input_and_finds_regions_as_the_task_demands(name):
+    trained = load_options(OPTIONS / "train" / f"{name}.yml")
+    tested = load_options(OPTIONS / "test" / f"{name}.yml", phase="test")
+    assert tested["path"]["pretrain_network_g"] == f"experiments/{trained['name']}/models/net_g_best.pth"
+    assert tested["network_g"] == trained["network_g"] and tested["val"]["metrics"] == trained["val"]["metrics"]
+    dark = "LOL" in name
+    assert trained["network_g"]["normalise"] is not dark and trained["network_g"]["gamma"] == (0.25 if dark else None)
+    train, data = trained["train"], trained["datasets"]["train"]
+    assert (data["gt_size"], data["batch_size_per_gpu"], train["total_iter"]) == (240, 16, 100_000)
+    assert data["use_hflip"] and data["use_rot"], "all eight orientations"
+    assert train["optim_g"] == {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.999]}
+    rate = create_schedule(train["scheduler"], train["total_iter"], warmup_iter=train["warmup_iter"])
+    assert rate(1e-4, 1) == 1e-4 and rate(1e-4, 50_001) == pytest.approx(5e-5) and rate(1e-4, 100_000) < 1e-12
 
 
 def test_the_example_in_the_readme_loads(tmp_path):

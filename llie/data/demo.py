@@ -31,10 +31,11 @@ TRAIN_VARIANTS = 6
 VAL_VARIANTS = 2
 LONG_SIDE = 480
 
-# The one photograph whose depth is known; the disparity is that of the left view alone.
+# The one photograph whose depth was measured; the disparity is that of the left view alone.
 STEREO, DISPARITY = "motorcycle_left.png", "motorcycle_disp.npz"
 PRINCIPAL_POINTS_APART = 31.086  # pixels, from the calibration in scikit-image's documentation
-HAZE_TRAIN = tuple(name for name in TRAIN if name != "motorcycle_right.png")
+# Grey ones would teach that there is no colour behind haze.
+HAZE_TRAIN = tuple(name for name in TRAIN if name not in ("camera.png", "coins.png"))
 HAZE_TRAIN_VARIANTS = 2
 
 # What makes the file of one folder from a photograph's name and a random stream.
@@ -61,8 +62,8 @@ def make(folder: str | Path = "datasets/demo") -> Path:
 def make_haze(folder: str | Path = "datasets/demo_haze") -> Path:
     """Write `FOLDER/train/{clear,depth}/*.png`, for `SyntheticHazeDataset`, and pairs `FOLDER/val/{hazy,clear}/*.png`.
 
-    The stereo photograph has its measured depth. The others have none: a tilted plane stands in for it.
-    Otherwise as `make`.
+    The left view of the stereo pair has its measured depth. The other photographs have none: a tilted plane stands in
+    for it. Otherwise as `make`.
     """
     folder = Path(folder)
     clear: dict[str, Maker] = {"clear": lambda name, random: _photograph(name)}
