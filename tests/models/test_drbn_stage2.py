@@ -1,0 +1,156 @@
+"""DRBN's second stage: the discriminator, and one training step of the published code in float64."""
+
+import pytest
+import torch
+
+from llie.archs.discriminators import DRBNDiscriminator
+from llie.engine.optimizers import create_optimizer
+from llie.models.adversarial import AdversarialModel
+from llie.options import load_options
+from tests.conftest import REAL, REPOSITORY
+from tests.golden import fill
+
+WEIGHTS = REAL.parent / "weights"
+
+
+def filled(shapes, seed, prefix=""):
+    return {prefix + key: torch.from_numpy(value) for key, value in fill.fill(shapes, seed).items()}
+
+
+@pytest.fixture
+def discriminator(golden):
+    vector, maps = golden("drbn_discriminator"), []
+    network = DRBNDiscriminator()
+    network.load_state_dict(vector.state_dict())
+    network.conv9.register_forward_hook(lambda module, images, logits: maps.append(logits))
+    return vector, network, maps
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_discriminator(discriminator, mode):
+    """Scores are nearly constant; the maps before them, with the border of the padded 1x1 convolution, are not."""
+    vector, network, maps = discriminator
+    score = network.train(mode == "train")(vector["input"])
+    torch.testing.assert_close(maps[0], vector[f"logit_map_{mode}"], rtol=0, atol=1e-4)
+    assert (maps[0][..., 0, :] == network.conv9.bias).all()
+    torch.testing.assert_close(score, vector[f"score_{mode}"], rtol=0, atol=1e-4)
+    if mode == "train":
+        for key in ("running_mean", "running_var"):
+            torch.testing.assert_close(getattr(network.bn2, key), vector[f"bn2_{key}_after"], rtol=0, atol=1e-4)
+
+
+def test_discriminator_size():
+    assert sum(p.numel() for p in DRBNDiscriminator().parameters()) == 4_691_329
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_discriminator_under_autocast(discriminator, dtype):
+    vector, network, _ = discriminator
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        score = network.eval()(vector["input"])
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, vector["score_eval"], rtol=0, atol=5e-3)
+
+
+class Step:
+    """One step as an option file says, with the weights, images and soft labels of a golden vector."""
+
+    def __init__(self, vector, folder, weights, variant="LOL", losses=(1.0, 1.0)):
+        facts = vector.meta
+        torch.save(filled(facts["vgg_features_shapes"], facts["vgg_seed"], "features."), folder / "vgg16.pth")
+        options = load_options(REPOSITORY / "options" / "train" / "drbn" / f"stage2_{variant}.yml")
+        options["path"]["pretrain_network_g"] = weights
+        for spec, weight in zip(options["train"]["losses"], losses, strict=True):
+            spec["weight"] = weight
+        options["train"]["losses"][0]["weights"] = str(folder / "vgg16.pth")
+
+        self.vector, self.model = vector, AdversarialModel(options)
+        self.g, self.d = self.model.networks["g"], self.model.networks["d"]
+        self.d.load_state_dict(filled(facts["discriminator_shapes"], facts["discriminator_seed"]))
+        for part in (self.g, self.d, self.model.criteria):
+            part.double()
+        labels = {True: vector["target_real"].double(), False: vector["target_fake"].double()}
+        drawn = self.model.gan.label
+        self.model.gan.label = lambda *of: labels[of[1]] if of[2] else drawn(*of)
+        self.optimizer = create_optimizer(list(self.d.parameters()), options["train"]["optim_d"], "optim_d")
+        names = {"lq": "lr", "gt": "hr", "lq_real": "lrr", "hq": "hq"}
+        self.batch = {name: vector[theirs].double() for name, theirs in names.items()}
+
+    def judge(self):
+        assert self.model.phases(1) == ("d", "g")
+        loss, values = self.model.loss("d", self.batch)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), values
+
+    def enhance(self):
+        """Loss, terms, and gradients of the first and last convolution."""
+        loss, values = self.model.loss("g", self.batch)
+        loss.backward()
+        convs = (self.g.recompose.UPNet2, self.g.recompose.SFENet1)
+        return loss.detach(), values, [conv.weight.grad.clone() for conv in convs]
+
+
+@pytest.fixture(params=["drbn_stage2_step", "drbn_stage2_step_published"])
+def step(request, golden, tmp_path):
+    """Makes a `Step` of a golden vector: with filled weights, and with the published ones."""
+    vector = golden(request.param)
+    if vector.meta["shapes"]:
+        files = [tmp_path / "stage1.pt", tmp_path / "recompose.pt"]
+        torch.save(vector.state_dict(), files[0])
+        torch.save(filled(vector.meta["recompose_shapes"], vector.meta["recompose_seed"]), files[1])
+    else:
+        files = [WEIGHTS / "drbn_stage1.pt", WEIGHTS / "drbn_stage2_recompose.pt"]
+        if not all(file.is_file() for file in files):
+            pytest.skip(f"needs DRBN's published weights in {WEIGHTS}")
+    return lambda **more: Step(vector, tmp_path, [str(file) for file in files], **more)
+
+
+def assert_loss(found, expected):
+    torch.testing.assert_close(found.reshape(1).float(), expected, rtol=1e-5, atol=0)
+
+
+def assert_gradient(found, expected):
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+def test_the_step_of_the_discriminator(step):
+    ours = step()
+    loss, values = ours.judge()
+    assert_loss(loss, ours.vector["disc_loss"])
+    for name in ("real", "fake"):
+        torch.testing.assert_close(values[f"score_{name}"].float(), ours.vector[f"score_{name}"].mean())
+    assert_gradient(ours.d.conv1.weight.grad, ours.vector["disc_grad_conv1"])
+    assert all(p.grad is None for p in ours.g.parameters())
+
+
+@pytest.mark.parametrize("variant", ["LOL", "other"])
+def test_the_step_of_the_generator(step, variant):
+    ours = step(variant=variant)
+    ours.judge()
+    loss, values, gradients = ours.enhance()
+    vector, weight = ours.vector, {"LOL": 2, "other": 1}[variant]
+    assert list(values) == ["PerceptualLoss", "SSIMLoss", "gan"]
+    assert_loss(values["PerceptualLoss"], vector["vgg_loss"])
+    assert_loss(values["SSIMLoss"] - 1, vector["ssim_loss"])  # theirs is the negative similarity
+    assert_loss(values["gan"], weight * vector["adv_loss"])
+    assert_loss(loss - 1, vector[f"full_loss_{variant}"])
+    for gradient, layer in zip(gradients, ("UPNet2", "SFENet1"), strict=True):
+        assert_gradient(gradient, vector[f"grad_{layer}_full_{variant}"])
+    assert all(p.grad is None for p in ours.g.stage1.parameters())
+
+
+@pytest.mark.parametrize(("term", "losses"), [("vgg", (1.0, 0.0)), ("ssim", (0.0, 1.0))])
+def test_each_terms_own_gradient(step, term, losses):
+    """The perceptual term hides the others in the total, so each is looked at without the others."""
+    ours = step(losses=losses, variant="other")
+    ours.judge()
+    ours.model.gan_weight = 0
+    _, _, alone = ours.enhance()
+    for gradient, layer in zip(alone, ("UPNet2", "SFENet1"), strict=True):
+        assert_gradient(gradient, ours.vector[f"grad_{layer}_{term}"])
+    ours.g.zero_grad()
+    ours.model.gan_weight = 1.0
+    _, _, both = ours.enhance()
+    for gradient, first, layer in zip(both, alone, ("UPNet2", "SFENet1"), strict=True):
+        assert_gradient(gradient - first, ours.vector[f"grad_{layer}_adv"])
