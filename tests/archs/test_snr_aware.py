@@ -8,8 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from llie.archs import create_network, snr_aware
 from llie.archs.snr_aware import EncoderLayer, SNRAware, cut, paste
 from llie.data.readers import read_image, to_tensor
+from llie.engine.schedules import create_schedule
 from llie.errors import UserError
+from llie.models.supervised import SupervisedModel
 from llie.ops.snr import snr_map
+from llie.options import load_options
 from tests.conftest import REPOSITORY
 from tests.golden.fill import low_light_input
 
@@ -239,3 +242,51 @@ def test_mistakes_are_named():
         build()(photo(16, 20), size=[400])
     with pytest.raises(UserError, match=r"\(1, 1, 16, 20\).*\(1, 3, 16, 20\)"):
         build()(photo(16, 20), snr=torch.ones(1, 3, 16, 20))
+
+
+@pytest.mark.parametrize(
+    ("name", "vgg", "side", "batch", "rate", "size"),
+    [
+        ("LOLv1", 0, 128, 32, 4e-4, [400, 608]),
+        ("LOLv2_real", 0.1, None, 4, 4e-4, [400, 608]),
+        ("LOLv2_syn", 0.02, 128, 32, 4e-4, [384, 384]),
+        ("SID", 0.1, None, 2, 1e-4, None),
+        ("SMID", 0, 256, 12, 4e-4, None),
+        ("SDSD_indoor", 0, 256, 12, 4e-4, None),
+        ("SDSD_outdoor", 0, 128, 4, 1e-4, None),
+    ],
+)
+def test_published_recipes(name, vgg, side, batch, rate, size):
+    options = load_options(REPOSITORY / "options" / "train" / "snr_aware" / f"{name}.yml")
+    train, data = options["train"], options["datasets"]
+    is_lol = name.startswith("LOL")
+    assert train["losses"].get("perceptual", {"weight": 0})["weight"] == vgg
+    assert (data["train"].get("gt_size"), data["train"]["batch_size_per_gpu"]) == (side, batch)
+    assert (data["train"].get("train_size") == [608, 400]) == (name == "LOLv2_real")
+    assert train["optim_g"] == {"type": "Adam", "lr": rate, "betas": [0.9, 0.99]}
+    assert train["total_iter"] == (600_000 if is_lol else 200_000)
+    schedule = create_schedule(train["scheduler"], train["total_iter"])
+    if is_lol:
+        assert schedule(rate, 200_000) == rate / 8
+    else:
+        assert schedule(rate, 100_000) == pytest.approx((rate + 1e-7) / 2)
+
+    sizes = {"SMID": None, "SID": [960, 512], "SDSD_indoor": [960, 512], "SDSD_outdoor": [960, 512]}
+    tested = load_options(REPOSITORY / "options" / "test" / "snr_aware" / f"{name}.yml", phase="test")
+    for val, section in ((options["val"], data["val"]), (tested["val"], tested["datasets"]["test"])):
+        assert val["controls"] == ({"size": size} if size else {})
+        assert val["average"] == ("image" if is_lol else "folder")
+        assert section.get("frames_per_scene") == (30 if name[:2] in ("SM", "SD") else None)
+        assert section.get("train_size", "stored") == sizes.get(name, "stored")
+
+
+def test_a_model_evaluates_under_the_protocol_of_its_options():
+    options = load_options(
+        REPOSITORY / "options" / "train" / "snr_aware" / "LOLv1.yml",
+        ["network_g.nf=16", "network_g.layers=1", "val.controls.size=[32,48]"],
+    )
+    model, x = SupervisedModel(options), photo(25, 37)
+    network = model.networks["g"].eval()
+    with torch.no_grad():
+        assert torch.equal(model.predict(network, {"lq": x}), network(x, size=(32, 48)))
+        assert not torch.equal(model.predict(network, {"lq": x}), network(x))
