@@ -6,7 +6,7 @@ https://doi.org/10.1145/3503161.3548322. Parameter names are those of the offici
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
-from llie.ops.fusion import ConvChain
+from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
 from llie.ops.region_conv import RegionConv2d, region_map
 from llie.registry import ARCH_REGISTRY
@@ -61,7 +61,7 @@ class Block(nn.Module):
         self.palayer = PixelAttention(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.conv1(x).relu() + x)
+        y = self.conv2(self.conv1(x).relu_() + x)
         y = y * self.calayer(y)
         return torch.addcmul(x, y, self.palayer(y))
 
@@ -77,35 +77,43 @@ class Group(nn.Module):
         return self.gp(x) + x
 
 
-class Up(nn.Sequential):
-    """Transposed convolution to twice the size, a 2x2 mean against checkerboards, and ReLU.
-
-    Both linear steps are one: a 5x5 kernel of stride 2, of which each of the four positions in a block of 2x2 outputs
-    sees a part. The mean at the first row reads its mirror image, so that it equals the second; columns likewise.
-    """
-
-    # Along one axis: taps on x[m - 1], x[m] (and x[m + 1]) of output 2 m and of output 2 m + 1.
-    EVEN = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 0.0, 0.0))
-    ODD = ((0.0, 0.0, 0.0, 0.5), (0.0, 0.5, 0.5, 0.0), (0.5, 0.0, 0.0, 0.0))
+class Up(Fusable, nn.Sequential):
+    """Transposed convolution to twice the size, a 2x2 mean against checkerboards, and ReLU."""
 
     def __init__(self, width: int):
         super().__init__(nn.ConvTranspose2d(width, width, 4, stride=2, padding=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self[0].parameters()
-        height, width = x.shape[-2:]
-        taps = [weight.new_tensor(taps) for taps in (self.EVEN, self.ODD)]
+    def plain(self, x: Tensor) -> Tensor:
+        x = F.pad(self[0](x), (1, 0, 1, 0), mode="reflect")
+        return F.avg_pool2d(x, 2, stride=1).relu()
 
-        def phase(row: int, column: int) -> Tensor:
-            kernel = torch.einsum("ai,bj,coij->ocab", taps[row], taps[column], weight)
-            return F.conv2d(x, kernel, bias, padding=1)[:, :, :height, :width].relu()
+    def fused(self) -> Callable[[Tensor], Tensor]:
+        """Both linear steps are one 5x5 kernel of stride 2; of each 2x2 outputs, every one sees a part of it.
 
-        def interleave(even: Tensor, odd: Tensor, dim: int) -> Tensor:
-            even = torch.cat((odd.narrow(dim, 0, 1), even.narrow(dim, 1, even.shape[dim] - 1)), dim)
-            return torch.stack((even, odd), dim + 1).flatten(dim, dim + 1)
+        The first row is the mean of the second and its mirror image, and so equals the second; columns likewise.
+        """
+        weight, bias = (parameter.clone() for parameter in self[0].parameters())
+        # Along an axis: what outputs 2 m and 2 m + 1 take of the transposed kernel from x[m-1], x[m] (and x[m+1]).
+        even = weight.new_tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0]])
+        odd = weight.new_tensor([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]])
+        kernels = {
+            (row, column): torch.einsum("ai,bj,coij->ocab", vertical, horizontal, weight)
+            for row, vertical in enumerate((even, odd))
+            for column, horizontal in enumerate((even, odd))
+        }
 
-        even, odd = (interleave(phase(row, 0), phase(row, 1), 3) for row in (0, 1))
-        return interleave(even, odd, 2)
+        def run(x: Tensor) -> Tensor:
+            batch, width, h, w = x.shape
+            out = torch.empty(
+                (batch, width, 2 * h, 2 * w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+            )
+            for (row, column), kernel in kernels.items():
+                out[:, :, row::2, column::2] = F.conv2d(x, kernel, bias, padding=1)[:, :, :h, :w].relu_()
+            out[:, :, 0] = out[:, :, 1]
+            out[:, :, :, 0] = out[:, :, :, 1]
+            return out
+
+        return run
 
 
 class Mix(nn.Module):
@@ -234,8 +242,8 @@ class HDM(nn.Module):
         if self.normalise:
             x = (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
 
-        half = self.conv1(self.conv0(x).relu()).relu()
-        quarter = self.conv2(half).relu()
+        half = self.conv1(self.conv0(x).relu_()).relu_()
+        quarter = self.conv2(half).relu_()
         y = quarter
         for _ in range(self.fab_passes):
             y = self.FAB(y).relu()
@@ -243,7 +251,7 @@ class HDM(nn.Module):
         y = self._adapt(y, regions, self.mix4)
         y = self.deconv1(self.mix1(quarter, y))
         y = self.deconv2(self.mix2(half, y))
-        return self.output(y).tanh()[:, :, :height, :width]
+        return self.output(y).tanh_()[:, :, :height, :width]
 
     def _adapt(self, x: Tensor, regions: Tensor, mix: Mix | None) -> Tensor:
         """Structure, then region dynamics; the same weights in both passes but for the gate."""

@@ -101,32 +101,24 @@ class ConvChain(Fusable, nn.Sequential):
         return nn.Sequential.forward(self, x)
 
     def fused(self) -> Function:
-        """One convolution, and the layers on thin strips along the edges."""
+        """One convolution, and the layers themselves along the edges."""
         convs: list[Any] = list(self)
         weight, bias = composed_kernel(convs)
-        spans = _spans(convs)
-        stride, padding = spans[0].stride, spans[0].padding
-        if stride == 1 and weight.shape[0] * weight.shape[2] <= weight.shape[1]:
-            inner = rows_as_channels(weight, bias, padding)
+        whole, *later = _spans(convs)
+        if whole.stride == 1 and weight.shape[0] * whole.kernel <= weight.shape[1]:
+            inner = rows_as_channels(weight, bias, whole.padding)
         else:
-            inner = functools.partial(F.conv2d, weight=weight, bias=bias, stride=stride, padding=padding)
+            inner = functools.partial(F.conv2d, weight=weight, bias=bias, stride=whole.stride, padding=whole.padding)
 
         def run(x: Tensor) -> Tensor:
-            edges = {dim: _edges(x.shape[dim], convs, spans) for dim in (2, 3)}
-            if any(before + after >= size for before, after, size in edges.values()):
+            edges = {dim: _edges(_sizes(x.shape[dim], convs), later) for dim in (2, 3)}
+            if any(before >= after for before, after, _ in edges.values()):
                 return self.plain(x)
             out = inner(x)
             for dim, (before, after, size) in edges.items():
-                if before:
-                    seen = (before - 1) * stride - padding + spans[0].kernel
-                    strip = self.plain(x.narrow(dim, 0, seen)).narrow(dim, 0, before)
-                    out.narrow(dim, 0, before).copy_(strip)
-                if after:
-                    # The strip begins so early that its own first outputs, which lack what was cut off, are not used.
-                    lacking = max(-(-span.padding // span.stride) for span in spans)
-                    start = max(size - after - lacking, 0) * stride
-                    strip = self.plain(x.narrow(dim, start, x.shape[dim] - start))
-                    out.narrow(dim, size - after, after).copy_(strip.narrow(dim, strip.shape[dim] - after, after))
+                for first, stop in ((0, before), (after, size)):
+                    if first < stop:
+                        out.narrow(dim, first, stop - first).copy_(_slab(x, convs, dim, first, stop))
             return out
 
         return run
@@ -144,21 +136,46 @@ def _spans(convs: Sequence[nn.Conv2d]) -> list[_Span]:
     """The span of all layers, of all but the first, ..., of the last alone."""
     spans = [_Span(1, 1, 0)]
     for conv in reversed(convs):
-        k, s, p, last = conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), spans[0]
+        k, s, p, last = *_numbers(conv), spans[0]
         spans.insert(0, _Span(k + s * (last.kernel - 1), s * last.stride, p + s * last.padding))
     return spans[:-1]
 
 
-def _edges(size: int, convs: Sequence[nn.Conv2d], spans: Sequence[_Span]) -> tuple[int, int, int]:
-    """How many outputs at the beginning and at the end read padding between layers; and how many there are."""
+def _sizes(size: int, convs: Sequence[nn.Conv2d]) -> list[int]:
+    """Of the input and of every layer's output, along one axis."""
     sizes = [size]
-    for conv in convs:
-        sizes.append((sizes[-1] + 2 * int(conv.padding[0]) - conv.kernel_size[0]) // conv.stride[0] + 1)
-    before = after = 0
-    for between, span in zip(sizes[1:-1], spans[1:], strict=True):
+    for k, s, p in map(_numbers, convs):
+        sizes.append((sizes[-1] + 2 * p - k) // s + 1)
+    return sizes
+
+
+def _edges(sizes: Sequence[int], later: Sequence[_Span]) -> tuple[int, int, int]:
+    """Outputs from the first to before the second number read no padding between layers; the third is their count."""
+    *between, count = sizes[1:]
+    before, after = 0, count
+    for size, span in zip(between, later, strict=True):
         before = max(before, -(-span.padding // span.stride))
-        after = max(after, sizes[-1] - 1 - (between - span.kernel + span.padding) // span.stride)
-    return before, after, sizes[-1]
+        after = min(after, (size - span.kernel + span.padding) // span.stride + 1)
+    return before, after, count
+
+
+def _slab(x: Tensor, convs: Sequence[nn.Conv2d], dim: int, first: int, stop: int) -> Tensor:
+    """Outputs `first` to `stop` along `dim` by the layers themselves, each on no more than is needed."""
+    if not convs:
+        return x.narrow(dim, first, stop - first)
+    *earlier, conv = convs
+    k, s, p = _numbers(conv)
+    size = _sizes(x.shape[dim], earlier)[-1]
+    low, high = first * s - p, (stop - 1) * s - p + k
+    y = _slab(x, earlier, dim, max(low, 0), min(high, size))
+    zeros, across = (max(-low, 0), max(high - size, 0)), (p, p)
+    y = F.pad(y, (*across, *zeros) if dim == 2 else (*zeros, *across))
+    return F.conv2d(y, conv.weight, conv.bias, s)
+
+
+def _numbers(conv: nn.Conv2d) -> tuple[int, int, int]:
+    """Kernel size, stride and padding."""
+    return conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
 
 
 def composed_kernel(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
