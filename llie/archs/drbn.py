@@ -7,6 +7,7 @@ No layer normalises and nothing is clamped, so that results may leave [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.archs.card import Card
-from llie.ops.padding import any_size
+from llie.errors import UserError
+from llie.ops.padding import any_size, pad_to_multiple
 from llie.registry import ARCH_REGISTRY
 
 Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
@@ -31,20 +33,40 @@ def enlarge(image: Tensor, factor: int) -> Tensor:
     return F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
+def add(total: Tensor, *others: Tensor | None) -> Tensor:
+    """`total` with all others added to it, in place."""
+    for other in others:
+        total = total if other is None else total.add_(other)
+    return total
+
+
 class RDB(nn.Module):
     """Residual dense block: every layer reads the input and the maps of all layers before it."""
 
     def __init__(self, width: int, growth: int, convs: int):
         super().__init__()
+        self.channels = [width] + convs * [growth]  # of the input and of each layer's map
         self.convs = nn.ModuleList(conv3x3(width + c * growth, growth) for c in range(convs))
         self.LFF = nn.Conv2d(width + convs * growth, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """X (B, width, H, W) -> the same shape."""
-        maps = x
-        for conv in self.convs:
-            maps = torch.cat([maps, F.relu(conv(maps))], dim=1)
-        return self.LFF(maps) + x
+        # By definition a layer convolves the concatenation of what it reads. That is a sum over maps: each map is
+        # convolved once, for all layers that read it, instead of being copied for each of them.
+        layers: Any = self.convs
+        kernels = [layer.weight.split(self.channels[: c + 1], dim=1) for c, layer in enumerate(layers)]
+
+        def convolve(c: int, feature: Tensor, bias: Tensor | None = None) -> Tensor:
+            return F.conv2d(feature, torch.cat([kernel[c] for kernel in kernels[c:]]), bias, padding=1)
+
+        growth = self.channels[1]
+        sums = convolve(0, x, torch.cat([layer.bias for layer in layers]))
+        maps = [F.relu(sums[:, :growth])]
+        for c in range(1, len(layers)):
+            sums = convolve(c, maps[-1]).add_(sums[:, growth:])
+            maps.append(F.relu(sums[:, :growth]))
+        of_input, of_maps = self.LFF.weight.split([self.channels[0], sum(self.channels[1:])], dim=1)
+        return F.conv2d(x, of_input, self.LFF.bias).add_(x).add_(F.conv2d(torch.cat(maps, dim=1), of_maps))
 
 
 class Recursion(nn.Module):
@@ -68,21 +90,19 @@ class Recursion(nn.Module):
     def forward(self, images: Tensor, last: Scales | None) -> tuple[Scales, Scales]:
         """Images (B, 6, H, W), features of the last recursion -> results (B, 3, ...), features (B, width.., ...)."""
         down1, down2, bottom1, bottom2, up2, up1 = self.RDBs
-        stem = F.relu(self.SFENet1(images))
-        f1 = F.relu(self.SFENet2(stem))
+        stem = self.SFENet1(images).relu_()
+        f1 = self.SFENet2(stem).relu_()
         f2 = self.Down1(down1(f1))
         f4 = self.Down2(down2(f2))
 
-        f4 = f4 + bottom2(bottom1(f4))
-        f4 = f4 if last is None else f4 + last[2]
-        f2 = f2 + up2(self.Up2(f4))
-        f2 = f2 if last is None else f2 + last[1]
-        f1 = f1 + up1(self.Up1(f2)) + stem
-        f1 = f1 if last is None else f1 + last[0]
+        last1, last2, last4 = last or (None, None, None)
+        f4 = add(bottom2(bottom1(f4)), f4, last4)
+        f2 = add(up2(self.Up2(f4)), f2, last2)
+        f1 = add(up1(self.Up1(f2)), f1, stem, last1)
 
         r4 = self.UPNet4(f4)
-        r2 = self.UPNet2(f2) + enlarge(r4, 2)
-        r1 = self.UPNet(f1) + enlarge(r2, 2)
+        r2 = self.UPNet2(f2).add_(enlarge(r4, 2))
+        r1 = self.UPNet(f1).add_(enlarge(r2, 2))
         return (r1, r2, r4), (f1, f2, f4)
 
 
@@ -130,11 +150,15 @@ class DRBN(nn.Module):
 
     def __init__(self, width: int = 16, growth: int = 8, convs: int = 4, recursions: int = 4):
         super().__init__()
+        for name, value in (("width", width), ("growth", growth), ("convs", convs), ("recursions", recursions)):
+            if value < 1:
+                raise UserError(f"DRBN: {name} is at least 1, not {value}")
         for number in range(1, recursions + 1):
             self.add_module(f"recur{number}", Recursion(width, growth, convs))
 
     def scales(self, x: Tensor) -> Scales:
         """X (B, 3, H, W) with sizes that are multiples of 4 -> results at full, half and quarter size."""
+        x = x.contiguous(memory_format=torch.channels_last)  # for thin layers the faster layout on CPUs
         features = None
         result = x
         for recursion in self.children():
@@ -142,15 +166,20 @@ class DRBN(nn.Module):
             result = scales[0]
         return scales
 
-    @any_size(4)
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape, not clamped.
 
         In training the coarser results come along: "half" and "quarter" belong to every second and every fourth row
         and column of the reference.
         """
-        out, half, quarter = self.scales(x)
-        return {"out": out, "half": half, "quarter": quarter} if self.training else out
+        result, half, quarter = self.scales(pad_to_multiple(x, 4))
+        height, width = x.shape[-2:]
+        out = result[..., :height, :width]
+        if not self.training:
+            return out
+        half = half[..., : math.ceil(height / 2), : math.ceil(width / 2)]
+        quarter = quarter[..., : math.ceil(height / 4), : math.ceil(width / 4)]
+        return {"out": out, "half": half, "quarter": quarter}
 
 
 class Recompose(nn.Module):

@@ -6,11 +6,16 @@ import torch
 
 import llie
 from llie.archs.drbn import DRBN, RDB, DRBNRecompose
+from llie.data.readers import read_image, to_tensor
 from llie.errors import UserError
+from llie.losses import build_losses
 from llie.models.base import create_network
+from llie.options import load_options
 from llie.weights import load_weights
+from tests.conftest import REPOSITORY
 from tests.golden import fill
 
+OPTIONS = REPOSITORY / "options"
 SMALL = {"width": 4, "growth": 2, "recursions": 2}
 
 
@@ -128,3 +133,66 @@ def test_weights_of_another_network_are_named(tmp_path):
         load_weights(small(), DRBN(4, 2, recursions=3).state_dict())
     with pytest.raises(UserError, match="no registered network"):
         load_weights(DRBN(**SMALL), {"conv1.weight": torch.zeros(64, 6, 3, 3)})
+
+
+@pytest.mark.parametrize("name", ["width", "growth", "convs", "recursions"])
+def test_bad_arguments(name):
+    with pytest.raises(UserError, match=f"{name} is at least 1, not 0"):
+        DRBNRecompose(**{name: 0})
+
+
+@pytest.mark.parametrize("size", [(32, 48), (17, 22)])
+def test_coarser_results_belong_to_strided_references(size):
+    torch.manual_seed(0)
+    batch = {"lq": torch.rand(1, 3, *size) * 0.2, "gt": torch.rand(1, 3, *size)}
+    network = DRBN(**SMALL).train()
+    losses = build_losses(load_options(OPTIONS / "train" / "drbn" / "LOLv2_real.yml")["train"])
+    total, values = losses(network(batch["lq"]), batch)
+    assert list(values) == ["full", "half", "quarter"]
+    total.backward()
+    assert network.recur1.UPNet4[0].weight.grad.abs().max() > 0
+
+
+def test_golden_stage1_loss(golden):
+    vector = golden("drbn_loss_ssim")
+    scales = {"out": "s1", "half": "s2", "quarter": "s4"}
+    outputs = {name: vector[f"pred_{scale}"].requires_grad_() for name, scale in scales.items()}
+    losses = build_losses(load_options(OPTIONS / "train" / "drbn" / "LOLv2_real.yml")["train"])
+    total, values = losses(outputs, {"gt": vector["target"]})
+    total.backward()
+    # Ours is 1 - SSIM, the published one -SSIM: one more for each scale.
+    torch.testing.assert_close(total.reshape(1) - 3, vector["loss_total"], atol=1e-5, rtol=0)
+    for value, (name, scale) in zip(values.values(), scales.items(), strict=True):
+        torch.testing.assert_close(value.reshape(1) - 1, vector[f"loss_{scale}"], atol=1e-5, rtol=0)
+        close(outputs[name].grad, vector[f"grad_{scale}"])
+
+
+def test_published_weights_on_photographs(golden, real):
+    weights = [real.parent / "weights" / f"drbn_{name}.pt" for name in ("stage1", "stage2_recompose")]
+    if not all(path.is_file() for path in weights):
+        pytest.skip(f"needs the published weights {weights[0]} and {weights[1].name}")
+    stage1, stage2 = load_weights(DRBN(), weights[0]).eval(), load_weights(DRBNRecompose(), weights).eval()
+    seen = {}
+    stage2.recompose.register_forward_hook(lambda _, inputs, outputs: seen.update(inputs=inputs, weights=outputs[1]))
+    for name in ("lime_3", "lol_eval_780"):
+        vector = golden(f"drbn_real_{name}")
+        image = to_tensor(read_image(real / "low" / f"{name}.png"))[None]
+        height, width = vector.meta["stage2_input_hw"]
+        with torch.inference_mode():
+            recomposed = stage2(image[..., :height, :width])
+            height, width = vector.meta["stage1_png_input_hw"]
+            enhanced = stage1(image[..., :height, :width])
+        top, left, size = vector["window_yx_size"].tolist()
+        maps = {"up4": seen["inputs"][1], "up2": seen["inputs"][2], "res_s1": seen["inputs"][3]}
+        maps |= {f"weight{number}": weight for number, weight in enumerate(seen["weights"].chunk(3, dim=1), 1)}
+        for key, whole in (maps | {"recomposed": recomposed}).items():
+            close(whole[..., top : top + size, left : left + size], vector[key])
+        close(recomposed.mean((0, 2, 3)), vector["mean_rgb_recomposed"])
+        close(enhanced.mean((0, 2, 3)), vector["stage1_full_mean_rgb"])
+        for picture, result in (("stage1", enhanced), ("stage2", recomposed)):
+            expected = real.parent / "golden" / f"drbn_real_{name}_{picture}.png"
+            if expected.is_file():
+                levels = (result[0].clamp(0, 1) * 255).round()
+                apart = (levels - 255 * to_tensor(read_image(expected))).abs().amax(dim=0).round()
+                assert (apart <= 1).float().mean() >= 0.999
+                assert (apart == 0).float().mean() >= 0.99

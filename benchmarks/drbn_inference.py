@@ -1,0 +1,113 @@
+"""DRBN inference: ours against the network written as its definition reads.
+
+python benchmarks/drbn_inference.py [--sizes 400x600] [--threads 1 2]
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from timing import compare, report
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llie.archs.drbn import DRBN
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1)
+
+
+def up2x(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class DenseBlock(nn.Module):
+    """Every layer convolves the concatenation of all maps before it."""
+
+    def __init__(self, g0: int, g: int):
+        super().__init__()
+        self.convs = nn.ModuleList(conv(g0 + c * g, g) for c in range(4))
+        self.LFF = nn.Conv2d(g0 + 4 * g, g0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = x
+        for layer in self.convs:
+            d = torch.cat([d, F.relu(layer(d))], 1)
+        return self.LFF(d) + x
+
+
+class LiteralRecursion(nn.Module):
+    """One pass through full, half and quarter size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.SFENet1, self.SFENet2 = conv(6, 16), conv(16, 16)
+        self.RDBs = nn.ModuleList(DenseBlock(*size) for size in ((16, 8),) * 2 + ((32, 16),) * 2 + ((16, 8),) * 2)
+        self.Down1, self.Down2 = conv(16, 16, 2), conv(16, 32, 2)
+        self.Up1, self.Up2 = nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ConvTranspose2d(32, 16, 4, 2, 1)
+        self.UPNet4 = nn.Sequential(conv(32, 16), conv(16, 3))
+        self.UPNet2 = nn.Sequential(conv(16, 16), conv(16, 3))
+        self.UPNet = nn.Sequential(conv(16, 16), conv(16, 3))
+
+    def forward(self, u: Tensor, p1: Tensor | float, p2: Tensor | float, p4: Tensor | float) -> tuple[Tensor, ...]:
+        a = F.relu(self.SFENet1(u))
+        f1 = F.relu(self.SFENet2(a))
+        f2 = self.Down1(self.RDBs[0](f1))
+        f4 = self.Down2(self.RDBs[1](f2))
+        f4 = f4 + self.RDBs[3](self.RDBs[2](f4)) + p4
+        f2 = f2 + self.RDBs[4](self.Up2(f4)) + p2
+        f1 = f1 + self.RDBs[5](self.Up1(f2)) + a + p1
+        r2 = self.UPNet2(f2) + up2x(self.UPNet4(f4))
+        return self.UPNet(f1) + up2x(r2), f1, f2, f4
+
+
+class LiteralDRBN(nn.Module):
+    """Stage 1 with its published widths, four passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(1, 5):
+            self.add_module(f"recur{number}", LiteralRecursion())
+
+    def forward(self, x: Tensor) -> Tensor:
+        r1, features = x, (0.0, 0.0, 0.0)
+        for recursion in self.children():
+            r1, *features = recursion(torch.cat([r1, x], 1), *features)
+        return r1
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    parser.add_argument("--sizes", nargs="+", default=["256x256", "400x600"], help="height x width")
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    network, literal = DRBN().eval(), LiteralDRBN().eval()
+    literal.load_state_dict(network.state_dict())
+    for size in arguments.sizes:
+        x = torch.rand(1, 3, *map(int, size.split("x"))) * 0.3
+        torch.testing.assert_close(network(x), literal(x), atol=1e-5, rtol=0)
+        for number in arguments.threads:
+            with threads(number):
+                report(
+                    f"DRBN {size}",
+                    compare({"literal": lambda x=x: literal(x), "llie": lambda x=x: network(x)}, arguments.rounds),
+                )
+
+
+if __name__ == "__main__":
+    main()
