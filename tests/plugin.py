@@ -1,8 +1,8 @@
-"""A user's own file with a network in it, as option files name it under `plugins`."""
+"""A user's own file with networks in it, as option files name it under `plugins`."""
 
 from torch import nn
 
-from llie.registry import ARCH_REGISTRY
+from llie.registry import ARCH_REGISTRY, DISCRIMINATOR_REGISTRY
 
 
 @ARCH_REGISTRY.register()
@@ -18,3 +18,13 @@ class TinyNet(nn.Module):
 
     def forward(self, x):
         return self.last(self.dropout(self.norm(self.first(x)).relu()))
+
+
+@DISCRIMINATOR_REGISTRY.register()
+class TinyJudge(nn.Sequential):
+    """One score for each patch, with batch statistics if wanted."""
+
+    def __init__(self, norm: bool = True):
+        super().__init__(
+            nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(), nn.Conv2d(6, 1, 3)
+        )

@@ -124,3 +124,20 @@ class TestGAN:
     def test_labels(self):
         smooth = self.value("lsgan", True, real_label_val=0.9)
         assert smooth == pytest.approx(((self.scores - 0.9) ** 2).mean().item())
+
+    def test_soft_labels_are_drawn_for_each_score_of_the_discriminator(self):
+        soft = {"real_label_val": [0.7, 1.2], "fake_label_val": [0.0, 0.3]}
+        loss = create_loss({"type": "GANLoss", "gan_type": "lsgan", **soft}).loss
+        for is_real, low, high in ((True, 0.7, 1.2), (False, 0.0, 0.3)):
+            torch.manual_seed(0)
+            labels = loss.label(torch.zeros(500, 1), is_real, is_disc=True)
+            assert labels.min() >= low and labels.max() <= high and labels.std() > 0.28 * (high - low)
+            again = loss.label(torch.zeros(500, 1), is_real, is_disc=True)
+            assert not torch.equal(labels, again)
+            torch.manual_seed(0)
+            assert torch.equal(labels, loss.label(torch.zeros(500, 1), is_real, is_disc=True))
+        assert self.value("lsgan", True, **soft) == self.value("lsgan", True)  # the generator asks for 1
+
+    def test_no_range(self):
+        with pytest.raises(UserError, match=r"real_label_val: \[1\.2, 0\.7\] is no range"):
+            self.value("lsgan", True, real_label_val=[1.2, 0.7])

@@ -128,6 +128,15 @@ class TestBuildLosses:
     def test_no_loss_is_an_error(self):
         with pytest.raises(UserError, match=r"train\.losses"):
             build_losses({"losses": [], "pixel_opt": None})
+        with pytest.raises(UserError, match=r"train\.losses"):
+            build_losses({"losses": [{"type": "L1Loss", "weight": 0.0}]})
+
+    def test_a_term_of_weight_0_is_not_even_built(self):
+        absent = {"type": "PerceptualLoss", "layer_weights": {"relu1_1": 1.0}, "weights": "no such file"}
+        losses = build_losses(
+            {"losses": [absent | {"weight": 0}, {"type": "L1Loss"}], "perceptual_opt": absent | {"loss_weight": 0.0}}
+        )
+        assert list(losses(A, B)[1]) == ["L1Loss"]
 
     def test_errors_say_which_term(self):
         with pytest.raises(UserError, match=r"train\.losses\.1"):
