@@ -47,6 +47,7 @@ class PairedImageDataset(PairDataset):
         filename_tmpl: str = "{}",
         key_pattern: str | None = None,
         gt_border: int = 0,
+        crop_below: int = 0,
         io_backend: dict[str, Any] | None = None,
         cache: Literal["none", "ram"] = "none",
         phase: str = "train",
@@ -68,6 +69,8 @@ class PairedImageDataset(PairDataset):
             key_pattern: regular expression whose first group is what the names of a pair share; several inputs
                 may then share a reference.
             gt_border: pixels to cut off each side of the references, where these show more than the inputs (SOTS: 10).
+            crop_below: in evaluation, crop both sides, at their end, to the largest multiple of this below them, and
+                never to the whole side (8: how DRBN's second stage was tested).
             io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
             cache: "ram" keeps decoded images in memory, shared by forked workers.
             phase: "train" augments and takes the training split of `dataroot`.
@@ -86,7 +89,15 @@ class PairedImageDataset(PairDataset):
             transpose=use_rot or geometric_augs,
             size=train_size,
         )
-        super().__init__(pairs, augment if phase == "train" else None, gt_border=gt_border, cache=cache, seed=seed)
+        trains = phase == "train"
+        super().__init__(
+            pairs,
+            augment if trains else None,
+            gt_border=gt_border,
+            crop_below=0 if trains else crop_below,
+            cache=cache,
+            seed=seed,
+        )
 
 
 @DATASET_REGISTRY.register()

@@ -38,20 +38,24 @@ class PairDataset(Dataset[Item]):
         augment: Augmentation | None = None,
         npy_size: tuple[int, int] | None = None,
         gt_border: int = 0,
+        crop_below: int = 0,
         cache: Literal["none", "ram"] = "none",
         seed: int = 0,
     ):
         """Take pairs of paths.
 
         `npy_size` is the (width, height) that `.npy` frames are brought to when read; `gt_border` pixels are cut off
-        each side of a reference.
+        each side of a reference; with `crop_below` n each side keeps its first floor((side - 1) / n) n pixels.
         """
         if gt_border < 0:
             raise UserError(f"gt_border: {gt_border} is no width of a border; give pixels, or 0 for none")
+        if crop_below < 0:
+            raise UserError(f"crop_below: {crop_below} is no multiple to crop to; give pixels, or 0 for whole images")
         self.pairs = pairs
         self.augment = augment
         self.npy_size = npy_size
         self.gt_border = gt_border
+        self.crop_below = crop_below
         self.seed = seed
         self._cache: dict[Path, np.ndarray] | None = {} if cache == "ram" else None
 
@@ -69,6 +73,13 @@ class PairDataset(Dataset[Item]):
         if len(images) == 2 and images[0].shape != images[1].shape:
             less = f" without its border (gt_border: {self.gt_border})" if self.gt_border else ""
             raise UserError(f"{describe_size(pair.lq, images[0])}, but {describe_size(pair.gt, images[1])}{less}")
+        if self.crop_below:
+            height, width = ((side - 1) // self.crop_below * self.crop_below for side in images[0].shape[:2])
+            if not height or not width:
+                raise UserError(
+                    f"{describe_size(pair.lq, images[0])}; crop_below: {self.crop_below} leaves nothing of it"
+                )
+            images = [image[:height, :width] for image in images]
         random = generator(self.seed, epoch, index)
         if self.augment is not None:
             images = self.augment(images, random)

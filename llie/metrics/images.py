@@ -47,6 +47,13 @@ def to_pixels(image: Image, what: str = "image", input_order: str = "HWC") -> li
     return list(pixels if pixels.ndim == 4 else pixels[None])
 
 
+def cut(image: Pixels, border: int) -> Pixels:
+    """The image without `border` pixels on each side."""
+    if border < 0 or min(image.shape[:2]) <= 2 * border:
+        raise UserError(f"a border of {border} leaves nothing of an image of {image.shape[1]}x{image.shape[0]} pixels")
+    return image[border : image.shape[0] - border, border : image.shape[1] - border]
+
+
 def _to_255(array: NDArray, what: str) -> Pixels:
     if array.dtype == np.uint8:
         return array.astype(np.float64)

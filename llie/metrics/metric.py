@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from llie.errors import UserError
-from llie.metrics.images import Image, Pixels, to_pixels
+from llie.metrics.images import Image, Pixels, cut, to_pixels
 from llie.metrics.protocols import apply_protocol, plain
 from llie.registry import METRIC_REGISTRY, check_arguments
 
@@ -137,10 +137,3 @@ def mean_over_images(
         raise UserError(f"the protocol {protocol} needs a reference, this metric has none; use {plain(protocol)}")
     images = to_pixels(pred, "prediction", input_order)
     return float(np.mean([function(cut(apply_protocol(protocol, image, image)[0], crop_border)) for image in images]))
-
-
-def cut(image: Pixels, border: int) -> Pixels:
-    """The image without `border` pixels on each side."""
-    if border < 0 or min(image.shape[:2]) <= 2 * border:
-        raise UserError(f"crop_border {border} leaves nothing of an image of {image.shape[1]}x{image.shape[0]} pixels")
-    return image[border : image.shape[0] - border, border : image.shape[1] - border]

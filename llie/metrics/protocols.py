@@ -10,6 +10,7 @@ float64 on the 0..255 scale. The name says the steps:
     y8 ...        the same, then the luma of BT.601 in studio range 16..235, not rounded (BasicSR `test_y_channel`)
     ...-gtmean    the prediction scaled to the reference's mean brightness. This uses the reference, so it flatters: it
                   always has to be named beside the figure, and plain figures belong beside it.
+    rgb8-shave10  rounded to 8 bits, without 10 pixels at each side (PSNR of DRBN, as in super-resolution)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from llie.errors import UserError, suggest
-from llie.metrics.images import Pixels
+from llie.metrics.images import Pixels, cut
 
 Step = Callable[[Pixels, Pixels], tuple[Pixels, Pixels]]
 
@@ -82,6 +83,11 @@ def match_gamma(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
     return min(candidates, key=lambda candidate: float(np.square(candidate - reference).mean())), reference
 
 
+def shave10(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
+    """Both without the ten pixels at each side."""
+    return cut(prediction, 10), cut(reference, 10)
+
+
 def _scaled(prediction: Pixels, target: float, mean: float) -> Pixels:
     """A black prediction has no brightness to scale and stays black."""
     return (prediction * (target / mean)).clip(0, 255) if mean > 0 else prediction
@@ -105,6 +111,7 @@ PROTOCOLS: dict[str, tuple[Step, ...]] = {
     f"{colour}{level}{suffix}": (clip, *_LEVELS[level], *([_GT_MEAN[level]] if suffix else []), *_COLOURS[colour])
     for colour, level, suffix in product(_COLOURS, _LEVELS, ["", "-gtmean"])
 }
+PROTOCOLS |= {f"rgb8-shave10{suffix}": (*PROTOCOLS[f"rgb8{suffix}"], shave10) for suffix in ("", "-gtmean")}
 # Retinexformer measures PSNR in floating point and SSIM after rounding, which for it comes after the scaling.
 PROTOCOLS["rgb-float-gtmean-swapped"] = (clip, match_swapped)
 PROTOCOLS["rgb8-gtmean-swapped"] = (clip, match_swapped, round8)

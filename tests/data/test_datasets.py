@@ -22,6 +22,17 @@ def paired(folders, phase="train", **options):
     return build_dataset({"type": "PairedImageDataset", **folders, **options}, phase)
 
 
+def test_evaluation_may_crop_below_a_multiple(folders):
+    whole, cropped = paired(folders, "val")[1], paired(folders, "val", crop_below=8)[1]
+    for side in ("lq", "gt"):  # a whole multiple loses one, too
+        assert torch.equal(cropped[side], whole[side][:, :16, :24])
+    assert paired(folders, crop_below=8)[1]["lq"].shape == (3, 24, 32)
+    with pytest.raises(UserError, match=r"2\.png is 32x24; crop_below: 32 leaves nothing"):
+        paired(folders, "val", crop_below=32)[1]
+    with pytest.raises(UserError, match="crop_below: -8"):
+        paired(folders, "val", crop_below=-8)
+
+
 def test_evaluation_items_are_the_whole_files(folders):
     item = paired(folders, "val", gt_size=8, use_rot=True)[1]
     assert set(item) == {"lq", "gt", "lq_path", "gt_path"}

@@ -77,10 +77,18 @@ def test_gtmean_undoes_a_change_of_exposure():
 
 
 def test_gtmean_of_a_black_prediction_stays_black():
-    gt = np.full((12, 12, 3), 0.5)
+    gt = np.full((24, 24, 3), 0.5)
     for protocol in PROTOCOLS:
         assert np.isfinite(psnr(gt * 0, gt, protocol))
     assert psnr(gt * 0, gt, "rgb-float-gtmean") == psnr(gt * 0, gt, "rgb-float")
+
+
+def test_shaving_leaves_the_border_out(pair):
+    pred, gt = pair
+    inner = np.s_[10:-10, 10:-10]
+    assert psnr(pred, gt, "rgb8-shave10") == pytest.approx(psnr(pred[inner], gt[inner], "rgb8"), rel=1e-12)
+    with pytest.raises(UserError, match="leaves nothing of an image of 20x20"):
+        psnr(pred[:20, :20], gt[:20, :20], "rgb8-shave10")
 
 
 def test_oracle_gamma_finds_the_exponent():
