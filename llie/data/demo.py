@@ -76,7 +76,10 @@ def make_haze(folder: str | Path = "datasets/demo_haze") -> Path:
 
 
 def _write(folder: Path, sides: Mapping[str, Maker], names: Sequence[str], variants: int, held_out: bool) -> int:
-    """Write `FOLDER/SIDE/NAME_VARIANT.png` where it is missing; returns how many were."""
+    """Write `FOLDER/SIDE/NAME_VARIANT.png` where it is missing; returns how many were.
+
+    Each file has a random stream of its own, so that one made again is the same.
+    """
     written = 0
     for number, name in enumerate(names):
         for variant in range(variants):
@@ -128,5 +131,5 @@ def _shipped(name: str) -> Path:
         raise UserError("the demo's photographs come with scikit-image: pip install scikit-image")
     path = Path(package.origin).parent / "data" / name
     if not path.is_file():
-        raise UserError(f"scikit-image's photograph {path} is missing; reinstall it: pip install -U scikit-image")
+        raise UserError(f"scikit-image's file {path} is missing; reinstall it: pip install -U scikit-image")
     return path
