@@ -263,7 +263,7 @@ def test_published_recipes(name, vgg, side, batch, rate, size):
     assert train["losses"].get("perceptual", {"weight": 0})["weight"] == vgg
     assert (data["train"].get("gt_size"), data["train"]["batch_size_per_gpu"]) == (side, batch)
     assert (data["train"].get("train_size") == [608, 400]) == (name == "LOLv2_real")
-    assert train["optim_g"] == {"type": "Adam", "lr": rate, "betas": [0.9, 0.99]}
+    assert train["optim_g"] == {"type": "Adam", "lr": rate, "betas": [0.9, 0.99], "fused": True}
     assert train["total_iter"] == (600_000 if is_lol else 200_000)
     schedule = create_schedule(train["scheduler"], train["total_iter"])
     if is_lol:
