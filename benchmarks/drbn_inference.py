@@ -4,12 +4,10 @@ python benchmarks/drbn_inference.py [--sizes 400x600] [--threads 1 2]
 """
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator
 
 import torch
-from timing import compare, report
+from timing import compare, report, threads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,14 +75,6 @@ class LiteralDRBN(nn.Module):
         for recursion in self.children():
             r1, *features = recursion(torch.cat([r1, x], 1), *features)
         return r1
-
-
-@contextlib.contextmanager
-def threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    yield
-    torch.set_num_threads(before)
 
 
 @torch.inference_mode()

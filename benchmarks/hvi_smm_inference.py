@@ -4,13 +4,11 @@ python benchmarks/hvi_smm_inference.py [--compile]
 """
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator
 
 import torch
 from hvi_transform import masked_hvi_to_rgb, masked_rgb_to_hvi
-from timing import compare, report
+from timing import compare, report, threads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,14 +160,6 @@ def official_names(ours: dict[str, Tensor], literal: nn.Module) -> dict[str, Ten
     """Our weights under the official names, which the card can turn into ours."""
     names = HVISMM.card.official_keys({name: name for name in literal.state_dict()})
     return {official: ours[name] for name, official in names.items()}
-
-
-@contextlib.contextmanager
-def threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    yield
-    torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -37,3 +38,12 @@ def report(title: str, results: Mapping[str, tuple[float, float]]) -> None:
     print(f"{title} ({torch.get_num_threads()} threads)")
     for name, (seconds, ratio) in results.items():
         print(f"  {name:<28} {1000 * seconds:9.1f} ms   {ratio:5.2f}x")
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)

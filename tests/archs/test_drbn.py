@@ -7,6 +7,7 @@ import torch
 import llie
 from llie.archs.drbn import DRBN, RDB, DRBNRecompose
 from llie.data.readers import read_image, to_tensor
+from llie.engine.schedules import create_schedule
 from llie.errors import UserError
 from llie.losses import build_losses
 from llie.models.base import create_network
@@ -43,6 +44,21 @@ def test_golden_dense_block(golden):
     block = RDB(16, 8, 4)
     block.load_state_dict(DRBN.card.official_keys(vector.state_dict()))
     close(block(vector["input"]), vector["output"], 1e-5)
+
+
+def test_gradients_of_a_dense_block_are_those_of_its_definition():
+    torch.manual_seed(0)
+    block = RDB(6, 3, 4).double()
+    x = torch.randn(2, 6, 7, 9, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn_like(x)
+    sources = [x, *block.parameters()]
+    ours = torch.autograd.grad((block(x) * weight).sum(), sources)
+    maps = x
+    for conv in block.convs:
+        maps = torch.cat([maps, conv(maps).relu()], dim=1)
+    defined = torch.autograd.grad(((block.LFF(maps) + x) * weight).sum(), sources)
+    for a, b in zip(ours, defined, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
 
 
 @pytest.mark.parametrize("case", ["64", "nonsquare"])
@@ -196,3 +212,15 @@ def test_published_weights_on_photographs(golden, real):
                 apart = (levels - 255 * to_tensor(read_image(expected))).abs().amax(dim=0).round()
                 assert (apart <= 1).float().mean() >= 0.999
                 assert (apart == 0).float().mean() >= 0.99
+
+
+def test_the_recipe_is_the_published_one():
+    options = load_options(OPTIONS / "train" / "drbn" / "LOLv2_real.yml")
+    data, train = options["datasets"]["train"], options["train"]
+    assert (data["gt_size"], data["batch_size_per_gpu"]) == (256, 4)
+    assert data["use_hflip"] and data["use_vflip"] and data["use_rot"]
+    assert train["optim_g"] == {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.999]}
+    rate = create_schedule(train["scheduler"], train["total_iter"])
+    steps = 862  # of an epoch
+    assert train["total_iter"] == 300 * steps
+    assert [rate(1e-4, iteration) for iteration in (1, 200 * steps, 200 * steps + 1)] == [1e-4, 1e-4, 5e-5]
