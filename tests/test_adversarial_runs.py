@@ -47,8 +47,8 @@ def both_networks(folder):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, children, processes):  # noqa: F811
-    changes = {"train__total_iter": 100, "logger__save_checkpoint_freq": 20, "val__val_freq": None}
-    options = project(tmp_path, datasets__train__num_worker_per_gpu=processes - 1, **changes)
+    changes = {"train__total_iter": 40, "logger__save_checkpoint_freq": 8, "val__val_freq": None}
+    options = project(tmp_path, **changes)
     argv = ["-opt", str(options), "--auto_resume"]
     assert finish(children(argv, tmp_path / "log", processes)) == [0] * processes, (tmp_path / "log").read_text()
     expected = both_networks(tmp_path)
