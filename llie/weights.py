@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,6 +26,26 @@ Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _CONTAINERS = ("params_ema", "params", "model_state_dict", "state_dict", "model", "net", "network")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def _numpy_number(module: str) -> Callable[..., Any]:
+    """Stands for NumPy's constructor of scalars in files; `module` is where NumPy 1 or 2 has it."""
+
+    def scalar(kind: np.dtype, data: bytes) -> Any:
+        return np.frombuffer(data, kind)[0].item()
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+# Many trainers save NumPy numbers beside the weights (the step, the best PSNR). Read as plain numbers they run no code.
+torch.serialization.add_safe_globals(
+    [
+        *map(_numpy_number, ("numpy.core.multiarray", "numpy._core.multiarray")),
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    ]
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Checkpoints of every layout load; everything else is one message that names the file and the mend."""
 
 import argparse
+import re
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -257,3 +259,14 @@ def test_paths_count_from_the_repository_too(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(1)}, file)
     for text in ("run", "experiments/run", "experiments/run/models/net_g_best.pth"):
         assert resolve_checkpoint(text) == file
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numpy_numbers_beside_the_weights_are_read_as_numbers(tmp_path, module):
+    facts = {"psnr": np.float64(30.5), "step": np.int64(7), "ssims": [np.float32(0.5)], "best": np.bool_(True)}
+    torch.save({"model": {"w": torch.ones(2)}, **facts}, tmp_path / "a.pk", _use_new_zipfile_serialization=False)
+    saved = (tmp_path / "a.pk").read_bytes()
+    (tmp_path / "a.pk").write_bytes(re.sub(rb"numpy\.(_core|core)\.multiarray", module, saved))
+    checkpoint = read_checkpoint(tmp_path / "a.pk")
+    assert torch.equal(state_dict_of(checkpoint)["w"], torch.ones(2))
+    assert {key: checkpoint[key] for key in facts} == {"psnr": 30.5, "step": 7, "ssims": [0.5], "best": True}
