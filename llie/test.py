@@ -25,6 +25,7 @@ from llie.engine.run_folder import output_root
 from llie.errors import UserError, run_command
 from llie.evaluation import evaluate
 from llie.models.base import create_network, result_of
+from llie.ops.fusion import fuse
 from llie.options import dump_options, load_options
 
 
@@ -66,7 +67,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
             "path.pretrain_network_g: says which weights to test, for instance "
             f"experiments/{options['name']}/models/net_g_latest.pth, which training under that name writes"
         )
-    network = create_network(options, "g", trained=True).to(device).eval()
+    network = fuse(create_network(options, "g", trained=True).to(device).eval())
     folder = output_root(root or options["path"]["results_root"], "results") / options["name"]
     val = options["val"]
 

@@ -14,6 +14,7 @@ from llie.engine.distributed import is_main
 from llie.evaluation import evaluate
 from llie.metrics import create_metric
 from llie.models.base import Model
+from llie.ops.fusion import fuse
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Validation:
     def __call__(self, network: nn.Module, iteration: int) -> dict[str, float]:
         """Mean of every metric under every protocol; the data set's name leads when there are several."""
         values: dict[str, float] = {}
+        fuse(network)
         for name, dataset in self.datasets.items():
             predict = self.predictor(network, name, iteration)
             report = evaluate(predict, dataset, self.metrics, self.protocols, name=name, average=self.average)

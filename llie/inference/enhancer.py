@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from llie.archs import card_of, check_controls, create_network
 from llie.engine import allocator
 from llie.errors import UserError
+from llie.ops.fusion import fuse
 from llie.registry import ARCH_REGISTRY
 from llie.weights import find_weights, identify, load_weights, read_checkpoint, resolve_checkpoint, state_dict_of
 
@@ -47,7 +48,7 @@ class Enhancer:
         controls: Mapping[str, float] | None = None,
     ):
         self.device = pick_device(device)
-        self.network = network.to(self.device).eval()
+        self.network = fuse(network.to(self.device).eval())
         self.controls = dict(controls or {})
         check_controls(network, self.controls)
 

@@ -1,1 +1,8 @@
-"""Tensor in, tensor out: colour transforms, scans, padding; no options."""
+"""Tensor in, tensor out: colour transforms, scans, region and deformable convolution, padding; no options."""
+
+from llie.ops.dark_channel import haze_regions
+from llie.ops.deform_conv import DeformConv2d, deform_conv2d
+from llie.ops.fusion import fuse
+from llie.ops.region_conv import RegionConv2d
+
+__all__ = ["DeformConv2d", "RegionConv2d", "deform_conv2d", "fuse", "haze_regions"]

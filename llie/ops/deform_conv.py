@@ -6,11 +6,11 @@ Source: "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, ht
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d as _torchvision
 
 from llie.errors import UserError
 
@@ -58,9 +58,8 @@ def deform_conv2d(
         raise UserError(f"deform_conv2d: backend is 'auto', 'torchvision' or 'grid_sample', not {backend!r}")
     _check(x, offset, weight, stride, padding, dilation, mask)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    sample = (
-        _by_grid_sample if backend == "grid_sample" or (backend == "auto" and x.device.type == "cpu") else _torchvision
-    )
+    on_cpu = x.device.type == "cpu"
+    sample = _by_grid_sample if backend == "grid_sample" or (backend == "auto" and on_cpu) else _by_torchvision
     with torch.autocast(x.device.type, enabled=False):
         out = sample(
             x.to(dtype),
@@ -119,6 +118,12 @@ class DeformConv2d(nn.Module):
             return deform_conv2d(
                 x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask.sigmoid()
             )
+
+
+def _by_torchvision(x: Tensor, *arguments: Any) -> Tensor:
+    from torchvision.ops import deform_conv2d as operator  # takes a second to import
+
+    return operator(x, *arguments)
 
 
 def _by_grid_sample(

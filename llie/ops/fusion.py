@@ -62,11 +62,9 @@ class Fusable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`plain`, or its faster form where there is a valid one."""
         fast, made_of = self.__dict__.get("_fast", (None, None))
-        if fast is None or self.training or torch.is_grad_enabled():
-            return self.plain(x)
-        # A compiled graph has the parameters' values of its first, eager run.
-        valid = torch.compiler.is_compiling() or made_of == self._state()
-        return fast(x) if valid else self.plain(x)
+        if fast is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.plain(x)  # a compiled or exported graph outlives the values that the faster form is made of
+        return fast(x) if made_of == self._state() else self.plain(x)
 
     def _state(self) -> list[tuple[int, int]]:
         """Changes whenever a parameter is written to, replaced or moved."""
@@ -197,16 +195,17 @@ def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32
     """A convolution of stride 1 with a large kernel and few outputs, which libraries compute as if they were many.
 
     The k rows of the kernel become channels of one 1 x k convolution; its channels are added, shifted by their rows.
-    Works in strips of rows that stay in the cache.
+    On CPUs it works in strips of rows that stay in the cache.
     """
     outputs, _, k, _ = weight.shape
     columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C_out, C, 1, k)
 
     def convolve(x: Tensor) -> Tensor:
         height = x.shape[2]
+        rows = strip if x.device.type == "cpu" else height
         total = bias.view(-1, 1, 1).repeat(len(x), 1, height + k - 1, x.shape[3] + 2 * padding - k + 1)
-        for top in range(0, height, strip):
-            terms = F.conv2d(x[:, :, top : top + strip], columns, padding=(0, padding))
+        for top in range(0, height, rows):
+            terms = F.conv2d(x[:, :, top : top + rows], columns, padding=(0, padding))
             for row, term in enumerate(terms.split(outputs, 1)):
                 total.narrow(2, top + k - 1 - row, term.shape[2]).add_(term)
         return total[:, :, k - 1 - padding : height + padding]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from llie.errors import UserError
@@ -245,6 +246,7 @@ class _Gathered(torch.autograd.Function):
         return out.permute(0, 3, 1, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, kernels, regions = ctx.saved_tensors
         stride, k = ctx.stride, kernels.shape[-1]
@@ -253,13 +255,14 @@ class _Gathered(torch.autograd.Function):
         grad = grad.permute(0, 2, 3, 1).contiguous()
         across, channels = padded.shape[2:]
         taps = (torch.arange(k)[:, None] * across + torch.arange(k)).flatten()
-        for b, chosen in enumerate(regions):
-            for r, pixels in _chunks(chosen, kernels.shape[1]):
-                corners = _corners(pixels, chosen.shape[1], across, stride)
-                rows = grad[b].flatten(0, 1)[pixels]
-                grad_matrices[b, r].addmm_(_patches(padded[b], corners, k).T, rows)
-                places = (corners[:, None] + taps).flatten()
-                grad_padded[b].flatten(0, 1).index_add_(0, places, (rows @ matrices[b, r].T).view(-1, channels))
+        with torch.autocast("cpu", enabled=False):
+            for b, chosen in enumerate(regions):
+                for r, pixels in _chunks(chosen, kernels.shape[1]):
+                    corners = _corners(pixels, chosen.shape[1], across, stride)
+                    rows = grad[b].flatten(0, 1)[pixels]
+                    grad_matrices[b, r].addmm_(_patches(padded[b], corners, k).T, rows)
+                    places = (corners[:, None] + taps).flatten()
+                    grad_padded[b].flatten(0, 1).index_add_(0, places, (rows @ matrices[b, r].T).view(-1, channels))
         p, (height, width) = ctx.padding, x.shape[-2:]
         grad_x = grad_padded[:, p : p + height, p : p + width].permute(0, 3, 1, 2)
         grad_kernels = grad_matrices.unflatten(2, (k, k, -1)).permute(0, 1, 5, 4, 2, 3)
@@ -276,18 +279,16 @@ class _GuideGradient(torch.autograd.Function):
         return out.view_as(out)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         guide, x, kernels = ctx.saved_tensors
-        # One region's output at a time, computed anew: all of them are R copies of the map.
-        d = torch.stack(
-            [
-                (grad * _conv(x.to(grad.dtype), kernels[:, r].to(grad.dtype), ctx.stride, ctx.padding)).sum(1)
-                for r in range(kernels.shape[1])
-            ],
-            dim=1,
-        )
-        p = guide.softmax(1)
-        return grad, p * (d - (p * d).sum(1, keepdim=True)).to(p.dtype), None, None, None, None
+        x, kernels, p = x.to(grad.dtype), kernels.to(grad.dtype), guide.softmax(1)
+        with torch.autocast(grad.device.type, enabled=False):
+            # One region's output at a time, computed anew: all of them are R copies of the map.
+            products = (grad * _conv(x, own, ctx.stride, ctx.padding) for own in kernels.unbind(1))
+            d = torch.stack([product.sum(1) for product in products], dim=1)
+        grad_guide = p * (d - (p * d).sum(1, keepdim=True))
+        return grad, grad_guide.to(guide.dtype), None, None, None, None
 
 
 def _matrices(kernels: Tensor) -> Tensor:

@@ -1,0 +1,135 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from llie.errors import UserError
+from llie.ops.fusion import ConvChain, Fusable, fuse
+
+
+class Doubled(Fusable):
+    """A toy: adds its weight twice, or once twice as much."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.ran = []
+
+    def plain(self, x):
+        self.ran.append("plain")
+        return x + self.weight + self.weight
+
+    def fused(self):
+        twice = 2 * self.weight
+
+        def run(x):
+            self.ran.append("fused")
+            return x + twice
+
+        return run
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(nn.Identity(), Doubled())
+
+
+def which(network, x=None):
+    """The form that the toy took."""
+    torch.testing.assert_close(network(torch.zeros(1)), 2 * network[1].weight)
+    return network[1].ran[-1]
+
+
+def test_only_a_fused_network_in_evaluation_without_gradients_takes_the_faster_form(network):
+    with torch.no_grad():
+        assert which(network.eval()) == "plain"
+        assert fuse(network) is network
+        assert which(network) == "fused"
+        assert which(network.train()) == "plain"
+        assert which(network.eval()) == "fused"
+    assert which(network) == "plain"
+    network(torch.zeros(1)).sum().backward()
+    assert network[1].weight.grad == 2
+
+
+def test_the_state_dict_is_left_alone(network):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    parts = [name for name, _ in network.named_modules()]
+    fuse(network)
+    torch.testing.assert_close(dict(network.state_dict()), before)
+    assert [name for name, _ in network.named_modules()] == parts and not list(network.buffers())
+
+
+@torch.no_grad()
+def change_in_place(network):
+    network[1].weight += 1
+
+
+def load(network):
+    network.load_state_dict({"1.weight": torch.full((1,), 5.0)})
+
+
+def move(network):
+    network.double().float()
+
+
+def train(network):
+    network(torch.zeros(1)).sum().backward()
+    torch.optim.SGD(network.parameters(), 0.1).step()
+
+
+@pytest.mark.parametrize("change", [change_in_place, load, move, train])
+def test_what_was_made_of_other_values_is_not_used(network, change):
+    fuse(network.eval())
+    change(network)
+    with torch.no_grad():
+        assert which(network) == "plain"
+        assert which(fuse(network)) == "fused"
+
+
+def test_copies_and_pickles_work_and_are_not_fused(network):
+    fuse(network.eval())
+    with torch.no_grad():
+        assert which(copy.deepcopy(network)) == "plain"
+    chain = nn.Sequential(ConvChain(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 3)))
+    again = pickle.loads(pickle.dumps(fuse(chain.eval())))
+    torch.testing.assert_close(again(torch.ones(1, 2, 9, 9)), chain(torch.ones(1, 2, 9, 9)))
+
+
+CHAINS = {
+    "three to few outputs": [(6, 6, 5, 1, 2), (6, 6, 5, 1, 2), (6, 1, 5, 1, 2)],
+    "down": [(3, 4, 3, 1, 1), (4, 5, 3, 2, 1)],
+    "down first": [(3, 4, 3, 2, 1), (4, 5, 3, 1, 1)],
+    "twice down": [(3, 4, 4, 2, 1), (4, 5, 5, 2, 2), (5, 2, 1, 1, 0)],
+    "no padding": [(3, 4, 3, 1, 0), (4, 4, 3, 1, 0)],
+    "more padding than half": [(3, 4, 3, 1, 2), (4, 4, 3, 1, 3)],
+    "one": [(3, 4, 3, 1, 1)],
+}
+
+
+@pytest.mark.parametrize("size", [(40, 33), (21, 40), (13, 14), (5, 5)])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_equals_its_layers_everywhere(chain, size):
+    torch.manual_seed(0)
+    network = ConvChain(*(nn.Conv2d(*shape) for shape in CHAINS[chain])).double().eval()
+    x = torch.rand(2, CHAINS[chain][0][0], *size, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(fuse(network)(x), expected, atol=1e-12, rtol=1e-10)
+        torch.testing.assert_close(network(x.contiguous(memory_format=torch.channels_last)), expected)
+
+
+def test_a_chain_without_bias():
+    network = ConvChain(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(4, 4, 3, padding=1)).eval()
+    x = torch.rand(1, 3, 20, 20)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(fuse(network)(x), expected)
+
+
+@pytest.mark.parametrize("settings", [{"groups": 3}, {"dilation": 2}, {"padding_mode": "reflect"}, {"padding": (1, 0)}])
+def test_what_no_chain_can_hold(settings):
+    with pytest.raises(UserError, match="ConvChain"):
+        ConvChain(nn.Conv2d(3, 3, 3, **settings))
