@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
-from llie.ops.padding import any_size, pad_to_multiple
+from llie.ops.padding import any_size, at_size, pad_to_multiple
 from llie.ops.snr import snr_map
 from llie.registry import ARCH_REGISTRY
 
@@ -236,25 +236,20 @@ class SNRAware(nn.Module):
             size: (height, width) to which image and map are resized, bilinearly, and the result back, as published
                 protocols do.
         """
-        snr = self.snr(x, snr)
-        if size is None:
-            return self._enhance(x, snr)
-        if len(size) != 2 or min(size) < 1:
-            raise UserError(f"SNRAware: size is a height and a width, not {size}")
-        x_there, snr_there = (F.interpolate(image, tuple(size), mode="bilinear") for image in (x, snr))
-        return F.interpolate(self._enhance(x_there, snr_there), x.shape[-2:], mode="bilinear")
+        enhance = SNRAware._enhance if size is None else at_size(size)(SNRAware._enhance)
+        return enhance(self, x, self.snr(x, snr))
 
     def snr(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         """The map (B, 1, H, W) of an image: the given one, checked, or the one that the network makes.
 
         Raises:
-            UserError: the given one has another size.
+            UserError: the given one is no map of this image.
         """
         if given is None:
             return snr_map(x.detach(), self.snr_quantile)
-        if given.shape != (len(x), 1, *x.shape[-2:]):
-            wanted = (len(x), 1, *x.shape[-2:])
-            raise UserError(f"SNRAware: snr must be {wanted} for this image, not {tuple(given.shape)}")
+        wanted, shape = (len(x), 1, *x.shape[-2:]), tuple(getattr(given, "shape", ()))
+        if shape != wanted:
+            raise UserError(f"SNRAware: snr must be a map of the shape {wanted} for this image, not {shape or given}")
         return given
 
     @any_size(4)

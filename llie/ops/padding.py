@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llie.errors import UserError
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Reflect `x` beyond its right and bottom edge until both sizes are multiples of `multiple`.
@@ -61,7 +63,12 @@ def at_size(size: Sequence[int]) -> Callable[[Callable[..., Any]], Callable[...,
     """Decorator like `any_size` that resizes instead, bilinearly: the image and its maps to (height, width), and back.
 
     Sharpness is lost at any other size; some published protocols want it nevertheless.
+
+    Raises:
+        UserError: the size is not two numbers of pixels.
     """
+    if not isinstance(size, Sequence) or len(size) != 2 or min(size) < 1:
+        raise UserError(f"size is a height and a width, for instance [400, 608], not {size!r}")
 
     def resize(image: Tensor, to: Sequence[int] = size) -> Tensor:
         return image if image.shape[-2:] == tuple(to) else F.interpolate(image, tuple(to), mode="bilinear")

@@ -240,6 +240,10 @@ def test_mistakes_are_named():
         SNRAware(snr_quantile=0)
     with pytest.raises(UserError, match="height and a width"):
         build()(photo(16, 20), size=[400])
+    with pytest.raises(UserError, match="height and a width"):
+        build()(photo(16, 20), size=400.0)
+    with pytest.raises(UserError, match="not 0"):
+        build()(photo(16, 20), snr=0.5)
     with pytest.raises(UserError, match=r"\(1, 1, 16, 20\).*\(1, 3, 16, 20\)"):
         build()(photo(16, 20), snr=torch.ones(1, 3, 16, 20))
 
