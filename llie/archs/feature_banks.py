@@ -244,6 +244,6 @@ def pick(scores: Tensor, random: Tensor) -> Tensor:
     flat = scores.flatten(1).nan_to_num(0, 0, 0)
     shares = (flat / flat.amax(1, keepdim=True).clamp(min=1e-20) * 2**20).long() + 1
     sums = shares.cumsum(1)
-    wanted = (random[:, None].double() * sums[:, -1:]).long()
+    wanted = (random[:, None] * sums[:, -1:]).long()
     index = torch.searchsorted(sums, wanted, right=True)[:, 0].clamp(max=flat.shape[1] - 1)
     return torch.stack([index // scores.shape[2], index % scores.shape[2]], dim=1)

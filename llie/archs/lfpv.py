@@ -152,6 +152,8 @@ class LFPV(nn.Module):
             )
         host = {"type": "SNRAware", **sizes} if host is None else host
         self.host: Any = host if isinstance(host, nn.Module) else build(ARCH_REGISTRY, host, "host")
+        if at is not None and getattr(self.host, "checkpoint_blocks", False):
+            raise UserError("LFPV: with host.checkpoint_blocks the banks would be written twice; leave it out")
         self.at = at
         channels, stride = attachment(self.host, at)
         if hidden_width is None:

@@ -231,6 +231,7 @@ def test_wide_hosts_get_narrow_updaters():
             r"no map .* There are: trunk.lca4.i \(16 channels, 1/8 of the size\), trunk.lca4.hv",
         ),
         ({**HVI, "at": "trunk.lca4.i.norm"}, "or not once"),
+        ({**MAMBA, "host": {**MAMBA["host"], "checkpoint_blocks": True}}, "checkpoint_blocks"),
         ({**HVI, "nf": 8}, "nf: of the default host alone"),
         ({"selection": "eror"}, "selection is 'error' or 'none'"),
         ({"fit": "crop"}, "fit is 'pad' or 'resize'"),
