@@ -29,7 +29,7 @@ class Trainable(Protocol):
         """Names of the networks to step in this iteration, in order; at least one."""
 
     def loss(self, phase: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the phase's network minimises, and values to log."""
+        """What the phase's network minimises, and values to log; no other network may get gradients from it."""
 
 
 class Loader(Protocol):
