@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
-from llie.ops.ranks import from_first_rank, gather_batch, world_size
+from llie.ops.ranks import from_first_rank, gather_batch, rank, world_size
 
 
 class Draws(NamedTuple):
@@ -202,19 +202,15 @@ class FeatureBanks(nn.Module):
         They are tensors on the device: nobody waits for it.
         """
         batch, slots, side = len(f), len(self.vectors.features), self.patches.side
-        ranks, rank = (1, 0) if self.parity else (world_size(), torch.distributed.get_rank() if world_size() > 1 else 0)
-        scores = (
-            f.new_ones(1, 1, *f.shape[2:])
-            if error is None
-            else F.adaptive_avg_pool2d(error.to(f), (f.shape[2], f.shape[3]))
-        )
-        places = len(scores) * (ranks if error is not None else 1)
-        random = torch.rand(2 * (places + slots), device=f.device)
+        if error is None:  # one position for all
+            scores, ranks, own = f.new_ones(1, 1, *f.shape[2:]), 1, 0
+        else:
+            scores = F.adaptive_avg_pool2d(error.to(f), (f.shape[2], f.shape[3]))
+            ranks, own = world_size(), rank()
+        random = torch.rand(2 * (len(scores) * ranks + slots), device=f.device)
         random = random if self.parity else from_first_rank(random)
-        positions, partners = random.split([2 * places, 2 * slots])
-        if error is not None:
-            positions = positions.view(2, ranks, -1)[:, rank]
-        for_vectors, for_patches = positions.view(2, -1)
+        positions, partners = random.split([len(random) - 2 * slots, 2 * slots])
+        for_vectors, for_patches = positions.view(2, ranks, -1)[:, own]
         vector_partners, patch_partners = (partners * slots).long().clamp(max=slots - 1).view(2, slots)
         return Draws(
             pick(scores[:, 0], for_vectors).expand(batch, 2),

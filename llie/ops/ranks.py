@@ -9,9 +9,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def world_size() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
+
+
+def rank() -> int:
+    """This process's number among them."""
+    return dist.get_rank() if _joined() else 0
 
 
 def from_first_rank(x: Tensor) -> Tensor:
@@ -47,4 +56,4 @@ class _GatherBatch(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
-        return gradient.chunk(world_size())[dist.get_rank()]
+        return gradient.chunk(world_size())[rank()]

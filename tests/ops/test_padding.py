@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from llie.ops.padding import any_size, pad_to_multiple
+from llie.ops.padding import any_size, at_size, pad_to_multiple
 
 
 @pytest.mark.parametrize("size", [(5, 7), (8, 9), (16, 13)])
@@ -42,6 +42,23 @@ def test_outputs_have_the_input_size_and_maps_are_padded_with_the_image(size):
     assert torch.equal(outputs["pair"][0], x) and outputs["pair"][1] == 0.5
     assert outputs["half"].shape[-2:] == (-(-size[0] // 4) * 2, -(-size[1] // 4) * 2)
     assert outputs["k"].shape == (1,)
+
+
+def test_resizing_there_and_back():
+    seen = []
+
+    @at_size([8, 12])
+    def forward(self, x, mask=None):
+        seen.append((x, mask))
+        return {"out": x, "half": x[..., ::2, ::2]}
+
+    x = torch.rand(1, 3, 4, 6)
+    outputs = forward(None, x, mask=x[:, :1])
+    twice = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear")
+    assert torch.equal(seen[0][0], twice) and torch.equal(seen[0][1], twice[:, :1])
+    assert outputs["out"].shape == x.shape and outputs["half"].shape == (1, 3, 4, 6)
+    forward(None, twice)
+    assert seen[1][0] is twice
 
 
 def test_gradient_reaches_every_pixel_once_per_use():
