@@ -2,7 +2,7 @@
 
 Xu et al., "SNR-Aware Low-Light Image Enhancement", CVPR 2022. At a quarter of the size a short-range branch
 (convolutions) and a long-range one (a transformer on 4x4 patches) run side by side. The signal-to-noise map blends them
-per pixel, and patches of low ratio can not be attended to. Parameter names are those of the official checkpoints.
+per pixel, and patches of low ratio cannot be attended to. Parameter names are those of the official checkpoints.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class SNRAware(nn.Module):
         layers: of the transformer.
         edges: the long-range branch takes patches of 16x16 pixels. At sizes that are no multiples of 16, "zeros" leaves
             it out of the last rows and columns, as published: they come out worse. "reflect" completes the patches.
-        mask_threshold: patches whose mean ratio is not above it can not be attended to.
+        mask_threshold: patches whose mean ratio is not above it cannot be attended to.
         snr_quantile: see `llie.ops.snr.snr_map`. Experiment: with 0.5 the mask is no longer empty on photographs.
 
     Raises:
