@@ -153,6 +153,21 @@ def test_a_hook_does_what_splitting_the_host_does():
         torch.testing.assert_close(results[1][key], value, atol=1e-5, rtol=1e-4, msg=key)
 
 
+@pytest.mark.parametrize("name", ["SNRAware", "HVISMM"])
+def test_learns(name):
+    network, x, gt = build(**HOSTS[name]).train(), images(2, 3, 32, 32) * 0.2, images(2, 3, 32, 32, seed=1)
+    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    losses = []
+    for _ in range(20):
+        outputs = network(x, gt=gt)
+        errors = [(outputs[key] - gt).abs().mean() for key in ("out", "plain")]
+        optimiser.zero_grad()
+        sum(errors).backward()
+        optimiser.step()
+        losses.append([error.item() for error in errors])
+    assert losses[-1][0] < 0.85 * losses[0][0] and losses[-1][1] < 0.85 * losses[0][1]
+
+
 def test_other_outputs_of_the_host_come_along_and_can_be_supervised():
     network = build(**HVI).train()
     x = images(1, 3, 16, 24)
