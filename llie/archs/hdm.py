@@ -155,7 +155,7 @@ class HDM(nn.Module):
     """HDM; the defaults are the published network.
 
     Official checkpoints hold the tensors of both variants and do not tell which one they are of; they are taken for
-    "mask", the published one, unless the network is asked for as "hdm-guide".
+    "mask", the published one, unless the network is asked for as "hdm_guide".
 
     Args:
         width: channels of all maps, a multiple of 8.
@@ -176,7 +176,7 @@ class HDM(nn.Module):
         url="https://doi.org/10.1145/3503161.3548322",
         size_multiple=4,
         global_statistics=True,  # channel attention, generated kernels and the regions see the whole image
-        presets={"hdm-guide": {"variant": "mask+guide"}},
+        presets={"hdm_guide": {"variant": "mask+guide"}},
         official_keys=_without_guide,
         detect=_detect,
     )

@@ -105,6 +105,8 @@ def region_map(regions: Tensor, count: int, size: tuple[int, int, int], check: b
         UserError: they do not fit; the message says what was expected.
     """
     batch, height, width = size
+    if not isinstance(regions, Tensor):
+        raise UserError(f"regions: a tensor of indices or a mask is wanted, not {regions!r}")
     if regions.dim() == 5 and regions.shape[2] == 1:
         regions = regions.squeeze(2)
     is_map = regions.dim() == 3

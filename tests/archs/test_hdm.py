@@ -110,7 +110,7 @@ def test_golden_blocks(golden):
 
 
 def test_parameters_and_multiplications():
-    assert sum(p.numel() for p in create_network("hdm-guide").parameters()) == 2946684
+    assert sum(p.numel() for p in create_network("hdm_guide").parameters()) == 2946684
     network = create_network("HDM").eval()
     assert sum(p.numel() for p in network.parameters()) == 2819292
     counter = FlopCounterMode(display=False)
@@ -137,7 +137,7 @@ def test_a_published_checkpoint_loads_by_its_name_alone(golden, tmp_path):
 def test_the_second_variant_is_asked_for_by_name(golden, tmp_path):
     vector = golden("hdm_full_guide")
     torch.save(official(vector), tmp_path / "hdm.pth")
-    enhance = load(tmp_path / "hdm.pth", device="cpu", network="hdm-guide")
+    enhance = load(tmp_path / "hdm.pth", device="cpu", network="hdm_guide")
     torch.testing.assert_close(enhance(vector["input"]), vector["output"].clamp(0, 1), atol=1e-4, rtol=0)
 
 

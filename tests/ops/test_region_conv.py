@@ -189,6 +189,7 @@ def test_autocast_gives_what_float32_gives():
         (torch.full((2, 7, 9), 5), r"0 \.\. 4; these span 5 \.\. 5"),
         (torch.full((2, 7, 9), -1), "these span -1"),
         (torch.zeros(2, 7, 9), "whole numbers"),
+        (3.0, "a tensor"),
     ],
 )
 def test_regions_that_do_not_fit(regions, message):
