@@ -95,7 +95,7 @@ class AdversarialModel(Model):
         return loss, values
 
     def _outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """What the generator makes of `lq`, by name, and of `lq_real`: "lq_real", and "lq_real/..." by further names."""
+        """What the generator makes of `lq`, by name, and of `lq_real`, as "lq_real" and "lq_real/..."."""
         names = [name for name in self.enhanced if name in batch]
         # One call for both: DDP wants one forward for each backward.
         outputs = self.trained["g"](_together(batch, names))
