@@ -73,10 +73,16 @@ class TrainLoader:
             worker_init_fn=_quiet_worker,
             prefetch_factor=4 if self.workers else None,
         )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        batches: Any = iter(loader)
+        try:
+            for batch in batches:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        finally:
+            # A failure's traceback keeps the workers alive; as they ignore SIGTERM, Python would wait for them at exit.
+            if self.workers:
+                batches._shutdown_workers()
 
 
 class Order:
