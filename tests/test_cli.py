@@ -170,4 +170,5 @@ def test_compare_puts_columns_side_by_side(tmp_path, capsys):
 def test_the_list_of_networks_fits_a_terminal(capsys):
     assert cli.main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any("https://" in line for line in lines) and max(map(len, lines)) <= 120
+    addresses = [line for line in lines if "https://" in line]  # these cannot be broken
+    assert addresses and max(len(line) for line in lines if line not in addresses) <= 100

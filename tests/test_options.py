@@ -120,7 +120,7 @@ def test_printed_options_load_to_the_same(tmp_path):
         ("val: {metrics: {psnr: {type: psnr, crop_boarder: 4}}}", "Did you mean 'crop_border'"),
         ("val: {protocols: [rgb8, rbg8]}", "no protocol is called 'rbg8'. Did you mean 'rgb8'"),
         ("val: {controls: {alpha: 1.3}}", "val.controls: HVISMM has no control 'alpha'"),
-        ("val: {controls: {alpha_s: much}}", "val.controls: a mapping (key: value) (each a number)"),
+        ("val: {controls: {alpha_s: much}}", "val.controls: a mapping (key: value) (each a number or a list"),
         ("val: {average: clip}", "val.average: one of 'image', 'folder' is wanted here, not 'clip'"),
         ("num_gpu: many", "num_gpu: a whole number or one of 'auto' or a list"),
         ("num_gpu: -1", "num_gpu: -1 is too small"),

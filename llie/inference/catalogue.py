@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import torch
 from torch import nn
 
@@ -15,14 +17,22 @@ def table() -> str:
     entries = []
     for name, network in ARCH_REGISTRY:
         card = card_of(network)
+        facts = {
+            "paper": card.paper,
+            "url": card.url,
+            "presets": ", ".join(card.presets),
+            "controls": ", ".join(controls_of(network)),
+        }
         lines = [f"{name}  ({parameters(name)} parameters)"]
-        lines += [
-            f"    {label}{text}" for label, text in (("paper     ", card.paper), ("url       ", card.url)) if text
-        ]
-        if card.presets:
-            lines.append(f"    presets   {', '.join(card.presets)}")
-        if controls_of(network):
-            lines.append(f"    controls  {', '.join(controls_of(network))}")
+        for label, text in facts.items():
+            lines += textwrap.wrap(
+                text,
+                width=100,
+                initial_indent=f"    {label:10}",
+                subsequent_indent=" " * 14,
+                break_long_words=False,
+                break_on_hyphens=False,  # an address must stay whole
+            )
         entries.append("\n".join(lines))
     return "\n\n".join(entries)
 

@@ -19,8 +19,8 @@ class LossTerm(nn.Module):
 
     Args:
         loss: called with (prediction, target); with (prediction) when its class sets `needs_target = False`; or with
-            (outputs, batch) when its class sets `takes_outputs = True`, and it then chooses by itself what it compares: for
-        `pred: plain`, among the outputs "plain" (as its "out") and "plain/..." (by their further names).
+            (outputs, batch) when its class sets `takes_outputs = True`, and it then chooses by itself what it compares;
+            with `pred: plain`, among the outputs "plain" (as its "out") and "plain/..." (by their further names).
         weight: factor on the loss.
         pred: name of the output to judge.
         target: name of what it should be: an entry of the batch, or else another output of the network.
