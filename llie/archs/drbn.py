@@ -206,9 +206,15 @@ class Recompose(nn.Module):
 
 
 def _parts_of_recompose(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The official weights of either stage, or both of ours, as parts of the whole."""
-    part = "stage1." if "recur1.UPNet4.0.weight" in state else "recompose." if "GFF.0.weight" in state else ""
-    return {part + key: value for key, value in _without_sequential(state).items()}
+    """Official weights of either stage, or of both, as parts of the whole."""
+    of_stage1 = {f"recur{number}" for number in range(1, _recursions(state) + 1)}
+    of_recompose = {"SFENet1", "SFENet2", "RDBs", "GFF", "UPNet", "UPNet2"}
+
+    def part(key: str) -> str:
+        first = key.split(".")[0]
+        return "stage1." if first in of_stage1 else "recompose." if first in of_recompose else ""
+
+    return {part(key) + key: value for key, value in _without_sequential(state).items()}
 
 
 def _detect_recompose(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -105,7 +105,8 @@ def test_both_stages_load_apart_or_together(tmp_path):
     torch.save({"params": trained.state_dict()}, tmp_path / "both.pth")
     torch.save(trained.stage1.state_dict(), tmp_path / "stage1.pth")
     torch.save(officially_named(trained.recompose.state_dict()), tmp_path / "recompose.pt")
-    for source in (tmp_path / "both.pth", [tmp_path / "stage1.pth", tmp_path / "recompose.pt"]):
+    mixed = {**trained.stage1.state_dict(), **officially_named(trained.recompose.state_dict())}
+    for source in (tmp_path / "both.pth", [tmp_path / "stage1.pth", tmp_path / "recompose.pt"], mixed):
         loaded = load_weights(small(seed=1), source, need=("stage1", "recompose"))
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), trained.parameters(), strict=True))
 
