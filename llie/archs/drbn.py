@@ -154,7 +154,11 @@ class DRBN(nn.Module):
             if value < 1:
                 raise UserError(f"DRBN: {name} is at least 1, not {value}")
         for number in range(1, recursions + 1):
-            self.add_module(f"recur{number}", Recursion(width, growth, convs))
+            recursion = Recursion(width, growth, convs)
+            # Training starts from grey: SSIM scores a channel and its reference alike if both change sign, so that a
+            # channel that starts below zero would learn the negative of the image, and stay there.
+            nn.init.constant_(recursion.UPNet4[1].bias, 0.5)
+            self.add_module(f"recur{number}", recursion)
 
     def scales(self, x: Tensor) -> Scales:
         """X (B, 3, H, W) with sizes that are multiples of 4 -> results at full, half and quarter size."""

@@ -225,3 +225,11 @@ def test_the_recipe_is_the_published_one():
     steps = 862  # of an epoch
     assert train["total_iter"] == 300 * steps
     assert [rate(1e-4, iteration) for iteration in (1, 200 * steps, 200 * steps + 1)] == [1e-4, 1e-4, 5e-5]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_training_starts_from_positive_images(seed):
+    """From negative ones SSIM would lead to the negative of the reference."""
+    torch.manual_seed(seed)
+    scales = DRBN().scales(torch.full((1, 3, 16, 16), 0.05))
+    assert all(scale.mean((2, 3)).min() > 0 for scale in scales)
