@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -178,7 +179,7 @@ def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
         beside: folder in which a relative file is looked for first; then in the working folder.
 
     Raises:
-        UserError: a file or module is not there.
+        UserError: a file or module is not there, or fails; the message names the file and the line.
     """
     bridge.prepare()
     for plugin in plugins:
@@ -189,8 +190,10 @@ def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
             importlib.import_module(plugin)
         except ModuleNotFoundError as error:
             if error.name is None or not (plugin == error.name or plugin.startswith(error.name + ".")):
-                raise  # the plugin is there, what it imports is not
+                raise _failed(error) from error  # the plugin is there, what it imports is not
             raise UserError(f"plugins: no module named {plugin!r} (for a file, write its name with .py)") from None
+        except Exception as error:
+            raise _failed(error) from error
 
 
 def _load_file(plugin: str, beside: Path | None) -> None:
@@ -207,6 +210,19 @@ def _load_file(plugin: str, beside: Path | None) -> None:
     sys.modules[name] = module  # pickles of its classes look here
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]  # half a module is none
+        if isinstance(error, Exception):
+            raise _failed(error, file) from error
         raise
+
+
+def _failed(error: Exception, file: Path | None = None) -> UserError:
+    """What went wrong in a plugin, and the last line of its own that was run."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, SyntaxError):  # never ran
+        return UserError(f"plugins: {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == str(file)] or frames
+    return UserError(f"plugins: {own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}")

@@ -138,11 +138,29 @@ def test_missing_plugins_are_told_from_broken_ones(tmp_path):
     with pytest.raises(UserError, match=r"no module named 'llie\.nowhere'"):
         load_plugins(["llie.nowhere"])
     plugin(tmp_path, "broken.py", "import a_module_that_is_not_there")
-    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+    with pytest.raises(UserError, match=r"broken\.py, line 1: ModuleNotFoundError: .*'a_module_that_is_not_there'"):
         load_plugins(["broken.py"], beside=tmp_path)
     plugin(tmp_path, "broken.py", "import sys; sys.plugin_mended = True")
     load_plugins(["broken.py"], beside=tmp_path)  # a failed one is tried again
     assert sys.plugin_mended
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("plugin_d.py", "x = 1\ndef f(:\n", "plugin_d.py, line 2: SyntaxError: invalid syntax"),
+        ("plugin_e.py", "x = 1\n\nx.y\n", "plugin_e.py, line 3: AttributeError: 'int' object has no attribute 'y'"),
+        ("plugin_h.py", "import json\n\njson.loads('[')\n", "plugin_h.py, line 3: JSONDecodeError: Expecting value"),
+        ("plugin_f", "x = 1\ndef f(:\n", "plugin_f.py, line 2: SyntaxError: invalid syntax"),
+        ("plugin_g", "1 / 0\n", "plugin_g.py, line 1: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_plugin_that_fails_is_told_with_file_and_line(tmp_path, monkeypatch, name, text, told):
+    plugin(tmp_path, name.removesuffix(".py") + ".py", text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        load_plugins([name], beside=tmp_path)
+    assert str(caught.value).startswith(f"plugins: {tmp_path / told}")
 
 
 def test_the_script_imports_nothing_twice():

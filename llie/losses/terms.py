@@ -41,6 +41,8 @@ class LossTerm(nn.Module):
     ):
         super().__init__()
         check_choice("space", space, ("rgb", "hvi"))
+        if target_stride < 1:
+            raise UserError(f"target_stride: at least 1 is wanted, not {target_stride}")
         self.loss, self.weight, self.name = loss, weight, name or type(loss).__name__
         self.pred, self.target, self.target_stride, self.space = pred, target, target_stride, space
 
