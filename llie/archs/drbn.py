@@ -157,7 +157,7 @@ class DRBN(nn.Module):
             recursion = Recursion(width, growth, convs)
             # Training starts from grey: SSIM scores a channel and its reference alike if both change sign, so that a
             # channel that starts below zero would learn the negative of the image, and stay there.
-            nn.init.constant_(recursion.UPNet4[1].bias, 0.5)
+            nn.init.constant_(recursion.UPNet4[1].bias, 0.5)  # type: ignore[arg-type]
             self.add_module(f"recur{number}", recursion)
 
     def scales(self, x: Tensor) -> Scales:
