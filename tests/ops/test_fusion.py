@@ -121,6 +121,15 @@ def test_a_chain_equals_its_layers_everywhere(chain, size):
         torch.testing.assert_close(network(x.contiguous(memory_format=torch.channels_last)), expected)
 
 
+def test_a_chain_in_half_precision():
+    torch.manual_seed(0)
+    network, x = ConvChain(nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 2, 1)).eval(), torch.rand(1, 16, 32, 32)
+    with torch.no_grad():
+        expected = network(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(fuse(network)(x).float(), expected, atol=2e-2, rtol=0)
+
+
 def test_a_chain_without_bias():
     network = ConvChain(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(4, 4, 3, padding=1)).eval()
     x = torch.rand(1, 3, 20, 20)
