@@ -150,10 +150,12 @@ class Checker:
 
     def controls(self, values: dict[str, Any], network: Mapping[str, Any]) -> None:
         """Test-time controls of `network_g`."""
-        from llie.archs import check_controls
+        from llie.archs import check_controls, controls_of
 
+        of_plug_in = controls_of(registry.ARCH_REGISTRY.get(network["type"])) if network.get("host") else ()
+        rest = [name for name in values if name not in of_plug_in]
         with self.at("val.controls"):
-            check_controls(registry.ARCH_REGISTRY.get((network.get("host") or network)["type"]), values)
+            check_controls(registry.ARCH_REGISTRY.get((network.get("host") or network)["type"]), rest)
 
     def datasets(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
         """All data sets: `train` and its further streams `train_*`, any number of `val`, `val_*`, `test`, `test_*`."""

@@ -303,6 +303,14 @@ def test_a_misspelt_host_is_told_with_its_line(tmp_path):
             load_options(options, [f"network_g.host.{change}"])
 
 
+def test_option_files_set_its_controls_and_those_of_its_host(tmp_path):
+    options = make_project(tmp_path, network_g={"type": "LFPV", **HVI})
+    controls = {"size": [16, 16], "alpha_s": 1.3}
+    assert load_options(options, [f"val.controls={controls}"])["val"]["controls"] == controls
+    with pytest.raises(UserError, match=r"val\.controls: HVISMM has no control 'alpha_t'"):
+        load_options(options, ["val.controls={alpha_t: 1.3}"])
+
+
 def test_a_plug_in_around_a_built_network():
     host = create_network("HVISMM", **{key: value for key, value in HVI["host"].items() if key != "type"})
     assert LFPV(host=host, at="trunk.lca4.i").host is host
