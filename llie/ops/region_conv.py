@@ -38,7 +38,8 @@ def region_conv(
             (B, R, h, w) or (B, R, 1, h, w) whose R values sum to one at every pixel.
         stride: of the convolution.
         padding: zeros on every side; k // 2 when None.
-        check: look at the values of `regions`; not needed for those that come from `argmax`.
+        check: look at the values of `regions`, for which a GPU has to be waited for; those that come from `argmax`, or
+            were looked at before, need not be.
 
     Returns:
         (B, C_out, h, w).
@@ -148,7 +149,8 @@ class RegionConv2d(nn.Module):
         padding: zeros on every side; k // 2 when None.
         guide: learn which region a pixel belongs to; otherwise the regions are given with the input.
 
-    Shapes: x (B, C, H, W) -> (B, C_out, h, w) with the size of such an `nn.Conv2d`; `regions` as for `region_conv`.
+    Shapes: x (B, C, H, W) -> (B, C_out, h, w) with the size of such an `nn.Conv2d`; `regions` and `check` as for
+    `region_conv`.
 
     Raises:
         UserError: regions that do not fit; none given without a guide, or some given with one.
@@ -184,7 +186,7 @@ class RegionConv2d(nn.Module):
         """The kernels (B, R, C_out, C, k, k) that these images get; region r sees only its own R of R * R factors."""
         return self.conv_kernel(x).unflatten(1, self.shape[:3])
 
-    def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, regions: Tensor | None = None, check: bool = True) -> Tensor:
         """See the class."""
         if self.conv_guide is not None:
             if regions is not None:
@@ -192,7 +194,7 @@ class RegionConv2d(nn.Module):
             return guided_region_conv(x, self.kernels(x), self.conv_guide(x), self.stride, self.padding)
         if regions is None:
             raise UserError("RegionConv2d: give the regions with the input, or build it with guide=True")
-        return region_conv(x, self.kernels(x), regions, self.stride, self.padding)
+        return region_conv(x, self.kernels(x), regions, self.stride, self.padding, check)
 
 
 def _output_size(x: Tensor, kernels: Tensor, stride: int, padding: int) -> tuple[int, int]:

@@ -189,6 +189,16 @@ def test_what_the_enhancer_runs_is_fused():
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
 
 
+def test_its_own_regions_are_never_looked_at(monkeypatch):
+    """A GPU would have to be waited for."""
+    network, looked = HDM(**SMALL), []
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: looked.append(1) or tensor.item() != 0)
+    network(torch.rand(1, 3, 12, 16))
+    assert not looked
+    network(torch.rand(1, 3, 12, 16), torch.zeros(1, 3, 4, dtype=torch.long))
+    assert len(looked) == 1
+
+
 def test_regions_may_be_given_in_every_form():
     torch.manual_seed(0)
     network, x = HDM(**SMALL).eval(), torch.rand(2, 3, 14, 18)
