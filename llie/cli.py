@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     enhance.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     enhance.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
-        help="test-time controls of the network (`llie models` lists them), e.g. alpha_s=1.3 alpha_rgb=0.8",
+        help="test-time controls of the network (`llie models` lists them), e.g. alpha_s=1.3, or size=400,608",
     )  # fmt: skip
     for control in _HVI_CONTROLS:
         option = "--" + control.replace("_", "-")
@@ -99,15 +99,15 @@ def _enhance(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _controls(options: argparse.Namespace) -> dict[str, float]:
-    controls = {name: getattr(options, name) for name in _HVI_CONTROLS}
+def _controls(options: argparse.Namespace) -> dict[str, float | list[int]]:
+    controls: dict[str, float | list[int]] = {name: getattr(options, name) for name in _HVI_CONTROLS}
     controls = {name: value for name, value in controls.items() if value is not None}
     for setting in options.set:
         name, _, value = setting.partition("=")
         try:
-            controls[name] = float(value)
+            controls[name] = [int(number) for number in value.split(",")] if "," in value else float(value)
         except ValueError:
-            raise UserError(f"cannot read {setting!r}; write a control like alpha_s=1.3") from None
+            raise UserError(f"cannot read {setting!r}; write a control like alpha_s=1.3 or size=400,608") from None
     return controls
 
 

@@ -76,6 +76,15 @@ def test_enhance_equals_the_network(checkpoint, tmp_path):
     assert np.array_equal(half, read_image(tmp_path / "set.png"))
 
 
+def test_a_control_may_be_a_size(tmp_path):
+    picture(tmp_path / "a.png")
+    torch.save(llie.create_network("SNRAware", nf=8, layers=1).state_dict(), tmp_path / "net.pth")
+    words = ["enhance", str(tmp_path / "a.png"), "--model", str(tmp_path / "net.pth"), "--device", "cpu"]
+    assert cli.main([*words, "-o", str(tmp_path / "out.png"), "--set", "size=16,32"]) == 0
+    expected = llie.load(tmp_path / "net.pth", "cpu", size=(16, 32))(read_image(tmp_path / "a.png"))
+    assert np.array_equal(read_image(tmp_path / "out.png"), expected)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -84,6 +93,7 @@ def test_enhance_equals_the_network(checkpoint, tmp_path):
         (["a.png", "--model", "a.png"], "a.png"),
         (["a.png", "--device", "tpu9"], "no device 'tpu9'"),
         (["a.png", "--set", "alpha_s"], "write a control like alpha_s=1.3"),
+        (["a.png", "--set", "size=4,x"], "write a control like alpha_s=1.3 or size=400,608"),
         (["a.png", "--set", "alpha_z=1"], "Did you mean 'alpha_s'"),
         (["a.png", "--network", "HVICIDNet"], "does not fit HVICIDNet"),
         (["a.png", "--plugin", "nowhere.py"], "nowhere.py"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class Enhancer:
         self,
         network: nn.Module,
         device: str | torch.device | None = None,
-        controls: Mapping[str, float] | None = None,
+        controls: Mapping[str, float | Sequence[int]] | None = None,
     ):
         self.device = pick_device(device)
         self.network = fuse(network.to(self.device).eval())
@@ -103,7 +103,7 @@ def load(
     model: str | Path,
     device: str | torch.device | None = None,
     network: str | None = None,
-    **controls: float,
+    **controls: float | Sequence[int],
 ) -> Enhancer:
     """A trained network, ready to use on images.
 
@@ -112,7 +112,8 @@ def load(
             ("hvi-smm"), whose weights are then looked for as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS`.
         device: "cpu", "cuda", "cuda:1" ...; a GPU if there is one when None.
         network: name of the network, where the checkpoint does not tell.
-        **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family).
+        **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family, `size` for
+            SNR-Aware and LFPV).
 
     Raises:
         UserError: there are no such weights, or they do not fit; the message says what to do.
