@@ -52,25 +52,30 @@ def describe(kind: Any) -> str:
     """The kind in words, for error messages: "a whole number or empty (null)"."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(member) for member in members)
+        return " or ".join(describe(member) for member in _choices(members))
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(member) for member in members)
     kind = types.NoneType if kind is None else origin or kind
     if kind in _LISTS:
         return "a list" + (f" (each {describe(members[0])})" if members else "")
     if kind in (dict, Mapping):
-        return "a mapping (key: value)" + (f" (each {describe(members[1])})" if members else "")
+        told = members and members[1] is not Any
+        return "a mapping (key: value)" + (f" (each {describe(members[1])})" if told else "")
     return _WORDS.get(kind, "text" if kind is Path else str(kind))
 
 
 def _first_fit(value: Any, kinds: Sequence[Any]) -> Any:
-    # Of `float | Tensor`, an option file can only give the first.
-    for kind in [kind for kind in kinds if _is_plain(kind)] or kinds:
+    for kind in _choices(kinds):
         try:
             return fit(value, kind)
         except TypeError:
             continue
     raise TypeError
+
+
+def _choices(kinds: Sequence[Any]) -> Sequence[Any]:
+    """Of `float | Tensor`, an option file can only give the first."""
+    return [kind for kind in kinds if _is_plain(kind)] or kinds
 
 
 def _is_plain(kind: Any) -> bool:

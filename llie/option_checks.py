@@ -67,11 +67,14 @@ class Checker:
 
     @contextmanager
     def at(self, path: str) -> Iterator[None]:
-        """What goes wrong in here is told with where `path` stands."""
+        """What goes wrong in here is told with where `path` stands, or the key below it that it begins with."""
         try:
             yield
         except UserError as error:
-            raise self.error(path, str(error).removeprefix(f"{path}: ")) from None
+            named, _, message = str(error).partition(": ")
+            if named != path and not named.startswith(f"{path}."):
+                named, message = path, str(error)
+            raise self.error(named, message) from None
 
     def section(self, values: Any, rules: Section, path: str, others: Collection[str] = ()) -> dict[str, Any]:
         """One mapping with defaults filled; keys in `others` belong to someone else and pass as they are."""

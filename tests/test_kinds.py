@@ -75,4 +75,5 @@ def test_kinds_in_words():
     assert describe(int | None) == "a whole number or empty (null)"
     assert describe(list[float]) == "a list (each a number)"
     assert describe(Literal["a", "b"]) == "one of 'a', 'b'"
+    assert describe(Mapping[str, Any] | torch.nn.Module | None) == "a mapping (key: value) or empty (null)"
     assert describe(dict[str, int]) == "a mapping (key: value) (each a whole number)"

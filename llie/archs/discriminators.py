@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llie.errors import UserError
 from llie.registry import DISCRIMINATOR_REGISTRY
 
 
@@ -22,6 +23,8 @@ class DRBNDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64):
         super().__init__()
+        if width < 1:
+            raise UserError(f"DRBNDiscriminator: width is at least 1, not {width}")
         self.conv1 = nn.Conv2d(6, width, 3, padding=1)
         inputs = width
         for number, wider in enumerate((1, 2, 2, 4, 4, 8, 8), start=2):

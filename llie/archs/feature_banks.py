@@ -134,6 +134,9 @@ class FeatureBanks(nn.Module):
         super().__init__()
         if slots < 2 or patch < 2:  # batch statistics of the mutual-updater need two slots
             raise UserError(f"LFPV: slots and patch are at least 2, not {slots} and {patch}")
+        if hidden_width < 1 or hidden_layers < 0:
+            given = f"{hidden_width} and {hidden_layers}"
+            raise UserError(f"LFPV: hidden_width is at least 1 and hidden_layers at least 0, not {given}")
         self.channels, self.parity = channels, parity
         self.identity = nn.Embedding(slots, channels)
         self.vectors = Bank(channels, slots, 1, hidden_width, hidden_layers, parity)

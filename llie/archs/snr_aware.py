@@ -212,6 +212,9 @@ class SNRAware(nn.Module):
         super().__init__()
         if edges not in ("zeros", "reflect"):
             raise UserError(f"SNRAware: edges is 'zeros' or 'reflect', not {edges!r}")
+        if nf < 1 or min(front_blocks, back_blocks, layers) < 0:
+            given = f"{nf}, {front_blocks}, {back_blocks} and {layers}"
+            raise UserError(f"SNRAware: nf is at least 1, front_blocks, back_blocks and layers at least 0; not {given}")
         if not 0 < snr_quantile <= 1:
             raise UserError(f"SNRAware: snr_quantile lies in (0, 1], {snr_quantile} does not")
         self.edges, self.mask_threshold, self.snr_quantile = edges, mask_threshold, snr_quantile

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from llie.data.transforms import generator
+from llie.errors import UserError
 
 Item = dict[str, Any]
 
@@ -38,6 +39,11 @@ class StreamedDataset(Dataset[Item]):
             place = int(random.integers(len(stream)))  # type: ignore[arg-type]
             # A drawn epoch: the picture is cropped anew whenever it comes.
             other = stream[int(random.integers(2**32)), place]
+            if "gt" in other:
+                raise UserError(
+                    f"datasets.train_{name} gives pairs, of which a stream would take the dark side; "
+                    "name one folder of pictures: {type: UnpairedImageDataset, dataroot: ...}"
+                )
             item |= {name: other["lq"], f"{name}_path": other["lq_path"]}
         return item
 

@@ -95,6 +95,13 @@ def test_a_folder_without_images_is_named(sections, tmp_path, wrong):
         build_train_set(sections)
 
 
+def test_pairs_are_no_stream(sections):
+    """Of pairs, "pictures of high quality" would be the dark ones."""
+    sections["train_hq"] = sections["train"]
+    with pytest.raises(UserError, match=r"datasets\.train_hq gives pairs, .*UnpairedImageDataset"):
+        batches(sections, 0, 1)
+
+
 def test_a_picture_smaller_than_the_crop_is_named(sections, tmp_path):
     write_image(tmp_path / "good" / "small.png", np.zeros((10, 40, 3), np.uint8))
     with pytest.raises(UserError, match=r"small\.png is 40x10, less than gt_size 16"):

@@ -5,6 +5,7 @@ import torch
 
 from llie.archs.discriminators import DRBNDiscriminator
 from llie.engine.optimizers import create_optimizer
+from llie.errors import UserError
 from llie.models.adversarial import AdversarialModel
 from llie.options import load_options
 from tests.conftest import REAL, REPOSITORY
@@ -41,6 +42,11 @@ def test_discriminator(discriminator, mode):
 
 def test_discriminator_size():
     assert sum(p.numel() for p in DRBNDiscriminator().parameters()) == 4_691_329
+
+
+def test_a_discriminator_without_channels_is_refused():
+    with pytest.raises(UserError, match="DRBNDiscriminator: width is at least 1, not 0"):
+        DRBNDiscriminator(width=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
