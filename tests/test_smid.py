@@ -88,7 +88,7 @@ def test_the_recipe_is_the_published_one():
     options = load_options(REPOSITORY / "options" / "train" / "SMID.yml")
     train, dataset = options["train"], options["datasets"]["train"]
     assert (dataset["gt_size"], dataset["batch_size_per_gpu"], dataset["use_rot"]) == (256, 12, True)
-    assert train["optim_g"] == {"type": "Adam", "lr": 4e-4, "betas": [0.9, 0.99]}
+    assert train["optim_g"] == {"type": "Adam", "lr": 4e-4, "betas": [0.9, 0.99], "fused": True}
     assert (train["total_iter"], train["scheduler"]["eta_min"]) == (200000, 1e-7)
     terms = [(loss["type"], loss.get("weight", 1.0), loss.get("pred", "out")) for loss in train["losses"].values()]
     published = [("CharbonnierLoss", 1.0, "out"), ("CharbonnierLoss", 1.0, "plain"), ("PerceptualLoss", 0.1, "plain")]
