@@ -18,6 +18,7 @@ from scipy.ndimage import distance_transform_edt
 
 from llie.data.packing import read_any
 from llie.data.readers import to_float
+from llie.data.transforms import check_range
 from llie.errors import UserError
 
 
@@ -34,6 +35,11 @@ class Haze:
     beta: tuple[float, float] = (0.6, 1.8)
     airlight: tuple[float, float] = (0.7, 1.0)
     tint: float = 0.03
+
+    def __post_init__(self) -> None:
+        check_range("beta", self.beta)
+        check_range("airlight", self.airlight, most=1)
+        check_range("tint", (self.tint, self.tint), most=1)
 
     def __call__(self, image: np.ndarray, depth: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Veil an RGB image (H, W, 3) of any bit depth; `depth` (H, W) is in [0, 1].

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llie.data.readers import to_float
+from llie.data.transforms import check_range
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class LowLight:
     white_balance: float = 0.06
     shot: float = 4e-5
     read: float = 2e-4
+
+    def __post_init__(self) -> None:
+        check_range("exposure", self.exposure, least=1e-6)
+        check_range("gamma", self.gamma)
+        check_range("white_balance", (self.white_balance, self.white_balance), most=1)
+        for name, value in (("shot", self.shot), ("read", self.read)):
+            check_range(name, (value, value))
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Darken an RGB image (H, W, 3) of any depth; returns uint8 of the same size, the same for the same stream."""

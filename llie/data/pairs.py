@@ -54,6 +54,10 @@ class PairDataset(Dataset[Item]):
         self.pairs = pairs
         self.augment = augment
         self.npy_size = npy_size
+        if npy_size is not None and min(npy_size) < 1:
+            raise UserError(
+                f"train_size: {list(npy_size)} is no width and height; give pixels, for instance [960, 512]"
+            )
         self.gt_border = gt_border
         self.crop_below = crop_below
         self.seed = seed

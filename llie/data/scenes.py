@@ -131,7 +131,10 @@ class SceneDataset(PairDataset):
         is_test = self.test_rule(inputs, testing_dir, low)
         chosen = [name for name in inputs if is_test(name) != (phase == "train") and name not in (exclude or ())]
         if not chosen:
-            raise UserError(f"none of the {len(inputs)} scenes in {low} is for {phase!r} (first: {next(iter(inputs))})")
+            raise UserError(
+                f"none of the {len(inputs)} scenes in {low} is for {phase!r} (first: {next(iter(inputs))}); "
+                "name the test scenes: testing_dir, or for SMID the file test_list.txt beside the data"
+            )
         if missing := [low / name for name in chosen if name not in references]:
             raise UserError(f"{len(missing)} scenes have no reference in {high}: {shorten(missing)}")
         pairs = [pair for name in chosen for pair in self.pair_scene(inputs[name], references[name])[:frames_per_scene]]

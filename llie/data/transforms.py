@@ -5,7 +5,8 @@ Nothing here touches a global generator or changes its input: every draw comes f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,14 @@ Batch = dict[str, Any]
 def generator(seed: int, epoch: int, index: int, *more: int) -> np.random.Generator:
     """The random stream of one item: the same for the same (seed, epoch, index), in any process and any order."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index, *more))))
+
+
+def check_range(option: str, values: Sequence[float], least: float = 0.0, most: float = math.inf) -> None:
+    """Raise a `UserError` unless `values` are the two ends, in order, of a range within [least, most]."""
+    low, high = values
+    if not least <= low <= high <= most:
+        within = f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+        raise UserError(f"{option}: [{low:g}, {high:g}] is no range of numbers {within}, the smaller one first")
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 0:
             raise UserError(f"gt_size: {self.crop} is no size of a crop; give pixels, or null for whole images")
+        if self.size is not None and min(self.size) < 1:
+            raise UserError(
+                f"train_size: {list(self.size)} is no width and height; give pixels, for instance [600, 400]"
+            )
 
     def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
         """Treat images (H, W, 3) of one size alike; returns new views or arrays, never changes the given ones."""

@@ -28,6 +28,18 @@ class TestHaze:
         image = picture(1)
         np.testing.assert_array_equal(Haze(beta=(0, 0))(image, ramp_depth(24, 32), np.random.default_rng(0)), image)
 
+    @pytest.mark.parametrize(
+        ("ranges", "message"),
+        [
+            ({"beta": (2, 1)}, r"beta: \[2, 1\] is no range of numbers at least 0"),
+            ({"airlight": (-1, 0.5)}, r"airlight: \[-1, 0\.5\] is no range of numbers in \[0, 1\]"),
+            ({"tint": 5}, "tint"),
+        ],
+    )
+    def test_ranges_that_are_none(self, ranges, message):
+        with pytest.raises(UserError, match=message):
+            Haze(**ranges)
+
     def test_sixteen_bits_are_read_as_such(self, picture):
         depth, haze = ramp_depth(24, 32), Haze()
         one = haze(picture(1, dtype=np.uint16), depth, np.random.default_rng(3)).astype(int)

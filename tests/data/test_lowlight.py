@@ -5,6 +5,7 @@ import pytest
 
 from llie.data import build_dataset, demo, read_image
 from llie.data.lowlight import LowLight, linear_to_srgb, srgb_to_linear
+from llie.errors import UserError
 
 
 def test_srgb_is_the_standards_curve_and_back():
@@ -22,6 +23,14 @@ def test_without_noise_it_is_the_formula(picture):
     dark = exact(image, np.random.default_rng(0))
     assert dark.dtype == np.uint8
     assert np.abs(dark.astype(int) - np.rint(255 * encoded**1.2)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "ranges", [{"exposure": (0, 1)}, {"gamma": (1.2, 0.8)}, {"white_balance": -1}, {"shot": -1}, {"read": -1}]
+)
+def test_ranges_that_are_none(ranges):
+    with pytest.raises(UserError, match=f"{next(iter(ranges))}: .* is no range"):
+        LowLight(**ranges)
 
 
 def test_noise_has_the_stated_variance():

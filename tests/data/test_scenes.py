@@ -146,6 +146,13 @@ def test_sdsd_twins_stay_on_one_side(tmp_path, put):
     assert {p.lq.parent.name for p in build_dataset(options, "train").pairs} == {"MVI_0001"}
 
 
+def test_a_size_without_pixels_is_refused(tmp_path, put):
+    put(tmp_path, "input/pair1/0001.npy", "GT/pair1/0001.npy")
+    options = {"type": "SDSDDataset", "dataroot": str(tmp_path), "testing_dir": ["pair1"], "train_size": [960, 0]}
+    with pytest.raises(UserError, match=r"train_size: \[960, 0\] is no width and height"):
+        build_dataset(options, "test")
+
+
 def test_what_can_be_wrong_with_scenes(tmp_path, put):
     put(tmp_path, "input/pair1/0001.npy", "input/pair2/0001.npy", "GT/pair1/0001.npy", "GT/pair1/0002.npy")
     options = {"type": "SDSDDataset", "dataroot": str(tmp_path)}
@@ -153,7 +160,7 @@ def test_what_can_be_wrong_with_scenes(tmp_path, put):
         build_dataset(options, "test")
     with pytest.raises(UserError, match=r"1 scenes have no reference in .*input/pair2"):
         build_dataset(options, "train")
-    with pytest.raises(UserError, match=r"none of the 2 scenes .* is for 'train'"):
+    with pytest.raises(UserError, match=r"none of the 2 scenes .* is for 'train'.* testing_dir"):
         build_dataset({**options, "testing_dir": ["pair1", "pair2"]}, "train")
     with pytest.raises(UserError, match="set both"):
         build_dataset({"type": "SDSDDataset", "dataroot_lq": str(tmp_path)}, "train")

@@ -106,3 +106,8 @@ def test_options_to_transform():
 def test_a_negative_crop_is_refused():
     with pytest.raises(UserError, match="gt_size: -4"):
         Augmentation(crop=-4)
+
+
+def test_a_size_without_pixels_is_refused():
+    with pytest.raises(UserError, match=r"train_size: \[0, 400\]"):
+        Augmentation(size=(0, 400))
