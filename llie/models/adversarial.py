@@ -97,8 +97,9 @@ class AdversarialModel(Model):
     def _outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the generator makes of `lq`, by name, and of `lq_real`, as "lq_real" and "lq_real/..."."""
         names = [name for name in self.enhanced if name in batch]
+        given = self.training_inputs(batch) if names == ["lq"] else {}  # they belong to the pairs alone
         # One call for both: DDP wants one forward for each backward.
-        outputs = self.trained["g"](_together(batch, names))
+        outputs = self.trained["g"](_together(batch, names), **given)
         result_of(outputs)  # says so if there is none
         outputs = {"out": outputs} if isinstance(outputs, Tensor) else outputs
         pairs = len(batch["lq"])

@@ -50,6 +50,10 @@ class Model:
         """What the phase's network minimises on this batch, and values to log (detached)."""
         raise NotImplementedError
 
+    def training_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Entries of the batch that "g" takes beside the image while it trains."""
+        return {name: batch[name] for name in card_of(self.networks["g"]).training_inputs if name in batch}
+
     def predict(self, network: nn.Module, batch: dict[str, Any]) -> Tensor:
         """The enhanced images (B, 3, H, W) of a batch, by the given network in evaluation mode."""
         return result_of(network(batch["lq"], **self.controls))

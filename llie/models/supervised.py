@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llie.archs import card_of
 from llie.errors import UserError
 from llie.losses import build_losses
 from llie.models.base import Model, create_network, in_full_precision, result_of
@@ -32,8 +31,7 @@ class SupervisedModel(Model):
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms, and each of them."""
-        given = {name: batch[name] for name in card_of(self.networks["g"]).training_inputs if name in batch}
-        outputs = self.trained["g"](batch["lq"], **given)
+        outputs = self.trained["g"](batch["lq"], **self.training_inputs(batch))
         result_of(outputs)  # says so if there is none
         with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
             return self.losses(in_full_precision(outputs), batch)

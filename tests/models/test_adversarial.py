@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from llie.archs import Card
 from llie.engine import checkpoint
 from llie.engine.settings import Settings
 from llie.engine.trainer import Trainer
@@ -85,6 +86,18 @@ def test_a_term_may_look_at_the_photographs_without_reference(pred, output):
     _, values = ours.loss("g", data)
     expected = ours.networks["g"](data["lq_real"])[output]
     torch.testing.assert_close(values["L1Loss_2"], (expected - data["lq_real"]).abs().mean().detach())
+
+
+@pytest.mark.parametrize("streams", [(), ("lq_real",)])
+def test_what_a_network_takes_while_it_trains_belongs_to_pairs(streams, monkeypatch):
+    """Photographs without reference, in the same call, have none of it."""
+    seen = []
+    monkeypatch.setattr(Coarse, "card", Card(training_inputs=("gt",)), raising=False)
+    ours, data = model(), batch(*streams)
+    forward = ours.networks["g"].forward
+    ours.networks["g"].forward = lambda x, gt=None: seen.append(gt) or forward(x)
+    ours.loss("g", data)
+    assert seen == [None] if streams else torch.equal(seen[0], data["gt"])
 
 
 @pytest.mark.parametrize("shares", [False, True])
