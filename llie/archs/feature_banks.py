@@ -223,7 +223,9 @@ class FeatureBanks(nn.Module):
         )
 
     def strip(self) -> None:
-        """Forget everything but what the test needs: the banks, and the norms of queries and keys."""
+        """Forget everything but what the test needs, if there is more: the banks, the norms of queries and keys."""
+        if not hasattr(self, "identity"):
+            return
         del self.identity
         for bank in (self.vectors, self.patches):
             del bank.sample_updater, bank.sample_norm, bank.mutual_updater, bank.mutual_norm
