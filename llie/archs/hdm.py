@@ -154,8 +154,8 @@ def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 class HDM(nn.Module):
     """HDM; the defaults are the published network.
 
-    Official checkpoints hold the tensors of both variants and do not tell which one they are of; they are taken for
-    "mask", the published one, unless the network is asked for as "hdm_guide".
+    Official checkpoints hold the tensors of both variants and tell neither which one they are of nor the task. They are
+    taken for "mask", the published one, and images are taken as they are, unless a preset is asked for by its name.
 
     Args:
         width: channels of all maps, a multiple of 8.
@@ -176,7 +176,11 @@ class HDM(nn.Module):
         url="https://doi.org/10.1145/3503161.3548322",
         size_multiple=4,
         global_statistics=True,  # channel attention, generated kernels and the regions see the whole image
-        presets={"hdm_guide": {"variant": "mask+guide"}},
+        presets={
+            "hdm_guide": {"variant": "mask+guide"},
+            "hdm_haze": {"normalise": True},  # and rain
+            "hdm_lowlight": {"gamma": 0.25},
+        },
         official_keys=_without_guide,
         detect=_detect,
     )

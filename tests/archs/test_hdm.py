@@ -141,6 +141,17 @@ def test_the_second_variant_is_asked_for_by_name(golden, tmp_path):
     torch.testing.assert_close(enhance(vector["input"]), vector["output"].clamp(0, 1), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "normalise", "gamma"), [(None, False, None), ("hdm_haze", True, None), ("hdm-lowlight", False, 0.25)]
+)
+def test_the_task_is_asked_for_by_name(golden, tmp_path, name, normalise, gamma):
+    vector = golden("hdm_full")
+    torch.save(official(vector), tmp_path / "hdm.pth")
+    network = load(tmp_path / "hdm.pth", device="cpu", network=name).network
+    assert (network.normalise, network.gamma) == (normalise, gamma)
+    assert torch.equal(network.conv0[0].weight, vector.state_dict()["conv0.0.weight"])
+
+
 def test_weights_lose_exactly_the_guide_in_the_variant_without(golden):
     state = golden("hdm_tiny").state_dict()
     assert set(state) - set(HDM.card.official_keys(state)) == {key for key in state if key.startswith(GUIDE)}
