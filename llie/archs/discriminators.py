@@ -36,7 +36,13 @@ class DRBNDiscriminator(nn.Module):
         self.conv9 = nn.Conv2d(inputs, 1, 1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> scores (B, 1) between 0 (fake) and 1 (real)."""
+        """Images (B, 3, H, W) in [0, 1] -> scores (B, 1) between 0 (fake) and 1 (real).
+
+        Raises:
+            UserError: in training, a single image of at most 16x16 pixels, which leaves batch norm nothing to compare.
+        """
+        if self.training and len(x) == 1 and max(x.shape[-2:]) <= 16:
+            raise UserError("DRBNDiscriminator cannot learn from one image of 16x16 pixels; raise gt_size or the batch")
         x = F.relu(self.conv1(torch.cat([x, x.sort(dim=1).values], dim=1)))
         for number in range(2, 9):
             x = F.relu(getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x)))

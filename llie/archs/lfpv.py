@@ -255,7 +255,7 @@ def attachment(host: nn.Module, at: str | None) -> tuple[int, int]:
     shallow = sorted(found, key=lambda name: name.count("."))[:LISTED]
     listed = ", ".join(f"{name} ({found[name][0]} channels, 1/{found[name][1]} of the size)" for name in shallow)
     more = f", and {len(found) - LISTED} inside of these" * (len(found) > LISTED)
-    raise UserError(f"{reason} There are: {listed}{more}")
+    raise UserError(f"{reason} There are: {listed or 'none'}{more}")
 
 
 def features_of(host: nn.Module) -> dict[str, tuple[int, int]]:

@@ -59,7 +59,11 @@ class VGGFeatures(nn.Module):
         names = layer_names(vgg_type)
         unknown = [layer for layer in layers if layer not in names]
         if unknown or not layers:
-            bad = f"{vgg_type} has no layer {unknown[0]!r}.{suggest(unknown[0], names)}" if unknown else "no layer"
+            bad = (
+                f"{vgg_type} has no layer {unknown[0]!r}.{suggest(unknown[0], names)}"
+                if unknown
+                else "no layer is given."
+            )
             raise UserError(f"layer_weights: {bad} Layers are conv1_1, relu1_1, ... pool5")
         self.wanted = frozenset(layers)
         self.names = names[: max(names.index(layer) for layer in layers) + 1]

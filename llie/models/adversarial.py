@@ -11,7 +11,7 @@ from torch import Tensor
 from llie.errors import UserError
 from llie.losses import build_losses
 from llie.models.base import Model, create_network, in_full_precision, result_of
-from llie.registry import LOSS_REGISTRY, MODEL_REGISTRY, build
+from llie.registry import LOSS_REGISTRY, MODEL_REGISTRY, argument_names, build
 
 
 @MODEL_REGISTRY.register()
@@ -42,6 +42,8 @@ class AdversarialModel(Model):
         gan = dict(train.pop("gan_opt", None) or {"type": "GANLoss"})
         self.gan_weight = gan.pop("loss_weight", gan.pop("weight", 1.0))
         self.gan = build(LOSS_REGISTRY, gan, "train.gan_opt")
+        if "is_disc" not in argument_names(self.gan.forward):
+            raise UserError(f"train.gan_opt: {gan['type']} is no adversarial loss; GANLoss is one, with its gan_type")
         self.losses = build_losses(train)
         self.criteria.extend([self.losses, self.gan])
         self.every, self.pretraining = train.get("net_d_iters", 1), train.get("net_d_init_iters", 0)

@@ -75,8 +75,10 @@ def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) ->
         (B, H // 4, W // 4) or (H // 4, W // 4), int64 in 0 .. classes-1.
 
     Raises:
-        UserError: the image is no RGB image of at least 4x4 pixels.
+        UserError: the image is no RGB image of at least 4x4 pixels, or there are no classes.
     """
+    if classes < 1:
+        raise UserError(f"haze_regions: classes is at least 1, not {classes}")
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or min(image.shape[-2:]) < 4:
         raise UserError(
             f"haze_regions: images are (B, 3, H, W) or (3, H, W) of at least 4x4 pixels, not {tuple(image.shape)}"

@@ -153,7 +153,7 @@ class RegionConv2d(nn.Module):
     `region_conv`.
 
     Raises:
-        UserError: regions that do not fit; none given without a guide, or some given with one.
+        UserError: sizes below 1; regions that do not fit; none given without a guide, or some given with one.
 
     Example:
         >>> RegionConv2d(8, 12, stride=2)(torch.rand(2, 8, 9, 7)).shape
@@ -171,6 +171,9 @@ class RegionConv2d(nn.Module):
         guide: bool = True,
     ):
         super().__init__()
+        if min(kernel_size, regions, stride) < 1:
+            given = f"{kernel_size}, {regions} and {stride}"
+            raise UserError(f"RegionConv2d: kernel_size, regions and stride are at least 1, not {given}")
         self.shape = (regions, out_channels, in_channels, kernel_size, kernel_size)
         self.stride = stride
         self.padding = kernel_size // 2 if padding is None else padding

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from llie.errors import UserError
 from llie.ops.padding import reflected
 
 
@@ -42,7 +43,12 @@ def snr_map(x: Tensor, quantile: float = 1.0) -> Tensor:
 
     Returns:
         (B, 1, H, W), float32 (float64 for such images).
+
+    Raises:
+        UserError: these are no RGB images.
     """
+    if x.dim() != 4 or x.shape[1] != 3:
+        raise UserError(f"snr_map: images are (B, 3, H, W), not {tuple(x.shape)}")
     x = x if x.dtype == torch.float64 else x.float()
     dark, light = grey(x), grey(denoise(x))
     ratio = light / ((dark - light).abs() + 1e-4)

@@ -56,7 +56,7 @@ class TestWeights:
         ("options", "message"),
         [
             ({"layer_weights": {"conv9_1": 1.0}}, "conv9_1"),
-            ({"layer_weights": {}}, "no layer"),
+            ({"layer_weights": {}}, "no layer is given. Layers are"),
             ({"vgg_type": "vgg18"}, "vgg19"),
             ({"criterion": "fro"}, "l1, l2, mse"),
             ({"precision": "float17"}, "bfloat16"),

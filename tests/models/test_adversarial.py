@@ -155,6 +155,11 @@ def test_a_missing_judge_is_named(missing):
         AdversarialModel(options)
 
 
+def test_a_loss_that_is_not_adversarial_is_named():
+    with pytest.raises(UserError, match=r"train\.gan_opt: L1Loss is no adversarial loss"):
+        model(gan_opt={"type": "L1Loss"})
+
+
 def test_streams_of_another_size_are_named():
     data = batch("lq_real", "hq")
     data["lq_real"] = data["lq_real"][..., :4]

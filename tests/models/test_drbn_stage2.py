@@ -49,6 +49,13 @@ def test_a_discriminator_without_channels_is_refused():
         DRBNDiscriminator(width=0)
 
 
+def test_one_tiny_image_is_too_little_to_learn_from():
+    network = DRBNDiscriminator(width=2)
+    with pytest.raises(UserError, match="raise gt_size or the batch"):
+        network(torch.zeros(1, 3, 16, 16))
+    assert network(torch.zeros(1, 3, 16, 17)).shape == network.eval()(torch.zeros(1, 3, 1, 1)).shape == (1, 1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_discriminator_under_autocast(discriminator, dtype):
     vector, network, _ = discriminator

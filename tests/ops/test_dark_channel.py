@@ -98,3 +98,8 @@ def test_regions_of_an_autocast_step_are_those_without():
 def test_what_is_no_image(shape):
     with pytest.raises(UserError, match="at least 4x4"):
         haze_regions(torch.zeros(shape))
+
+
+def test_no_classes():
+    with pytest.raises(UserError, match="classes is at least 1, not 0"):
+        haze_regions(torch.zeros(1, 3, 8, 8), classes=0)

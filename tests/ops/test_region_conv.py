@@ -206,6 +206,8 @@ def test_what_else_does_not_fit():
         region_conv(x[:, :2], kernels, indices)
     with pytest.raises(UserError, match="the guide must have shape"):
         guided_region_conv(x, kernels, mask[:, :, 1:])
+    with pytest.raises(UserError, match="at least 1, not 3, 0 and 1"):
+        RegionConv2d(3, 4, regions=0)
     with pytest.raises(UserError, match="give the regions"):
         RegionConv2d(3, 4, guide=False)(x.float())
     with pytest.raises(UserError, match="learns its regions"):

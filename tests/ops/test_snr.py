@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from llie.errors import UserError
 from llie.ops.snr import denoise, grey, snr_map
 from tests.golden.fill import low_light_input
 
@@ -59,6 +60,12 @@ def test_a_quantile_below_one_saturates_that_share_of_the_pixels():
     share = (snr_map(x, quantile=0.75) > 0.999).float().mean()
     assert 0.25 <= share < 0.27
     assert snr_map(x).mean() < snr_map(x, quantile=0.75).mean()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 8, 8)])
+def test_what_is_no_image(shape):
+    with pytest.raises(UserError, match=r"images are \(B, 3, H, W\), not"):
+        snr_map(torch.zeros(shape))
 
 
 def test_gradcheck():
