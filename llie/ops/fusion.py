@@ -24,8 +24,8 @@ def fuse(network: Network) -> Network:
 
     Neither parameters, nor modules, nor the state dict change; a network without such modules is left as it is. The
     faster form is used in evaluation mode without gradients alone, and only as long as the parameters that it was made
-    of keep their values and place: after training, loading or moving, call `fuse` again. (Writing to a parameter's `.data`
-    is the one change that goes unseen.)
+    of keep their values and place: after training, loading or moving, call `fuse` again. (Writing to a parameter's
+    `.data` is the one change that goes unseen.)
 
     Args:
         network: changed in place.
