@@ -275,7 +275,7 @@ def _refuse_impostors(path: Path, start: bytes) -> None:
 def _unsafe(path: Path, error: str) -> str:
     culprit = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", error)
     if culprit is None:
-        return f"{path} is no checkpoint that torch.save wrote, or it is damaged ({error.splitlines()[0][:120]})"
+        return f"{path} is no checkpoint that torch.save wrote, or it is damaged; copy or download it again"
     name = culprit[1] or culprit[2]
     # Loading it is the user's own decision, made outside of llie: the line below is shown, never run.
     return (

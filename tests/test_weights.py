@@ -128,7 +128,10 @@ BAD_FILES = {
     "a web page": (b"\n<!DOCTYPE html><html>Google Drive - Virus scan warning</html>", "web page"),
     "a git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
     "empty": (b"", "is empty"),
-    "noise": (bytes(range(256)) * 4, "no checkpoint|damaged"),
+    "noise": (
+        bytes(range(256)) * 4,
+        "damaged( or cut short)?; copy or download it again",
+    ),
 }
 
 
