@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -50,17 +50,16 @@ def literal_network(state: dict[str, Tensor]) -> nn.Module:
     return network
 
 
-def literal_features(x: Tensor, state: dict[str, Tensor]) -> list[Tensor]:
-    x = ((x + 1) / 2 - MEAN) / STD
+def literal_features(x: Tensor, state: dict[str, Tensor], layers: Sequence[str]) -> list[Tensor]:
     found = []
     for index, name in enumerate(layer_names("vgg19")):
         if name.startswith("conv"):
             x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1)
         else:
             x = F.relu(x) if name.startswith("relu") else F.max_pool2d(x, 2)
-        if name in TAPS:
+        if name in layers:
             found.append(x)
-        if name == TAPS[-1]:
+        if name == layers[-1]:
             return found
     raise AssertionError
 
@@ -99,7 +98,7 @@ def literal_loss(state: dict[str, Tensor], share_targets: bool) -> Loss:
     cache: dict[int, list[Tensor]] = {}
 
     def features(x: Tensor) -> list[Tensor]:
-        return literal_features(x, state)
+        return literal_features(((x + 1) / 2 - MEAN) / STD, state, TAPS)
 
     def of_target(g: Tensor) -> list[Tensor]:
         if id(g) not in cache or not share_targets:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from hvi_training_step import literal_features
 from literal_lfpv import LiteralLFPV
 from timing import compare, report
 from torch import Tensor
-from torch.nn import functional as F
 
 from llie.archs import create_network
 from llie.losses import create_loss
@@ -37,20 +37,6 @@ def random_vgg() -> dict[str, Tensor]:
     return state
 
 
-def literal_features(x: Tensor, vgg: dict[str, Tensor]) -> list[Tensor]:
-    found = []
-    for index, name in enumerate(layer_names("vgg19")):
-        if name.startswith("conv"):
-            x = F.conv2d(x, vgg[f"features.{index}.weight"], vgg[f"features.{index}.bias"], padding=1)
-        else:
-            x = F.relu(x) if name.startswith("relu") else F.max_pool2d(x, 2)
-        if name in LAYERS:
-            found.append(x)
-        if len(found) == len(LAYERS):
-            break
-    return found
-
-
 def literal_step(gt: Tensor, x: Tensor, vgg: dict[str, Tensor] | None) -> Callable[[], None]:
     network = LiteralLFPV().train()
     optimiser = torch.optim.Adam(network.parameters(), 4e-4, betas=(0.9, 0.99))
@@ -59,7 +45,9 @@ def literal_step(gt: Tensor, x: Tensor, vgg: dict[str, Tensor] | None) -> Callab
         fused, plain = network(x)
         loss = sum(((y - gt) ** 2 + 1e-6).sqrt().sum() for y in (fused, plain))
         if vgg:
-            pairs = zip(literal_features(plain, vgg), literal_features(gt, vgg), LAYERS.values(), strict=True)
+            pairs = zip(
+                *(literal_features(image, vgg, list(LAYERS)) for image in (plain, gt)), LAYERS.values(), strict=True
+            )
             loss = loss + 0.1 * sum(weight * (a - b.detach()).abs().sum() for a, b, weight in pairs)
         optimiser.zero_grad()
         loss.backward()

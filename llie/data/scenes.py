@@ -143,7 +143,7 @@ class SceneDataset(PairDataset):
 
     def test_rule(self, scenes: Iterable[str], names: Sequence[str] | None, root: Path) -> Callable[[str], bool]:
         """The function that tells whether a scene is for testing; `names` are the user's test scenes, if any."""
-        raise NotImplementedError
+        raise NotImplementedError  # every set has a rule of its own
 
     def pair_scene(self, inputs: list[Path], references: list[Path]) -> list[Pair]:
         """The pairs of one scene; here: one reference, the first, serves all inputs."""

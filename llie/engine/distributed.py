@@ -1,4 +1,4 @@
-"""One process or many: who we are, what the ranks tell each other, and how further processes are started.
+"""One process or many: what the ranks tell each other, and how further processes are started.
 
 Single-process code needs no special case: rank 0 of 1, and every exchange returns what it was given.
 Starting and meeting is PyTorch's own work (torchrun's elastic launcher and its rendezvous).
@@ -18,23 +18,11 @@ import torch
 import torch.distributed as dist
 
 from llie.errors import UserError
+from llie.ranks import joined as joined
+from llie.ranks import rank as rank
+from llie.ranks import world_size as world_size
 
 T = TypeVar("T")
-
-
-def joined() -> bool:
-    """Whether this process is a member of a group."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    """This process's number among all processes, 0 when alone."""
-    return dist.get_rank() if joined() else 0
-
-
-def world_size() -> int:
-    """How many processes work together."""
-    return dist.get_world_size() if joined() else 1
 
 
 def is_main() -> bool:

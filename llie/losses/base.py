@@ -29,7 +29,7 @@ class ImageLoss(nn.Module):
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """Distance of every image: (..., C, H, W) against a target that broadcasts with it -> (...)."""
-        raise NotImplementedError
+        raise NotImplementedError  # every loss has its own
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """The distance of (B, C, H, W) from a target of that shape, reduced to a scalar."""

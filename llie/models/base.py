@@ -48,7 +48,7 @@ class Model:
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """What the phase's network minimises on this batch, and values to log (detached)."""
-        raise NotImplementedError
+        raise NotImplementedError  # every model has its own
 
     def training_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Entries of the batch that "g" takes beside the image while it trains."""

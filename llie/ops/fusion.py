@@ -48,11 +48,11 @@ class Fusable(nn.Module):
 
     def plain(self, x: Tensor) -> Tensor:
         """What the module computes."""
-        raise NotImplementedError
+        raise NotImplementedError  # every layer has its own
 
     def fused(self) -> Function:
         """A faster function of the same input; called without gradients."""
-        raise NotImplementedError
+        raise NotImplementedError  # every layer has its own
 
     @torch.no_grad()
     def fuse(self) -> None:

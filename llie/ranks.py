@@ -1,4 +1,7 @@
-"""What networks exchange between the processes of one training run; alone, every exchange returns what it was given."""
+"""Who we are among the processes of one run, and what networks exchange between them.
+
+Alone, a process is rank 0 of 1, and every exchange returns what it was given.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def _joined() -> bool:
+def joined() -> bool:
+    """Whether this process is a member of a group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if _joined() else 1
+    """How many processes work together."""
+    return dist.get_world_size() if joined() else 1
 
 
 def rank() -> int:
-    """This process's number among them."""
-    return dist.get_rank() if _joined() else 0
+    """This process's number among all, 0 when alone."""
+    return dist.get_rank() if joined() else 0
 
 
 def from_first_rank(x: Tensor) -> Tensor:
