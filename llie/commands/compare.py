@@ -1,0 +1,30 @@
+"""`llie compare`: folders of images side by side."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llie.commands import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("compare", help="show folders of images side by side in one picture")
+    parser.add_argument("columns", nargs="+", metavar="[LABEL=]FOLDER", help="folder of images, or one image")
+    parser.add_argument("-o", "--output", required=True, help="picture to write")
+    parser.add_argument("--rows", type=int, default=8, help="at most so many images (default: 8)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the picture."""
+    from llie.inference.compare import compare
+
+    columns = {}
+    for column in options.columns:
+        label, _, folder = column.rpartition("=")
+        columns[label or folder] = folder
+    print(f"side by side: {compare(columns, options.output, options.rows)}")
+    return 0

@@ -1,0 +1,28 @@
+"""`llie models`: the registered networks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from llie.commands._network import add_plugin_argument
+
+if TYPE_CHECKING:
+    from llie.commands import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("models", help="list the registered networks")
+    add_plugin_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the list."""
+    from llie.inference.catalogue import table
+    from llie.registry import load_plugins
+
+    load_plugins(options.plugin)
+    print(table())
+    return 0

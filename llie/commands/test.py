@@ -1,0 +1,25 @@
+"""`llie test`: the same as `python llie/test.py`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llie.commands import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb, which passes all of its arguments on: `llie/test.py` starts each process with them."""
+    parser = verbs.add_parser(
+        "test", help="test as an option file says (llie test -h)", add_help=False, prefix_chars="\0"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Test."""
+    from llie import test
+
+    return test.main(options.arguments)
