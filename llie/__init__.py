@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from llie import bridge as bridge  # adds what BasicSR has registered behind our own names
+
 __version__ = "0.1.0"
 
 # Public name -> module that holds it; imported at first use so that `import llie` is instant.

@@ -13,9 +13,12 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llie.errors import UserError, suggest
+from llie.registry import ARCH_REGISTRY, REGISTRIES, Fallback
+from llie.registry.plugins import preparations
 
 _PREFIX = "basicsr/"
 _LOST_MODULE = "torchvision.transforms.functional_tensor"
@@ -101,8 +104,6 @@ def export_to_basicsr() -> list[str]:
     Returns:
         The names registered now; one that is already taken there is left alone.
     """
-    from llie.registry import ARCH_REGISTRY
-
     theirs = _their_registry("network")
     exported = []
     for name, network in ARCH_REGISTRY:
@@ -201,3 +202,7 @@ def _dataset_as_ours(dataset: type) -> type:
 
 
 _ADAPTERS: dict[str, Callable[[Any], Any]] = {"metric": _metric_as_ours, "dataset": _dataset_as_ours}
+
+for _registry in REGISTRIES:
+    _registry.fallbacks.append(Fallback(partial(find, _registry.name), partial(names, _registry.name)))
+preparations.append(prepare)  # plugins may import BasicSR

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 
-import llie
-from llie.commands import add_parsers
+from llie import __version__, commands
 from llie.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (2 for a mistake of the user's, 1 when some images failed)."""
     parser = argparse.ArgumentParser(prog="llie", description="Low-light image enhancement: train, measure and use.")
-    parser.add_argument("--version", action="version", version=f"llie {llie.__version__}")
-    add_parsers(parser.add_subparsers(metavar="VERB", required=True))
+    parser.add_argument("--version", action="version", version=f"llie {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
+        if not name.startswith("_"):
+            importlib.import_module(f"{commands.__name__}.{name}").add_parser(verbs)
     options = parser.parse_args(argv)
     return run_command(lambda: options.run(options))
 

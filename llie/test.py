@@ -17,7 +17,6 @@ if not __package__:  # run as a script: Python put llie/ on the path, where its 
 import torch
 from torch import Tensor
 
-from llie.arguments import parse_arguments
 from llie.data import build_dataset
 from llie.engine import distributed
 from llie.engine.allocator import keep_large_blocks
@@ -27,6 +26,7 @@ from llie.evaluation import evaluate
 from llie.models.base import create_network, result_of
 from llie.ops.fusion import fuse
 from llie.options import dump_options, load_options
+from llie.options.command_line import parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:

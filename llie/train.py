@@ -16,7 +16,6 @@ if not __package__:  # run as a script: Python put llie/ on the path, where its 
 
 import torch
 
-from llie.arguments import parse_arguments
 from llie.data import build_batch_transform, build_train_loader, build_train_set
 from llie.engine import distributed
 from llie.engine.allocator import keep_large_blocks
@@ -25,10 +24,11 @@ from llie.engine.run_folder import facts, output_root, state_to_resume
 from llie.engine.settings import Settings
 from llie.engine.trainer import Trainer
 from llie.errors import run_command
+from llie.evaluation import Validation
 from llie.models.base import Model
 from llie.options import dump_options, load_options
+from llie.options.command_line import parse_arguments
 from llie.registry import MODEL_REGISTRY
-from llie.validation import Validation
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
-from llie.ranks import from_first_rank, gather_batch, rank, world_size
+from llie.ops.ranks import from_first_rank, gather_batch, rank, world_size
 
 
 class Draws(NamedTuple):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from llie.commands import Verbs
+from llie.commands import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:

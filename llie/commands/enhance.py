@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
+from llie.commands import Verbs
 from llie.commands._network import add_network_arguments, load_enhancer
-
-if TYPE_CHECKING:
-    from llie.commands import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:

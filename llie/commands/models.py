@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
+from llie.commands import Verbs
 from llie.commands._network import add_plugin_argument
-
-if TYPE_CHECKING:
-    from llie.commands import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:

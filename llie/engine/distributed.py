@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 
 from llie.errors import UserError
-from llie.ranks import joined as joined
-from llie.ranks import rank as rank
-from llie.ranks import world_size as world_size
+from llie.ops.ranks import joined as joined
+from llie.ops.ranks import rank as rank
+from llie.ops.ranks import world_size as world_size
 
 T = TypeVar("T")
 

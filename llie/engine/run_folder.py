@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-import llie
+from llie import __version__
 from llie.engine import checkpoint
 from llie.engine.distributed import broadcast, is_main
 from llie.errors import UserError
 
-REPOSITORY = Path(llie.__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def output_root(given: str | None, default: str) -> Path:
@@ -53,7 +53,7 @@ def state_to_resume(run_folder: Path, auto_resume: bool, explicit: str | None = 
 
 def facts(options: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says about its origin, as plain values."""
-    versions = {"llie": llie.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    versions = {"llie": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     return {"options": dict(options), "versions": versions, "git_revision": _git_revision()}
 
 

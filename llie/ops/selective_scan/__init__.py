@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,7 +63,7 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias)
     if B.dim() == 3:
         B, C = B.unsqueeze(1), C.unsqueeze(1)
-    if mamba.wanted(backend, u, A):
+    if mamba.wanted(backend, u, A, _plain):
         return mamba.selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
     dtype = torch.float64 if torch.float64 in (u.dtype, A.dtype) else torch.float32
@@ -85,6 +87,9 @@ def selective_scan(
         y = y * F.silu(z.to(dtype))
     y = y.to(u.dtype)
     return (y, last.reshape(batch, channels, states)) if return_last_state else y
+
+
+_plain = functools.partial(selective_scan, backend="torch")
 
 
 def _check(

@@ -16,15 +16,15 @@ from llie.ops.selective_scan import backends
 log = logging.getLogger(__name__)
 
 
-def wanted(backend: str, u: Tensor, A: Tensor) -> bool:
-    """Whether this call goes to mamba_ssm: asked for by name, or its own choice on a GPU."""
+def wanted(backend: str, u: Tensor, A: Tensor, reference: Callable[..., Any]) -> bool:
+    """Whether this call goes to mamba_ssm: asked for by name, or its own choice on a GPU; see `usable`."""
     request = backends.requested(backend)
-    if request == "mamba_ssm" and not (u.is_cuda and usable()):
+    if request == "mamba_ssm" and not (u.is_cuda and usable(reference)):
         raise UserError(
             "selective_scan: mamba_ssm was asked for, but it is missing, does not work here or u is not on a GPU"
         )
     fits = u.is_cuda and A.dtype == torch.float32 and u.dtype != torch.float64 and u.numel() > 0 and A.shape[1] <= 256
-    return request in ("auto", "mamba_ssm") and fits and usable()
+    return request in ("auto", "mamba_ssm") and fits and usable(reference)
 
 
 def selective_scan(u: Tensor, *arguments: Any) -> Any:
@@ -35,19 +35,18 @@ def selective_scan(u: Tensor, *arguments: Any) -> Any:
 
 
 @functools.cache
-def usable() -> bool:
-    """Whether mamba_ssm imports, runs and agrees with the plain form on a small case, forward and backward."""
+def usable(reference: Callable[..., Any]) -> bool:
+    """Whether mamba_ssm imports, runs and agrees with `reference` on a small case, forward and backward."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except (ImportError, RuntimeError, OSError):
         return False
-    from llie.ops.selective_scan import selective_scan as ours
 
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 8, 100), (2, 8, 100), (8, 16), (2, 2, 16, 100), (2, 2, 16, 100)]
     values = [torch.randn(shape, generator=generator).cuda() for shape in shapes]
     values[2] = -values[2].exp()
-    functions: list[Callable[..., Any]] = [selective_scan_fn, functools.partial(ours, backend="torch")]
+    functions: list[Callable[..., Any]] = [selective_scan_fn, reference]
     results = []
     try:
         for function in functions:

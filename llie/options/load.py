@@ -8,9 +8,9 @@ from typing import Any
 
 from llie import registry
 from llie.errors import UserError
-from llie.option_checks import Checker
-from llie.schema import KEY_ALIASES
-from llie.yaml_files import dump_yaml, parse_yaml, read_inherited
+from llie.options.checks import Checker
+from llie.options.files import dump_yaml, parse_yaml, read_inherited
+from llie.options.schema import KEY_ALIASES
 
 
 def load_options(
@@ -21,7 +21,7 @@ def load_options(
     Nothing is built and no data set is touched: names and arguments are checked against the registered classes.
 
     Args:
-        path: YAML file in the BasicSR dialect; `llie/schema.py` lists the keys.
+        path: YAML file in the BasicSR dialect; `llie/options/schema.py` lists the keys.
         overrides: `a.b.c=value` or `a:b:c=value`, the value in YAML; items of a list by their index.
         phase: "train", or "test", where no training section is needed.
         debug: prefix the name with `debug_`; log at every iteration, validate and save every 8.

@@ -19,9 +19,9 @@ from llie.data.readers import write_image
 from llie.engine import allocator
 from llie.engine.distributed import broadcast, gather, is_main, rank, world_size
 from llie.errors import UserError
+from llie.evaluation.report import Report
 from llie.metrics import Metric, MetricUnavailable, create_metric
 from llie.metrics.protocols import protocol_steps, with_counterparts
-from llie.report import Report
 
 Item = dict[str, Any]
 

@@ -17,7 +17,7 @@ import cv2
 import numpy
 import torch
 
-import llie
+from llie import __version__
 from llie.errors import UserError
 from llie.metrics import PROTOCOLS, Metric
 
@@ -127,7 +127,7 @@ class Report:
             "arguments": {name: dict(metric.arguments) for name, metric in self.metrics.items()},
             "notes": [*self.notes, *self.exclusions],
             "versions": {
-                "llie": llie.__version__,
+                "llie": __version__,
                 "torch": torch.__version__,
                 "numpy": numpy.__version__,
                 "opencv": cv2.__version__,

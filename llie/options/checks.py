@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from llie import registry, schema
+from llie import registry
 from llie.errors import UserError, suggest
-from llie.kinds import describe, fit
-from llie.schema import ABSENT, REQUIRED, Key, Section
+from llie.options import schema
+from llie.options.schema import ABSENT, REQUIRED, Key, Section
+from llie.registry.kinds import describe, fit
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional
 import pytest
 import torch
 
-from llie.kinds import describe, fit
+from llie.registry.kinds import describe, fit
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import torch
 
 from llie.engine.schedules import create_schedule
 from llie.options import dump_options, load_options
+from llie.options.files import parse_yaml
 from llie.registry import ARCH_REGISTRY, build
-from llie.yaml_files import parse_yaml
 
-OPTIONS = Path(__file__).resolve().parents[1] / "options"
+OPTIONS = Path(__file__).resolve().parents[2] / "options"
 FILES = sorted(path for phase in ("train", "test") for path in (OPTIONS / phase).rglob("*.yml"))
 DATASETS = (
     "LOLv1",

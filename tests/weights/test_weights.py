@@ -254,7 +254,7 @@ def test_find_weights_looks_in_option_then_folder_then_hub(tmp_path, monkeypatch
 
 
 def test_paths_count_from_the_repository_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("llie.weights.__file__", str(tmp_path / "llie" / "weights.py"))
+    monkeypatch.setattr("llie.weights.find.__file__", str(tmp_path / "llie" / "weights" / "find.py"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     file = tmp_path / "experiments" / "run" / "models" / "net_g_best.pth"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llie.data import build_dataset
 from llie.engine.distributed import is_main
-from llie.evaluation import evaluate
+from llie.evaluation.evaluate import evaluate
 from llie.metrics import create_metric
 from llie.models.base import Model
 from llie.ops.fusion import fuse

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llie.errors import UserError
-from llie.yaml_files import dump_yaml, merge, parse_yaml, read_inherited
+from llie.options.files import dump_yaml, merge, parse_yaml, read_inherited
 
 
 def parse(text):

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from llie.errors import UserError
-from llie.evaluation import evaluate, image_names
+from llie.evaluation import Report, evaluate
+from llie.evaluation.evaluate import image_names
 from llie.metrics import Metric, psnr, ssim
-from llie.report import Report
 
 
 def item(index, with_gt=True, folder="set", size=(24, 20)):

@@ -10,7 +10,7 @@ import pytest
 from llie.errors import UserError
 from llie.registry import Registry, argument_names, build, check_arguments, load_plugins
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Square:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llie.arguments import parse_arguments
+from llie.options.command_line import parse_arguments
 
 
 @pytest.mark.parametrize("flag", ["-opt", "--opt"])

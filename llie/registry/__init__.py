@@ -1,0 +1,41 @@
+"""Registries: a name and arguments from an option file go in, the class that was registered, or its object, comes out.
+
+`names` is the registry itself, `arguments` checks what a class takes before it is built, `kinds` compares a value with
+a type annotation, `plugins` imports users' own files. Everyone may call it; it imports nothing of llie but errors.
+"""
+
+from llie.registry.arguments import argument_names, build, check_arguments
+from llie.registry.names import Fallback, Registry
+from llie.registry.plugins import load_plugins
+
+ARCH_REGISTRY = Registry("network", "llie.archs")
+DISCRIMINATOR_REGISTRY = Registry("discriminator", "llie.archs")
+LOSS_REGISTRY = Registry("loss", "llie.losses")
+METRIC_REGISTRY = Registry("metric", "llie.metrics")
+DATASET_REGISTRY = Registry("dataset", "llie.data")
+MODEL_REGISTRY = Registry("model", "llie.models")
+
+REGISTRIES = (
+    ARCH_REGISTRY,
+    DISCRIMINATOR_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    DATASET_REGISTRY,
+    MODEL_REGISTRY,
+)
+
+__all__ = [
+    "ARCH_REGISTRY",
+    "DATASET_REGISTRY",
+    "DISCRIMINATOR_REGISTRY",
+    "LOSS_REGISTRY",
+    "METRIC_REGISTRY",
+    "MODEL_REGISTRY",
+    "REGISTRIES",
+    "Fallback",
+    "Registry",
+    "argument_names",
+    "build",
+    "check_arguments",
+    "load_plugins",
+]

@@ -1,0 +1,73 @@
+"""Users' own Python files and modules, imported for what they register."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from llie.errors import UserError
+
+preparations: list[Callable[[], None]] = []  # called before plugins are imported
+
+
+def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
+    """Import the user's own files or modules, so that what they register can be named in option files.
+
+    Args:
+        plugins: Python files (`my_network.py`) or importable modules (`my_package.networks`).
+        beside: folder in which a relative file is looked for first; then in the working folder.
+
+    Raises:
+        UserError: a file or module is not there, or fails; the message names the file and the line.
+    """
+    for prepare in preparations:
+        prepare()
+    for plugin in plugins:
+        if plugin.endswith(".py"):
+            _load_file(plugin, beside)
+            continue
+        try:
+            importlib.import_module(plugin)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (plugin == error.name or plugin.startswith(error.name + ".")):
+                raise _failed(error) from error  # the plugin is there, what it imports is not
+            raise UserError(f"plugins: no module named {plugin!r} (for a file, write its name with .py)") from None
+        except Exception as error:
+            raise _failed(error) from error
+
+
+def _load_file(plugin: str, beside: Path | None) -> None:
+    places = [folder / plugin for folder in (beside, Path()) if folder is not None]
+    file = next((place.resolve() for place in places if place.is_file()), None)
+    if file is None:
+        raise UserError(f"plugins: there is no file {' or '.join(str(place) for place in dict.fromkeys(places))}")
+    if any(getattr(module, "__file__", None) == str(file) for module in list(sys.modules.values())):
+        return
+    name = "llie_plugin" + re.sub(r"\W", "_", str(file.with_suffix("")))  # one for each file
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pickles of its classes look here
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]  # half a module is none
+        if isinstance(error, Exception):
+            raise _failed(error, file) from error
+        raise
+
+
+def _failed(error: Exception, file: Path | None = None) -> UserError:
+    """What went wrong in a plugin, and the last line of its own that was run."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, SyntaxError):  # never ran
+        return UserError(f"plugins: {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == str(file)] or frames
+    return UserError(f"plugins: {own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}")

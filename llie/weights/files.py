@@ -1,0 +1,113 @@
+"""Checkpoint files: read without running code from them, and reported by name when they cannot be."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from llie.errors import UserError, suggest
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+def _numpy_number(module: str) -> Callable[..., Any]:
+    """Stands for NumPy's constructor of scalars in files; `module` is where NumPy 1 or 2 has it."""
+
+    def scalar(kind: np.dtype, data: bytes) -> Any:
+        return np.frombuffer(data, kind)[0].item()
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+# Many trainers save NumPy numbers beside the weights (the step, the best PSNR). Read as plain numbers they run no code.
+torch.serialization.add_safe_globals(
+    [
+        *map(_numpy_number, ("numpy.core.multiarray", "numpy._core.multiarray")),
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    ]
+)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file (safetensors, or anything `torch.save` wrote) without running code from it.
+
+    Raises:
+        UserError: the file is missing, a folder, damaged, no checkpoint at all, or would run code when loaded.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the checkpoint file in it{listing(path)}")
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}{listing(path.parent)}{suggest(path.name, checkpoints_in(path.parent))}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+        _refuse_impostors(path, start)
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(_unsafe(path, str(error))) from None
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the checkpoint {path} ({path.stat().st_size} bytes) is damaged or cut short; "
+            f"copy or download it again ({detail})"
+        ) from None
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
+    return dict(checkpoint)
+
+
+def _refuse_impostors(path: Path, start: bytes) -> None:
+    if not start:
+        raise UserError(f"the checkpoint {path} is empty")
+    if start.startswith(b"<"):
+        raise UserError(
+            f"{path} is a web page, not weights: the download gave a page of confirmation or of error instead of the "
+            "file; open the link in a browser and save the file itself"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a git-lfs pointer, not weights; fetch the file itself with: git lfs pull")
+
+
+def _unsafe(path: Path, error: str) -> str:
+    culprit = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", error)
+    if culprit is None:
+        return f"{path} is no checkpoint that torch.save wrote, or it is damaged; copy or download it again"
+    name = culprit[1] or culprit[2]
+    # Loading it is the user's own decision, made outside of llie: the line below is shown, never run.
+    return (
+        f"{path} holds an object of {name}, which could run code when it is loaded, so it is refused. If you trust "
+        "where it comes from, keep only its tensors once, in Python: "
+        f"c = torch.load({str(path)!r}, weights_only=False); torch.save(c['state_dict'], 'clean.pth')  "
+        "(print(c.keys()) shows what it holds)"
+    )
+
+
+def checkpoints_in(folder: Path) -> list[str]:
+    """Names of the checkpoint files in a folder, sorted."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
+
+
+def listing(folder: Path) -> str:
+    """The end of an error message: what checkpoint files a folder holds, or nothing."""
+    names = checkpoints_in(folder)
+    return f" (it holds {first(names)})" if names else ""
+
+
+def first(names: list[str], count: int = 3) -> str:
+    """The first names of a list, as text."""
+    return ", ".join(map(str, names[:count])) + (", ..." if len(names) > count else "")

@@ -1,0 +1,96 @@
+"""Where weights are: files, run folders, the Hugging Face hub, and the folders of downloaded backbones."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from llie.errors import UserError, suggest
+from llie.weights.files import checkpoints_in, listing
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def resolve_checkpoint(text: str) -> Path:
+    """The checkpoint file that the user means.
+
+    Args:
+        text: a file; a run folder, or the name of a run under `experiments/` (its best weights, else its latest);
+            or `hf:OWNER/REPO[/FILE]`, which asks the Hugging Face hub, and is the only form that uses the network.
+    """
+    if text.startswith("hf:"):
+        return _from_hub(text)
+    path = Path(text).expanduser()
+    homes = (Path.cwd(), Path(__file__).resolve().parents[2])  # training writes to the second
+    for place in (home / folder / path for folder in ("", "experiments") for home in homes):
+        if place.is_file():
+            return place
+        if place.is_dir():
+            return _newest(place)
+    raise UserError(
+        f"no checkpoint {text!r}: neither a file, nor a run folder, nor a run under experiments/; "
+        f"train it first, or name a checkpoint that you have.{suggest(path.name, checkpoints_in(path.parent))}"
+    )
+
+
+def find_weights(filename: str, option: str | Path | None = None) -> Path | None:
+    """A weight file that some tool needs (VGG19, AlexNet ...), looked up where such files usually lie.
+
+    Args:
+        filename: for instance `vgg19-dcbb9e9d.pth`.
+        option: where an option file says it is: the file, or a folder that holds it.
+
+    Returns:
+        The first that exists of: `option`, the folder `$LLIE_WEIGHTS`, torch hub's cache; or None.
+
+    Raises:
+        UserError: `option` is given and there is nothing there.
+    """
+    if option is not None:
+        path = Path(option).expanduser()
+        path = path / filename if path.is_dir() else path
+        if not path.is_file():
+            raise UserError(f"no weights {path}: the option that names them must give {filename} or its folder")
+        return path
+    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+    if os.environ.get("LLIE_WEIGHTS"):
+        folders.insert(0, Path(os.environ["LLIE_WEIGHTS"]).expanduser())
+    return next((folder / filename for folder in folders if (folder / filename).is_file()), None)
+
+
+def _newest(folder: Path) -> Path:
+    """The best, else the latest, else the highest numbered network of a run folder."""
+
+    def rank(path: Path) -> tuple[int, int]:
+        number = re.search(r"_(\d+)$", path.stem)
+        return ("latest" in path.stem) + 2 * ("best" in path.stem), int(number[1]) if number else -1
+
+    found = [path for place in (folder / "models", folder) for path in place.glob("net_g_*.pth")]
+    if not found:
+        raise UserError(f"{folder} holds no networks (net_g_*.pth, in it or in its models/){listing(folder)}")
+    return max(found, key=rank)
+
+
+def _from_hub(text: str) -> Path:
+    owner, repository, *inside = [*text.removeprefix("hf:").split("/"), ""]
+    filename = "/".join(inside).strip("/")
+    if not owner or not repository:
+        raise UserError(f"{text!r} names no repository; write hf:OWNER/REPO or hf:OWNER/REPO/FILE")
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError:
+        raise UserError(f"{text} needs the package huggingface_hub: pip install 'llie[hub]'") from None
+    for name in (filename,) if filename else _HUB_FILES:
+        try:
+            return Path(hf_hub_download(f"{owner}/{repository}", name))
+        except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but here the hub was not reached
+            raise UserError(f"cannot fetch {name} of {text}: not in the local cache, and no connection") from None
+        except EntryNotFoundError:
+            continue
+        except (OSError, ValueError) as error:  # the hub's HTTP errors are OSErrors, malformed names ValueErrors
+            raise UserError(f"cannot fetch {name} of {text}: {str(error).splitlines()[0]}") from None
+    raise UserError(f"{text} holds no {filename or ' or '.join(_HUB_FILES)}; name the file: hf:OWNER/REPO/FILE")

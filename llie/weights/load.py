@@ -1,0 +1,99 @@
+"""Weights into a network, fitted to its own key names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from llie.archs.card import card_of
+from llie.errors import UserError
+from llie.weights.files import first, read_checkpoint
+from llie.weights.find import resolve_checkpoint
+from llie.weights.identify import identify
+from llie.weights.layouts import state_dict_of
+
+Network = TypeVar("Network", bound=nn.Module)
+
+Source = str | Path | Mapping[str, Any]
+
+
+def load_weights(
+    network: Network,
+    source: Source | Sequence[Source],
+    prefer: str = "params_ema",
+    strict: bool = True,
+    need: Iterable[str] = (),
+) -> Network:
+    """Load weights into a network: our own layout, BasicSR's, the official repositories', wrapped or bare.
+
+    Args:
+        network: what to load into; changed in place.
+        source: file, run folder, `hf:` name (see `resolve_checkpoint`), or a checkpoint already read. A network whose
+            card names parts may be given a list, each of which holds one part or several.
+        prefer: `params_ema` or `params`, where the checkpoint holds both.
+        strict: every tensor must fit; otherwise those that fit are loaded and the others keep their values.
+        need: parts of the network that must not keep their values.
+
+    Returns:
+        The same network.
+
+    Raises:
+        UserError: the weights do not fit; the message counts what is missing, unexpected or of another shape, and
+            says which registered network the checkpoint looks like. Or none of them holds a part that is needed.
+    """
+    sources = [source] if isinstance(source, str | Path | Mapping) else source
+    filled = {part for each in sources for part in _load(network, each, prefer, strict)}
+    missing = [part for part in need if part not in filled]
+    if missing:
+        raise UserError(
+            f"{type(network).__name__} needs weights of its part {' and '.join(missing)}, but "
+            + (f"what is given holds only {', '.join(sorted(filled))}" if filled else "no weights are given")
+            + "; name the checkpoint that holds them, or a list of several checkpoints in an option file"
+        )
+    return network
+
+
+def _load(network: nn.Module, source: Source, prefer: str, strict: bool) -> set[str]:
+    """One source of `load_weights`; returns the parts that it holds."""
+    where = "the state dict"
+    if not isinstance(source, Mapping):
+        path = resolve_checkpoint(str(source))
+        where, source = f"the checkpoint {path}", read_checkpoint(path)
+    own = network.state_dict()
+    given = state = state_dict_of(source, prefer)
+    if state.keys() != own.keys():
+        state = card_of(network).official_keys(state)
+    parts = {key.split(".")[0] for key in state}.intersection(card_of(network).parts)
+    if parts:
+        own = {key: value for key, value in own.items() if key.split(".")[0] in parts}
+    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if not fits or (strict and len(fits) != max(len(own), len(state))):
+        raise UserError(
+            f"{where} does not fit {type(network).__name__}: {_difference(own, state)}. {_looks_like(given)}"
+        )
+    network.load_state_dict(fits, strict=False)
+    return parts
+
+
+def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What does not fit, counted, with the first names of each kind."""
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} ({tuple(state[key].shape)} in the checkpoint, {tuple(own[key].shape)} in the network)"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    kinds = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+    return "; ".join(f"{len(keys)} of {len(own)} tensors {kind}: {first(keys)}" for keys, kind in kinds if keys)
+
+
+def _looks_like(state: Mapping[str, Tensor]) -> str:
+    found = identify(state)
+    if found is None:
+        return "It looks like no registered network"
+    name, arguments = found
+    return f"It looks like {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
