@@ -26,17 +26,22 @@ setup(
         "lpips",
         "tensorboard",
         "lmdb",  # BasicSR's packed data sets
-        "pillow",  # EXIF orientation, which OpenCV loses
+        "pillow>=11.3",  # EXIF data, colour profiles, and the formats that OpenCV does not read; AVIF since 11.3
         "safetensors",  # checkpoints that cannot carry code
         "scikit-image",  # the demo's photographs
+        "tifffile",  # TIFF of 16 and 32 bits with metadata
         "scipy<2",  # NIQE's statistics; the basicsr bridge needs a name that SciPy 2 removes
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "test": [
+            *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
+            *("pillow-heif", "rawpy"),
+        ],
         "hub": ["huggingface_hub"],
         "brisque": ["piq"],
         "fast": ["numba"],
+        "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw
     },
     entry_points={"console_scripts": ["llie = llie.cli:main"]},
     classifiers=[

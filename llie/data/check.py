@@ -16,10 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from llie.data.build import build_dataset
+from llie.data.formats import mislabelled
 from llie.data.loader import Order
 from llie.data.packing import lmdb_of, read_any
 from llie.data.pairing import Pair
-from llie.data.readers import mislabelled, to_float
+from llie.data.readers import to_float
 from llie.errors import UserError
 
 # Two views of one LOL scene correlate above this; different scenes stay below (measured on LOLv1).

@@ -15,7 +15,9 @@ import cv2
 import lmdb
 import numpy as np
 
-from llie.data.readers import IMAGE_SUFFIXES, decode_image, read_image
+from llie.data.folders import files_below
+from llie.data.formats import IMAGE_SUFFIXES
+from llie.data.readers import decode_image, read_image
 from llie.errors import UserError
 
 _META = "meta_info.txt"
@@ -97,7 +99,7 @@ def build(source: str | Path, target: str | Path, compression: int = 1) -> int:
         raise UserError(f"{target} exists already; remove it first or choose another name")
     if not source.is_dir():
         raise UserError(f"there is no folder {source} to pack")
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files_below(source) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise UserError(f"{source} holds no images to pack")
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.lmdb")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from llie.data.folders import files_below
+from llie.data.formats import IMAGE_SUFFIXES
 from llie.data.packing import is_lmdb, list_lmdb
-from llie.data.readers import IMAGE_SUFFIXES
 from llie.errors import UserError
 
 Roots = str | Path | Sequence[str | Path]
@@ -38,7 +39,7 @@ Key = Callable[[Path], str]
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """All images below a folder or in an LMDB, sorted; hidden files are left out.
+    """All images below a folder (through links) or in an LMDB, sorted; hidden files and folders are left out.
 
     Raises:
         UserError: the folder is missing or holds no image.
@@ -49,7 +50,7 @@ def list_images(folder: str | Path) -> list[Path]:
     if is_lmdb(folder):
         found = list_lmdb(folder)
     else:
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        found = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UserError(f"{folder} holds no images (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, also in subfolders)")
     return found

@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from llie.data.readers import IMAGE_SUFFIXES, read_image, to_float, write_image
+from llie.data.folders import files_below
+from llie.data.formats import IMAGE_SUFFIXES
+from llie.data.readers import read_image, to_float, write_image
 from llie.errors import UserError
 
 _GAP = 6
@@ -57,7 +59,7 @@ def _by_name(source: Path) -> dict[str, Path]:
         return {"": source}
     if not source.is_dir():
         raise UserError(f"no such file or folder: {source}")
-    images = (path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = (path for path in files_below(source) if path.suffix.lower() in IMAGE_SUFFIXES)
     return {path.relative_to(source).with_suffix("").as_posix(): path for path in images}
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from llie.data.readers import IMAGE_SUFFIXES, read_image, write_file, write_image
+from llie.data.formats import IMAGE_SUFFIXES
+from llie.data.readers import read_image, write_file, write_image
 from llie.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF tag

@@ -1,12 +1,15 @@
 """Every format and depth is read as RGB; whatever is wrong with a file, the error names it."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from llie.data.readers import image_format, mislabelled, read_image, to_tensor, write_image
+from llie.data.formats import image_format, mislabelled
+from llie.data.readers import read_image, to_tensor, write_image
 from llie.errors import UserError
 
 
@@ -92,11 +95,12 @@ def test_damaged_png_is_named(tmp_path, picture):
         read_image(path)
 
 
-def test_heic_called_png_is_told(tmp_path):
+def test_heic_called_png_is_reported(tmp_path, monkeypatch):
     path = tmp_path / "photo.png"
     path.write_bytes(b"\x00\x00\x00\x24ftypheic" + bytes(100))
     assert mislabelled(path) == "HEIC"
-    with pytest.raises(UserError, match=r"photo\.png is HEIC.*convert"):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"photo\.png is a HEIC image.*pip install"):
         read_image(path)
 
 

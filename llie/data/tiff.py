@@ -1,0 +1,128 @@
+"""TIFF files of more than 8 bits a sample, which Pillow cannot hold, and camera raw in a TIFF's clothes."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from llie.errors import UserError
+
+_DNG_VERSION = 50706  # tag
+_RAW_PHOTOMETRIC = (32803, 34892)  # colour filter array, and linear raw
+_ALPHA_KINDS = {1: "associated", 2: "unassociated"}
+_GREY, _RGB, _WHITE_IS_ZERO = 1, 2, 0
+
+
+class Layout(NamedTuple):
+    """What a TIFF file says of its first picture; `page` is tifffile's."""
+
+    page: Any
+    bits: int
+    pages: int
+    camera_raw: bool
+
+
+def layout(data: bytes) -> Layout:
+    """Look at a TIFF file without decoding it. Raises what tifffile raises for a damaged one."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own errors name the file
+    file = tifffile.TiffFile(io.BytesIO(data))
+    page: Any = file.pages[0]
+    inner = [page, *(page.pages or [])]
+    raw = _DNG_VERSION in page.tags or any(int(p.photometric) in _RAW_PHOTOMETRIC for p in inner)
+    bits = page.bitspersample
+    # Previews are no pages that anybody would miss.
+    pages = sum(not getattr(p, "is_reduced", False) for p in file.pages)
+    return Layout(page, max(bits) if isinstance(bits, tuple) else bits, pages, raw)
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An array (H, W, ...) turned and mirrored as the EXIF or TIFF orientation says (1 to 8; others mean 1)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def decode_deep(data: bytes, page: Any, path: str | Path) -> np.ndarray:
+    """The first picture of a TIFF file of 16 or 32 bits a sample, upright.
+
+    Returns:
+        (H, W, C), C from 1 to 4 (grey or RGB, then alpha): uint16 as stored, else float32.
+
+    Raises:
+        UserError: it is of a kind that has no meaning here, and the message says which.
+    """
+    photometric, samples = int(page.photometric), page.samplesperpixel
+    colours = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3}.get(photometric)
+    kind = f"{page.bitspersample}-bit {page.photometric.name} of the type {page.dtype}"
+    if colours is None or samples < colours or page.dtype is None or page.dtype.kind not in "uf":
+        raise UserError(f"{path} is a TIFF file of a kind that llie cannot read ({kind}); export it as 16-bit RGB")
+    image = _samples(data, page, path, kind)
+    if image.dtype == np.uint16 and page.bitspersample < 16:
+        image = np.rint(image * (65535 / (2**page.bitspersample - 1))).astype(np.uint16)
+    elif image.dtype == np.uint32:
+        image = (image / np.float64(2**page.bitspersample - 1)).astype(np.float32)
+    elif image.dtype != np.uint16:
+        image = _in_range(image.astype(np.float32), path)
+    if photometric == _WHITE_IS_ZERO:
+        image[..., :1] = (65535 if image.dtype == np.uint16 else 1) - image[..., :1]
+    alpha = _ALPHA_KINDS.get(int(page.extrasamples[0])) if samples > colours and page.extrasamples else None
+    if alpha == "associated":
+        return _divided_by_alpha(image[..., : colours + 1])
+    return image[..., : colours + (alpha is not None)]
+
+
+def _samples(data: bytes, page: Any, path: str | Path, kind: str) -> np.ndarray:
+    """The samples as they are stored, (H, W, C), upright."""
+    samples = page.samplesperpixel
+    if page.planarconfig == 1 and samples in (1, 3, 4) and page.bitspersample in (16, 32) and page.dtype.itemsize <= 4:
+        # OpenCV knows every compression, and turns the picture upright.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if (
+            image is not None
+            and image.dtype == page.dtype
+            and image.size == page.imagewidth * page.imagelength * samples
+        ):
+            image = image.reshape(*image.shape[:2], samples)
+            return image if samples == 1 else image[..., [2, 1, 0, 3][:samples]]
+    try:
+        image = page.asarray(maxworkers=1)
+    except ValueError as error:
+        if "imagecodecs" in str(error):
+            raise UserError(
+                f"{path} is a TIFF file ({kind}) whose compression needs a further package: pip install imagecodecs"
+            ) from error
+        raise
+    image = image.reshape(page.shaped[2:]) if page.planarconfig == 1 else image
+    image = np.moveaxis(image, 0, -1) if page.planarconfig == 2 and samples > 1 else image
+    image = image.reshape(page.imagelength, page.imagewidth, samples)
+    return upright(image, int(page.tags.valueof(274, 1)))
+
+
+def _in_range(image: np.ndarray, path: str | Path) -> np.ndarray:
+    low, high = float(image.min()), float(image.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails
+        raise UserError(
+            f"{path} holds values from {low:.4g} to {high:.4g}; a floating-point picture spans 0 to 1: "
+            "export it so, or as 16-bit RGB"
+        )
+    return np.clip(image, 0, 1)
+
+
+def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
+    """Colours that were stored multiplied by alpha, as they are."""
+    white = 65535 if image.dtype == np.uint16 else 1
+    alpha = image[..., -1:].astype(np.float32) / white
+    colours = np.clip(image[..., :-1] / np.maximum(alpha, 1e-6), 0, white)
+    colours = np.rint(colours) if white > 1 else colours
+    return np.concatenate([colours.astype(image.dtype), image[..., -1:]], axis=-1)
