@@ -197,8 +197,18 @@ def _dataset_as_ours(dataset: type) -> type:
             random.seed(f"{self.seed} {epoch} {index}")  # their crops and flips use this generator
             return self.theirs[index]
 
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, dict[str, Any]]]:
+            return _unpickled_dataset, (dataset, self.__dict__)  # pickle looks classes up by name: this one has none
+
     Adapted.__name__ = dataset.__name__
     return Adapted
+
+
+def _unpickled_dataset(dataset: type, attributes: dict[str, Any]) -> Any:
+    adapted = _dataset_as_ours(dataset)
+    made: Any = object.__new__(adapted)
+    vars(made).update(attributes)
+    return made
 
 
 _ADAPTERS: dict[str, Callable[[Any], Any]] = {"metric": _metric_as_ours, "dataset": _dataset_as_ours}

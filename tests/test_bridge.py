@@ -1,6 +1,7 @@
 """BasicSR's registries behind ours: found late, adapted, and never needed."""
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 
@@ -157,6 +158,7 @@ def test_their_data_set_gives_our_items_reproducibly(tmp_path):
     assert torch.equal(item["lq"], item["gt"])
     assert torch.equal(item["lq"], dataset[3, 0]["lq"])
     assert any(not torch.equal(item["lq"], dataset[epoch, 0]["lq"]) for epoch in range(4, 9))
+    assert torch.equal(item["lq"], pickle.loads(pickle.dumps(dataset))[3, 0]["lq"])  # as spawned workers get it
 
 
 @needs_basicsr

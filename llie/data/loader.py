@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from llie.errors import UserError
+from llie.registry import LoadedPlugins
 
 _SHUFFLE = 0x5EED  # separates the shuffles' random stream from the items'
 
@@ -131,6 +132,7 @@ class _Guarded(Dataset[Any]):
     """Turns a user's error in a worker into an item: PyTorch would bury its message in a worker's traceback."""
 
     def __init__(self, dataset: Dataset[Any]):
+        self.plugins = LoadedPlugins()  # before the data set: spawned workers unpickle in this order
         self.dataset = dataset
 
     def __getitem__(self, key: tuple[int, int]) -> Any:

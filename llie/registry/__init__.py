@@ -6,7 +6,7 @@ a type annotation, `plugins` imports users' own files. Everyone may call it; it 
 
 from llie.registry.arguments import argument_names, build, check_arguments
 from llie.registry.names import Fallback, Registry
-from llie.registry.plugins import load_plugins
+from llie.registry.plugins import LoadedPlugins, load_plugins
 
 ARCH_REGISTRY = Registry("network", "llie.archs")
 DISCRIMINATOR_REGISTRY = Registry("discriminator", "llie.archs")
@@ -33,6 +33,7 @@ __all__ = [
     "MODEL_REGISTRY",
     "REGISTRIES",
     "Fallback",
+    "LoadedPlugins",
     "Registry",
     "argument_names",
     "build",

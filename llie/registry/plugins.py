@@ -13,6 +13,14 @@ from pathlib import Path
 from llie.errors import UserError
 
 preparations: list[Callable[[], None]] = []  # called before plugins are imported
+_loaded: dict[str, None] = {}  # this process's plugins in order: absolute files, and modules
+
+
+class LoadedPlugins:
+    """Travels before objects of plugins' classes to another process: unpickling it loads this one's plugins there."""
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[list[str]]]:
+        return load_plugins, (list(_loaded),)
 
 
 def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
@@ -39,6 +47,7 @@ def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
             raise UserError(f"plugins: no module named {plugin!r} (for a file, write its name with .py)") from None
         except Exception as error:
             raise _failed(error) from error
+        _loaded[plugin] = None
 
 
 def _load_file(plugin: str, beside: Path | None) -> None:
@@ -46,6 +55,7 @@ def _load_file(plugin: str, beside: Path | None) -> None:
     file = next((place.resolve() for place in places if place.is_file()), None)
     if file is None:
         raise UserError(f"plugins: there is no file {' or '.join(str(place) for place in dict.fromkeys(places))}")
+    _loaded[str(file)] = None
     if any(getattr(module, "__file__", None) == str(file) for module in list(sys.modules.values())):
         return
     name = "llie_plugin" + re.sub(r"\W", "_", str(file.with_suffix("")))  # one for each file
@@ -56,7 +66,7 @@ def _load_file(plugin: str, beside: Path | None) -> None:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]  # half a module is none
+        del sys.modules[name], _loaded[str(file)]  # half a module is none
         if isinstance(error, Exception):
             raise _failed(error, file) from error
         raise

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llie.data import build_dataset, build_train_loader
 from llie.data.loader import Order
 from llie.errors import UserError
+from llie.registry import load_plugins
 
 
 @pytest.fixture
@@ -160,3 +161,40 @@ def test_a_failure_in_ones_own_data_set_is_not_swallowed():
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         take(loader(Broken(), workers=1, batch=2).batches(), 1)
+
+
+OWN = """
+import torch
+from llie.registry import DATASET_REGISTRY
+
+@DATASET_REGISTRY.register(name="{name}")
+class Own(torch.utils.data.Dataset):
+    def __init__(self, phase="train"):
+        self.colour = torch.tensor([0.25, 0.5, 0.75])
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, key):
+        return {{"lq": self.colour[:, None, None].expand(3, 2, 2) + key[1], "lq_path": f"{{key[1]}}.png"}}
+"""
+
+
+@pytest.fixture
+def start_method(request):
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"], indirect=True)
+def test_workers_that_are_not_forked_know_the_plugins(tmp_path, start_method):
+    if start_method not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system has no fork server")
+    file = tmp_path / "own.py"
+    file.write_text(OWN.format(name=f"Own_{start_method}"), encoding="utf-8")
+    load_plugins([str(file)])
+    dataset = build_dataset({"type": f"Own_{start_method}"}, "train")
+    here, there = (take(loader(dataset, workers, batch=2).batches(), 2) for workers in (0, 1))
+    assert all(a["lq_path"] == b["lq_path"] and torch.equal(a["lq"], b["lq"]) for a, b in zip(here, there, strict=True))

@@ -1,5 +1,6 @@
 """Registries: names to classes, plugins, and arguments checked before anything is built."""
 
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llie.errors import UserError
-from llie.registry import Registry, argument_names, build, check_arguments, load_plugins
+from llie.registry import LoadedPlugins, Registry, argument_names, build, check_arguments, load_plugins
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -113,13 +114,25 @@ def test_a_plugin_is_looked_for_beside_the_option_file_then_here(tmp_path, monke
 
 
 def test_a_plugin_runs_once_and_its_classes_can_be_pickled(tmp_path):
-    import pickle
-
     plugin(tmp_path, "plugin_c.py", "import sys\nsys.plugin_runs = getattr(sys, 'plugin_runs', 0) + 1\nclass C: ...")
     load_plugins(["plugin_c.py", "plugin_c.py"], beside=tmp_path)
     assert sys.plugin_runs == 1
     [module] = [m for m in sys.modules.values() if getattr(m, "__file__", None) == str(tmp_path / "plugin_c.py")]
     assert isinstance(pickle.loads(pickle.dumps(module.C())), module.C)
+
+
+def test_a_process_that_unpickles_loads_the_plugins_first(tmp_path):
+    """What a spawned worker does: it has imported nothing, and BasicSR's classes need their stub, too."""
+    plugin(tmp_path, "plugin_w.py", "class W:\n    colour = 'red'")
+    load_plugins(["plugin_w.py"], beside=tmp_path)
+    [module] = [m for m in sys.modules.values() if getattr(m, "__file__", None) == str(tmp_path / "plugin_w.py")]
+    (tmp_path / "sent").write_bytes(pickle.dumps((LoadedPlugins(), module.W())))
+    code = (
+        f"import pickle, sys; _, w = pickle.load(open({str(tmp_path / 'sent')!r}, 'rb'))\n"
+        "print(w.colour, 'torchvision.transforms.functional_tensor' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout == "red True\n", done.stderr
 
 
 def test_two_plugins_of_one_name_are_two(tmp_path):
