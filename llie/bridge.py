@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import random
 import sys
 import types
 import warnings
@@ -181,6 +180,8 @@ def _unit_tensor(pixels: Any) -> Any:
 
 def _dataset_as_ours(dataset: type) -> type:
     """BasicSR's data set, which takes one dictionary, as one of ours; its augmentation follows our seeds."""
+    import random
+
     import torch.utils.data
 
     class Adapted(torch.utils.data.Dataset):

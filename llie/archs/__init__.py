@@ -1,4 +1,7 @@
-"""One file per network family; `create_network` builds any of them by name."""
+"""Networks: (B, 3, H, W) in [0, 1] goes in, the same comes out; one file per family, beside each class its card.
+
+`create_network` builds any of them by name. Weights, models, inference and options call it.
+"""
 
 from __future__ import annotations
 

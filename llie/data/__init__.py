@@ -1,4 +1,8 @@
-"""Data set layouts, readers, pairing, transforms and samplers."""
+"""Data: folders of images go in, items and batches of tensors in [0, 1] come out.
+
+`build` makes data sets from options, `loader` batches them; readers, pairing, layouts and transforms are below.
+Training, evaluation, inference (its files) and `llie data` call it.
+"""
 
 from llie.data.build import build_dataset, build_train_set
 from llie.data.loader import build_train_loader

@@ -1,4 +1,7 @@
-"""A trained network on pictures of any size."""
+"""Inference: images, files or folders go in, enhanced ones come out.
+
+The commands and users' programs call it.
+"""
 
 from llie.inference.enhancer import Enhancer, load
 

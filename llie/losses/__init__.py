@@ -1,4 +1,7 @@
-"""Losses: registered classes, and terms that apply them to what a network returns."""
+"""Losses: a prediction and a target go in, a scalar comes out; terms apply them to what a network returns.
+
+Models build them from option files; metrics share the backbones.
+"""
 
 from llie.losses.terms import LossSum, LossTerm, build_losses, create_loss
 

@@ -1,4 +1,6 @@
-"""Metrics as pure functions of (prediction, reference, protocol); protocols.py names every protocol once.
+"""Metrics: a prediction, a reference and the name of a protocol go in, a number comes out.
+
+Pure functions; `protocols` names every protocol once. Evaluation, options and users' programs call it.
 
 >>> import numpy as np
 >>> from llie.metrics import psnr

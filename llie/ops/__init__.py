@@ -1,4 +1,7 @@
-"""Tensor in, tensor out: colour transforms, scans, region and deformable convolution, padding; no options."""
+"""Operations: tensors go in, tensors come out; no options, no names.
+
+Networks, losses, data, evaluation and inference call it.
+"""
 
 from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d, deform_conv2d
