@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from llie.data.readers import to_float
@@ -55,6 +56,85 @@ class LowLight:
         noise = random.standard_normal(dark.shape, dtype=np.float32) * np.sqrt(self.shot * dark + self.read**2)
         encoded = linear_to_srgb(np.clip(dark + noise, 0, 1)) ** np.float32(gamma)
         return np.rint(encoded * 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Photographs from well lit down to night, as cameras store them: for a network that must be right over all light.
+
+        stops  = global exposure + lamps, back light or vignette           (per pixel, in EV)
+        linear = sRGB decoding of the photograph * 2^stops * white balance gains
+        noisy  = linear + N(0, shot * linear + read^2), often smoothed as demosaicing and noise reduction do
+        input  = JPEG(round8(sRGB encoding(noisy) ^ gamma))
+
+    Attributes:
+        exposure: darkest and brightest global exposure in EV, uniform.
+        untouched: share of photographs that come back as they are: a network must leave them alone.
+        uneven: share of the others whose light differs over the image.
+        cast: standard deviation of the red and blue gains in EV.
+        gamma: exponent after encoding, uniform.
+        shot: variance of the noise per unit of linear light, log-uniform.
+        read: standard deviation of the noise in the dark, log-uniform.
+        jpeg: share that is stored as JPEG, of quality 55 to 97; the others are only rounded to 8 bits.
+    """
+
+    exposure: tuple[float, float] = (-6.0, 0.0)
+    untouched: float = 0.12
+    uneven: float = 0.5
+    cast: float = 0.15
+    gamma: tuple[float, float] = (0.92, 1.08)
+    shot: tuple[float, float] = (3e-6, 4e-4)
+    read: tuple[float, float] = (5e-5, 2e-3)
+    jpeg: float = 0.6
+
+    def __post_init__(self) -> None:
+        check_range("exposure", self.exposure, least=-12, most=2)
+        check_range("gamma", self.gamma, least=1e-3)
+        for name in ("shot", "read"):
+            check_range(name, getattr(self, name), least=1e-9)
+        for name in ("untouched", "uneven", "jpeg"):
+            check_range(name, (getattr(self, name),) * 2, most=1)
+        check_range("cast", (self.cast, self.cast))
+
+    def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Record an RGB image (H, W, 3) of any depth; returns uint8 of the same size, the same for the same stream."""
+        if random.random() < self.untouched:
+            return np.rint(to_float(image) * 255).astype(np.uint8)
+        light = srgb_to_linear(to_float(image))
+        light *= np.exp2(self.stops(light, random)[..., None])
+        light *= np.exp2(random.normal(0, self.cast, 3) * (1, 0, 1)).astype(np.float32)
+        shot, read = (float(np.exp(random.uniform(*np.log(ends)))) for ends in (self.shot, self.read))
+        noise = random.standard_normal(light.shape, dtype=np.float32)
+        if random.random() < 0.5:
+            noise = cv2.GaussianBlur(noise, (0, 0), random.uniform(0.4, 0.8))
+        light += noise * np.sqrt(np.float32(shot) * light + np.float32(read**2))
+        encoded = linear_to_srgb(np.clip(light, 0, 1)) ** np.float32(random.uniform(*self.gamma))
+        recorded = np.rint(encoded * 255).astype(np.uint8)
+        if random.random() < self.jpeg:
+            quality = int(random.integers(55, 98))
+            _, data = cv2.imencode(".jpg", recorded[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+            recorded = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+        return np.ascontiguousarray(recorded)
+
+    def stops(self, light: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Exposure of every pixel in EV, (H, W), for an image in linear light."""
+        height, width = light.shape[:2]
+        exposure = random.uniform(*self.exposure)
+        stops = np.full((height, width), exposure, np.float32)
+        if random.random() >= self.uneven:
+            return stops
+        kind = random.integers(3)
+        if kind == 0:  # back light: what is bright anyway, sky and windows, keeps its light
+            brightness = cv2.GaussianBlur(light.max(2), (0, 0), 0.01 * max(height, width))
+            lit = np.clip((brightness - 0.35) / 0.3, 0, 1)
+        elif kind == 1:  # lamps and shade: a smooth random field
+            field = random.standard_normal((random.integers(2, 5), random.integers(2, 5)), dtype=np.float32)
+            lit = np.clip(cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC) + 0.3, 0, 1)
+        else:  # a vignette, or a torch: light falls off around a centre
+            y = np.linspace(0, 1, height, dtype=np.float32)[:, None] - random.uniform(0.2, 0.8)
+            x = np.linspace(0, 1, width, dtype=np.float32) - random.uniform(0.2, 0.8)
+            lit = np.exp(-(y**2 + x**2) / random.uniform(0.1, 0.6))
+        return stops * (1 - np.float32(random.uniform(0.2, 0.8)) * lit).astype(np.float32)
 
 
 def srgb_to_linear(image: np.ndarray) -> np.ndarray:

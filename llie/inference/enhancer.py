@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,13 +15,20 @@ from torch import Tensor, nn
 from llie.archs import card_of, check_controls, create_network
 from llie.engine import allocator
 from llie.errors import UserError
+from llie.inference.tiles import memory_budget, smaller_on_failure, split
+from llie.ops.bilateral_grid import make_thumbnail
 from llie.ops.fusion import fuse
+from llie.ops.srgb import linear_to_srgb, srgb_to_linear
 from llie.registry import ARCH_REGISTRY
 from llie.weights import find_weights, identify, load_weights, read_checkpoint, resolve_checkpoint, state_dict_of
 
 Image = TypeVar("Image", np.ndarray, Tensor)
 
 _WHITE = {torch.uint8: 255, torch.uint16: 65535}
+SHIPPED = "dawn"  # the network for those who name none
+PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+BYTES_PER_PIXEL = 400  # of a piece, with all that the network keeps at once; measured 280 to 340 for Dawn
+LARGEST_TILE = 2_000_000  # pixels; larger pieces are no faster, and hold more memory
 _ARRAY_TYPES = (np.uint8, np.uint16, np.float16, np.float32, np.float64)
 
 
@@ -31,9 +39,13 @@ class Enhancer:
         network: a registered network or any module that maps (B, 3, H, W) in [0, 1] to the same.
         device: where it runs; a GPU if there is one when None.
         controls: arguments of the network's `forward` beside the image, for instance `alpha_s` of the HVI family.
+        strength: 0 gives the image back exactly, 1 the network's result; between them, a blend in linear light.
+        exposure: added to the result, in EV, without clipping highlights.
+        memory: most memory for one image ("4GB", "512MiB", or bytes); half of what is free when None. Networks that
+            work locally (`card.halo`) keep it by working in pieces, with the same result; others cannot.
 
     Raises:
-        UserError: the device is absent, or the network has no such control.
+        UserError: the device is absent, the network has no such control, or a value is out of range.
 
     Example:
         >>> enhance = Enhancer(torch.nn.Identity(), device="cpu")
@@ -46,11 +58,22 @@ class Enhancer:
         network: nn.Module,
         device: str | torch.device | None = None,
         controls: Mapping[str, float | Sequence[int]] | None = None,
+        strength: float = 1.0,
+        exposure: float = 0.0,
+        memory: str | float | None = None,
     ):
         self.device = pick_device(device)
         self.network = fuse(network.to(self.device).eval())
+        self.halo = card_of(network).halo
         self.controls = dict(controls or {})
         check_controls(network, self.controls)
+        if not 0 <= strength <= 1:
+            raise UserError(f"strength: {strength} is not between 0 (the image as it is) and 1 (the full effect)")
+        if not -10 <= exposure <= 10:
+            raise UserError(f"exposure: {exposure} is not between -10 and 10 EV")
+        self.strength, self.exposure = strength, exposure
+        self.memory = None if memory is None else memory_budget(memory, self.device)
+        self._tile_pixels: int | None = None  # what a GPU's memory was found to hold
 
     def __call__(self, image: Image) -> Image:
         """Enhance one image or a batch.
@@ -83,46 +106,120 @@ class Enhancer:
             raise UserError(f"the image is empty (shape {tuple(image.shape)})")
         if not image.is_floating_point() and image.dtype not in _WHITE:
             raise UserError(f"an image is uint8, uint16 or float; this one is {image.dtype}")
-        white = _WHITE.get(image.dtype, 1)
-        x = image.float() / white
-        low, high = (value.item() for value in x.aminmax())
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails
-            raise UserError(
-                f"float images lie in [0, 1]; this one spans {low:.4g} to {high:.4g} (divide it by 255, or give uint8)"
-            )
-        allocator.suit(pixels=x.numel() // 3)
+        if image.is_floating_point():
+            low, high = (value.item() for value in image.aminmax())
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails
+                raise UserError(
+                    f"float images lie in [0, 1]; this one spans {low:.4g} to {high:.4g} "
+                    "(divide it by 255, or give uint8)"
+                )
+        if self.strength == 0 and self.exposure == 0:
+            return image.clone()
+        allocator.suit(pixels=image.numel() // 3)
         with torch.inference_mode():
-            output = self.network(x.to(self.device), **self.controls)
-            if not output.isfinite().all():
-                raise UserError(f"{type(self.network).__name__} gave values that are not finite for this image")
-            output = output.clamp(0, 1).to(image.device)
-            return ((output * white).round() if white > 1 else output).to(image.dtype)
+            return self._whole(image) if self.halo is None else self._in_pieces(image, self.halo)
+
+    def _whole(self, image: Tensor) -> Tensor:
+        """The result of a network that must see the image in one piece."""
+        x = _unit(image, self.device)
+        try:
+            output = self.network(x, **self.controls)
+        except torch.OutOfMemoryError:
+            megapixels = image.numel() / 3e6
+            raise UserError(
+                f"{megapixels:.1f} megapixels do not fit into the GPU's memory with {type(self.network).__name__}, which "
+                "cannot work in pieces; use the device cpu, or the network that ships with llie"
+            ) from None
+        return self._finished(output, x, image)
+
+    def _in_pieces(self, image: Tensor, halo: int) -> Tensor:
+        """The result of a network that decides from a thumbnail and then works locally: exact in pieces of any size."""
+        network: Any = self.network
+        decision = network.decide(make_thumbnail(image, white=_WHITE.get(image.dtype, 1)).to(self.device))
+        height, width = image.shape[-2:]
+        result = torch.empty_like(image)
+
+        def run(pixels: int) -> None:
+            for tile in split(height, width, halo, max(1, pixels // len(image))):
+                (top, bottom), (left, right) = tile.outer_rows, tile.outer_columns
+                x = _unit(image[..., top:bottom, left:right], self.device)
+                region = x.new_tensor([[top / height, bottom / height, left / width, right / width]])
+                output = network.render(x, decision, region, **self.controls)[0]
+                rows = slice(tile.rows[0] - top, tile.rows[1] - top)
+                columns = slice(tile.columns[0] - left, tile.columns[1] - left)
+                part = (..., slice(*tile.rows), slice(*tile.columns))
+                result[part] = self._finished(output[..., rows, columns], x[..., rows, columns], image)
+
+        budget = self.memory or memory_budget(None, self.device)
+        pixels = self._tile_pixels or min(budget // BYTES_PER_PIXEL, LARGEST_TILE)
+        worked = smaller_on_failure(run, pixels, lambda message: print(message, file=sys.stderr))
+        self._tile_pixels = worked if worked < pixels else self._tile_pixels
+        return result
+
+    def _finished(self, output: Tensor, x: Tensor, image: Tensor) -> Tensor:
+        """The network's output for x as people asked for it, in the type of `image` and on its device."""
+        if not output.isfinite().all():
+            raise UserError(f"{type(self.network).__name__} gave values that are not finite for this image")
+        output = adjust(output.clamp(0, 1), x, self.strength, self.exposure).to(image.device)
+        white = _WHITE.get(image.dtype, 1)
+        return ((output * white).round_() if white > 1 else output).to(image.dtype)
+
+
+def adjust(result: Tensor, x: Tensor, strength: float = 1.0, exposure: float = 0.0) -> Tensor:
+    """Blend a result with its input and change its exposure, both in linear light.
+
+    Args:
+        result: (..., 3, H, W) in [0, 1], sRGB.
+        x: the input, likewise.
+        strength: share of the result; the rest is the input.
+        exposure: in EV; v -> k v / (1 + (k - 1) v) with k = 2^exposure, which multiplies dark values by k and leaves
+            white where it is.
+    """
+    if strength == 1 and exposure == 0:
+        return result
+    light = torch.lerp(srgb_to_linear(x), srgb_to_linear(result), strength)
+    if exposure:
+        k = 2.0**exposure
+        light = k * light / (1 + (k - 1) * light)
+    return linear_to_srgb(light)
+
+
+def _unit(image: Tensor, device: torch.device) -> Tensor:
+    """Integers or floats as float32 in [0, 1] on the device."""
+    return image.to(device).float() / _WHITE.get(image.dtype, 1)
 
 
 def load(
-    model: str | Path,
+    model: str | Path | None = None,
     device: str | torch.device | None = None,
     network: str | None = None,
+    strength: float = 1.0,
+    exposure: float = 0.0,
+    memory: str | float | None = None,
     **controls: float | Sequence[int],
 ) -> Enhancer:
     """A trained network, ready to use on images.
 
     Args:
         model: checkpoint file, run folder, name of a run, `hf:OWNER/REPO`, or the name of a network or preset
-            ("hvi-smm"), whose weights are then looked for as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS`.
+            ("hvi-smm"), whose weights are then looked for as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS` and
+            among those that ship with llie. None: the network that ships with llie, `dawn`.
         device: "cpu", "cuda", "cuda:1" ...; a GPU if there is one when None.
         network: name of the network, where the checkpoint does not tell.
+        strength: 0 (the image as it is) to 1, see `Enhancer`.
+        exposure: added to the result, in EV, see `Enhancer`.
+        memory: most memory for one image, see `Enhancer`.
         **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family, `size` for
-            SNR-Aware and LFPV).
+            SNR-Aware and LFPV, `denoise` for Dawn).
 
     Raises:
         UserError: there are no such weights, or they do not fit; the message says what to do.
 
     Example:
-        >>> enhance = llie.load("experiments/demo")                             # doctest: +SKIP
+        >>> enhance = llie.load()                                               # doctest: +SKIP
         >>> brighter = enhance(image)       # numpy (H, W, 3) in, the same out    # doctest: +SKIP
     """
-    text = str(model)
+    text = SHIPPED if model is None else str(model)
     named = network_names().get(_fold(text))
     if named is not None and not Path(text).exists():
         path, network = _weights_of(text), network or named
@@ -130,7 +227,7 @@ def load(
         path = resolve_checkpoint(text)
     checkpoint = read_checkpoint(path)
     built = _network_of(checkpoint, network, path)
-    return Enhancer(load_weights(built, checkpoint, need=card_of(built).parts), device, controls)
+    return Enhancer(load_weights(built, checkpoint, need=card_of(built).parts), device, controls, strength, exposure, memory)
 
 
 def network_names() -> dict[str, str]:
@@ -175,6 +272,9 @@ def _weights_of(name: str) -> Path:
         path = find_weights(candidate)
         if path is not None:
             return path
+    shipped = PRETRAINED / f"{_fold(name)}.safetensors"
+    if shipped.is_file():
+        return shipped
     raise UserError(
         f"no weights of {name} on this machine: put {name}.safetensors or {name}.pth into the folder that "
         "LLIE_WEIGHTS names, or give a checkpoint file, a run folder, or hf:OWNER/REPO "

@@ -1,0 +1,188 @@
+"""Dawn: llie's own network for photographs, from night to well lit, of any size.
+
+Two parts, each with one task:
+
+    tone    sees the whole photograph as a thumbnail of fixed size, and decides how much light is missing where: a grid
+            of gains over (luma, height, width), read at every pixel by its place and its own brightness. This is the
+            bilateral grid of Gharbi et al., "Deep Bilateral Learning for Real-Time Image Enhancement", SIGGRAPH 2017.
+    detail  a small U-Net (Ronneberger et al., MICCAI 2015) at full resolution that removes the noise which the gain
+            amplified; it is given the gain.
+
+    toned  = x * exp(gain)
+    result = toned + denoise * detail(toned, gain)
+
+The only global decision is the grid, a few thousand numbers. Everything at full resolution is local, so strips with a
+margin of `card.halo` pixels give exactly the result of the whole image, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llie.archs.card import Card
+from llie.ops.bilateral_grid import log_scale, make_thumbnail, slice_grid
+from llie.ops.padding import pad_to_multiple
+from llie.registry import ARCH_REGISTRY
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.expand = nn.Conv2d(width, width, 3, padding=1)
+        self.project = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(F.relu_(self.expand(x))).add_(x)  # in place: half the memory
+
+
+class Tone(nn.Module):
+    """Thumbnail (B, 3, 128, 128) -> logarithmic gains (B, 3, luma, rows, columns), zero at the start of training."""
+
+    def __init__(self, width: int, luma: int):
+        super().__init__()
+        self.luma = luma
+        self.local = nn.Sequential(
+            nn.Conv2d(6, width // 4, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width // 4, width // 2, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            Residual(width),
+            Residual(width),
+        )
+        # The average hides a lamp in a dark room, the maximum hides the room: both describe the photograph.
+        self.overall = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
+        self.gains = nn.Sequential(Residual(width), nn.ReLU(), nn.Conv2d(width, 3 * luma, 1))
+        nn.init.zeros_(self.gains[-1].weight)
+        nn.init.zeros_(self.gains[-1].bias)
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        features = self.local(torch.cat([thumbnail, log_scale(thumbnail)], dim=1))
+        summary = self.overall(torch.cat([features.mean((-2, -1)), features.amax((-2, -1))], dim=1))
+        return self.gains(features + summary[..., None, None]).unflatten(1, (3, self.luma))
+
+
+class Detail(nn.Module):
+    """Toned image and gain (B, 4, H, W), sides divisible by 8 -> correction (B, 3, H, W), zero at the start."""
+
+    def __init__(self, widths: tuple[int, int, int]):
+        super().__init__()
+        fine, middle, coarse = widths
+        self.head = nn.Conv2d(4 * 4, fine, 3, padding=1)
+        self.encode_fine = Residual(fine)
+        self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
+        self.encode_middle = Residual(middle)
+        self.to_coarse = nn.Conv2d(middle, coarse, 2, stride=2)
+        self.bottom = nn.Sequential(Residual(coarse), Residual(coarse))
+        self.from_coarse = nn.ConvTranspose2d(coarse, middle, 2, stride=2)
+        self.decode_middle = Residual(middle)
+        self.from_middle = nn.ConvTranspose2d(middle, fine, 2, stride=2)
+        self.decode_fine = Residual(fine)
+        self.tail = nn.Conv2d(fine, 3 * 4, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
+
+    def forward(self, toned_and_gain: Tensor) -> Tensor:
+        fine = self.encode_fine(self.head(F.pixel_unshuffle(toned_and_gain, 2)))
+        middle = self.encode_middle(self.to_middle(fine))
+        coarse = self.bottom(self.to_coarse(middle))
+        middle = self.decode_middle(middle + self.from_coarse(coarse))
+        fine = self.decode_fine(fine + self.from_middle(middle))
+        return F.pixel_shuffle(self.tail(fine), 2)
+
+
+def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Constructor arguments from the shapes of a state dict with our keys."""
+    if not {"tone.gains.2.weight", "detail.tail.weight"} <= state.keys():
+        return None
+    widths = [len(state[f"detail.{name}.bias"]) for name in ("head", "to_middle", "to_coarse")]
+    gains = state["tone.gains.2.weight"]
+    return {"tone_width": gains.shape[1], "luma": len(gains) // 3, "detail_widths": widths}
+
+
+@ARCH_REGISTRY.register()
+class Dawn(nn.Module):
+    """Brightens photographs from night to well lit; see the top of this file.
+
+    Args:
+        tone_width: channels of the tone part.
+        luma: grid points along the brightness of a pixel.
+        detail_widths: channels of the detail part at 1/2, 1/4 and 1/8 of the resolution.
+    """
+
+    card = Card(
+        paper="llie's own network: a bilateral grid of gains, and a small U-Net that removes noise",
+        size_multiple=8,
+        global_statistics=True,
+        halo=72,
+        detect=_detect,
+        training_inputs=("thumbnail", "region"),
+    )
+
+    def __init__(self, tone_width: int = 64, luma: int = 8, detail_widths: tuple[int, int, int] = (32, 64, 96)):
+        super().__init__()
+        self.tone = Tone(tone_width, luma)
+        self.detail = Detail(tuple(detail_widths))  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        x: Tensor,
+        denoise: float = 1.0,
+        thumbnail: Tensor | None = None,
+        region: Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Enhance x.
+
+        Args:
+            x: (B, 3, H, W) in [0, 1], any size.
+            denoise: how much of the correction by the detail part is applied, 0 to 1.
+            thumbnail: (B, 3, 128, 128), of the photographs that x was cropped from; of x itself when None.
+            region: (B, 4), where in its photograph each crop lies: top, bottom, left, right, each in [0, 1].
+
+        Returns:
+            The enhanced image at the size of x; while training, a dict with it as "out", and the image before noise
+            removal as "toned".
+        """
+        with torch.autocast(x.device.type, enabled=False):  # a gain rounded to 8 bits would change the brightness
+            grid = self.decide(make_thumbnail(x) if thumbnail is None else thumbnail)
+        result, toned = self.render(x, grid, region, denoise)
+        return {"out": result, "toned": toned} if self.training else result
+
+    def decide(self, thumbnail: Tensor) -> Tensor:
+        """The global decision for each photograph: its grid of logarithmic gains, (B, 3, luma, rows, columns)."""
+        return self.tone(thumbnail)
+
+    def render(
+        self, x: Tensor, grid: Tensor, region: Tensor | None = None, denoise: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """The enhanced image and the image before noise removal, given the decision.
+
+        Each pixel depends on `grid` and on x within `card.halo` pixels. Where `region` begins at multiples of 8 pixels
+        of the photograph, parts of it give what the whole gives.
+        """
+        height, width = x.shape[-2:]
+        x = pad_to_multiple(x, 8)
+        if region is None:
+            region = x.new_tensor([[0.0, 1.0, 0.0, 1.0]])
+        region = _extended(region.to(x), x.shape[-2] / height, x.shape[-1] / width)
+        with torch.autocast(x.device.type, enabled=False):
+            gain = slice_grid(grid, x, region)
+            toned = x * torch.exp(gain)
+        result = toned
+        if denoise != 0:
+            result = toned + denoise * self.detail(torch.cat([toned, gain.mean(1, keepdim=True)], dim=1))
+        return result[..., :height, :width], toned[..., :height, :width]
+
+
+def _extended(region: Tensor, down: float, across: float) -> Tensor:
+    """The region (B, 4) of an image that was padded at its bottom and right to so many times its size."""
+    top, bottom, left, right = region.unbind(1)
+    return torch.stack([top, torch.lerp(top, bottom, down), left, torch.lerp(left, right, across)], dim=1)
