@@ -70,7 +70,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
                 are darkened, too, in `variants // 4` ways.
             gt_size: side of the crops.
             variants: how many records are made of each photograph, each of another part at another scale.
-            pair_copies: how often each real pair counts.
+            pair_copies: how many records are made of each real pair: the whole, then random parts of it.
             pair_blends: how many further records of a real pair have part of the reference's light mixed in.
             long_side: photographs are reduced to a long side between these numbers of pixels.
             exposure: see `lowlight.Camera`, as for all further ones.
@@ -124,21 +124,28 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         if low.shape != high.shape:
             raise UserError(f"{pair.lq} and {pair.gt} differ in size: {low.shape[:2]} and {high.shape[:2]}")
         real = _photograph(low, high, pair.lq, pair.gt)
+        parts = [
+            _photograph(low[window], high[window], pair.lq, pair.gt)
+            for window in (self._window(low, random) for _ in range(1, self.pair_copies))
+        ]
         blends = [_photograph(_blend(low, high, random), high, pair.lq, pair.gt) for _ in range(self.pair_blends)]
         dark = [_photograph(self.camera(high, random), high, pair.gt, pair.gt) for _ in range(self.variants // 4)]
-        return [real] * self.pair_copies + blends + dark
+        return [real] * min(1, self.pair_copies) + parts + blends + dark
 
     def _part(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """A part of a photograph, half of each side or more, reduced to a size within `long_side`."""
-        height, width = image.shape[:2]
-        rows, columns = (max(self.crop, round(side * random.uniform(0.5, 1))) for side in (height, width))
-        rows, columns = min(rows, height), min(columns, width)
-        top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
-        part = image[top : top + rows, left : left + columns]
+        part = image[self._window(image, random)]
+        rows, columns = part.shape[:2]
         scale = random.uniform(*self.long_side) / max(rows, columns)
         scale = max(min(scale, 1), self.crop / min(rows, columns))
         size = max(self.crop, round(columns * scale)), max(self.crop, round(rows * scale))
         return np.rint(to_float(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) * 255).astype(np.uint8)
+
+    def _window(self, image: np.ndarray, random: np.random.Generator) -> tuple[slice, slice]:
+        """Where to cut a part of at least half of each side, and no smaller than the crop, where the image allows it."""
+        sides = [min(side, max(self.crop, round(side * random.uniform(0.5, 1)))) for side in image.shape[:2]]
+        starts = [int(random.integers(side - part + 1)) for side, part in zip(image.shape[:2], sides, strict=True)]
+        return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         self.load()
