@@ -21,7 +21,7 @@ class Card:
         url: where the paper can be read.
         size_multiple: the network works internally on sizes that are multiples of this (it pads by itself).
         global_statistics: the output at a pixel depends on the whole image, so plain tiling changes the result.
-        halo: for networks that make their global decision apart from the rest, `decide(thumbnail)`, and then work locally,
+        halo: for networks that decide from a thumbnail, `decide(thumbnail)`, and then work locally,
             `render(x, decision, region, **controls)`: how many pixels around a pixel its result depends on. Parts of an
             image with such a margin give what the whole image gives. None for all other networks.
         parts: submodules whose weights may come from files of their own, each holding one or several.

@@ -30,6 +30,12 @@ from llie.ops.padding import pad_to_multiple
 from llie.registry import ARCH_REGISTRY
 
 
+def start_near_zero(layer: nn.Module) -> None:
+    """Training starts from a network that leaves photographs alone."""
+    nn.init.normal_(layer.weight, std=1e-3)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
 class Residual(nn.Module):
     """x + conv(relu(conv(x)))."""
 
@@ -43,7 +49,7 @@ class Residual(nn.Module):
 
 
 class Tone(nn.Module):
-    """Thumbnail (B, 3, 128, 128) -> logarithmic gains (B, 3, luma, rows, columns), zero at the start of training."""
+    """Thumbnail (B, 3, 128, 128) -> logarithmic gains (B, 3, luma, rows, columns), near zero at first."""
 
     def __init__(self, width: int, luma: int):
         super().__init__()
@@ -61,8 +67,7 @@ class Tone(nn.Module):
         # The average hides a lamp in a dark room, the maximum hides the room: both describe the photograph.
         self.overall = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
         self.gains = nn.Sequential(Residual(width), nn.ReLU(), nn.Conv2d(width, 3 * luma, 1))
-        nn.init.zeros_(self.gains[-1].weight)
-        nn.init.zeros_(self.gains[-1].bias)
+        start_near_zero(self.gains[-1])
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         features = self.local(torch.cat([thumbnail, log_scale(thumbnail)], dim=1))
@@ -71,7 +76,7 @@ class Tone(nn.Module):
 
 
 class Detail(nn.Module):
-    """Toned image and gain (B, 4, H, W), sides divisible by 8 -> correction (B, 3, H, W), zero at the start."""
+    """Toned image and gain (B, 4, H, W), sides divisible by 8 -> correction (B, 3, H, W), near zero at first."""
 
     def __init__(self, widths: tuple[int, int, int]):
         super().__init__()
@@ -87,8 +92,7 @@ class Detail(nn.Module):
         self.from_middle = nn.ConvTranspose2d(middle, fine, 2, stride=2)
         self.decode_fine = Residual(fine)
         self.tail = nn.Conv2d(fine, 3 * 4, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        start_near_zero(self.tail)
 
     def forward(self, toned_and_gain: Tensor) -> Tensor:
         fine = self.encode_fine(self.head(F.pixel_unshuffle(toned_and_gain, 2)))
@@ -119,7 +123,8 @@ class Dawn(nn.Module):
     """
 
     card = Card(
-        paper="llie's own network: a bilateral grid of gains, and a small U-Net that removes noise",
+        paper="llie's own network: a bilateral grid of gains (Gharbi et al., SIGGRAPH 2017) and a small U-Net",
+        url="https://arxiv.org/abs/1707.02880",
         size_multiple=8,
         global_statistics=True,
         halo=72,

@@ -38,9 +38,9 @@ class _Photograph:
 class PhotographDataset(Dataset[dict[str, Any]]):
     """Real pairs and well-lit photographs that a camera model darkens, in memory; items are crops with their thumbnail.
 
-    Items are `{"lq": (3, H, W), "gt": same, "thumbnail": (3, 128, 128), "region": (4,), "lq_path", "gt_path"}`: `region`
-    holds top, bottom, left and right of the crop in its photograph, in [0, 1]. The same (seed, epoch, index) gives the
-    same item, in whatever process.
+    Items are `{"lq": (3, H, W), "gt": same, "thumbnail": (3, 128, 128), "region": (4,), "lq_path", "gt_path"}`,
+    where `region` is top, bottom, left and right of the crop in its photograph, in [0, 1]. The same (seed, epoch,
+    index) gives the same item in every process.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         return np.rint(to_float(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) * 255).astype(np.uint8)
 
     def _window(self, image: np.ndarray, random: np.random.Generator) -> tuple[slice, slice]:
-        """Where to cut a part of at least half of each side, and no smaller than the crop, where the image allows it."""
+        """Where to cut a part of at least half of each side, and at least as large as the crop if the image is."""
         sides = [min(side, max(self.crop, round(side * random.uniform(0.5, 1)))) for side in image.shape[:2]]
         starts = [int(random.integers(side - part + 1)) for side, part in zip(image.shape[:2], sides, strict=True)]
         return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])

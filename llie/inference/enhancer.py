@@ -125,10 +125,10 @@ class Enhancer:
         try:
             output = self.network(x, **self.controls)
         except torch.OutOfMemoryError:
-            megapixels = image.numel() / 3e6
             raise UserError(
-                f"{megapixels:.1f} megapixels do not fit into the GPU's memory with {type(self.network).__name__}, which "
-                "cannot work in pieces; use the device cpu, or the network that ships with llie"
+                f"{image.numel() / 3e6:.1f} megapixels do not fit into the GPU's memory with "
+                f"{type(self.network).__name__}, which cannot work in pieces; use the device cpu, or the network that "
+                "ships with llie"
             ) from None
         return self._finished(output, x, image)
 
@@ -227,7 +227,9 @@ def load(
         path = resolve_checkpoint(text)
     checkpoint = read_checkpoint(path)
     built = _network_of(checkpoint, network, path)
-    return Enhancer(load_weights(built, checkpoint, need=card_of(built).parts), device, controls, strength, exposure, memory)
+    return Enhancer(
+        load_weights(built, checkpoint, need=card_of(built).parts), device, controls, strength, exposure, memory
+    )
 
 
 def network_names() -> dict[str, str]:

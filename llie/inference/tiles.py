@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from llie.errors import UserError
 
+LEAST = 64  # side of the result of a piece: smaller ones would be nearly all margin
 ALIGNMENT = 8  # pieces begin at multiples of this: networks that halve the resolution three times see the same phase
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -39,16 +41,16 @@ def split(height: int, width: int, halo: int, pixels: int) -> list[Tile]:
         height: of the image.
         width: of the image.
         halo: margin in pixels that each piece needs, a multiple of 8.
-        pixels: most pixels of a piece; a piece is at least one block of 8x8 pixels with its margin, however few.
+        pixels: most pixels of a piece; a piece has at least 64x64 pixels and its margin, however few.
     """
     best: list[Tile] = []
     least = float("inf")
-    for columns in range(1, -(-width // ALIGNMENT) + 1):
+    for columns in range(1, -(-width // LEAST) + 1):
         across = _aligned(-(-width // columns))
         outer = min(width, across + 2 * halo)
         tall = pixels // outer
         down = _aligned(height) if tall >= height else (tall - 2 * halo) // ALIGNMENT * ALIGNMENT
-        if down < ALIGNMENT:
+        if min(down, across) < LEAST and (down < height or across < width):
             continue
         tiles = [
             Tile(rows, cols, _with_margin(rows, halo, height), _with_margin(cols, halo, width))
@@ -59,7 +61,7 @@ def split(height: int, width: int, halo: int, pixels: int) -> list[Tile]:
         if work >= least:
             break  # narrower pieces have more margin
         best, least = tiles, work
-    return best or split(height, width, halo, (2 * halo + ALIGNMENT) ** 2)
+    return best or split(height, width, halo, (2 * halo + LEAST) ** 2)
 
 
 def memory_budget(memory: str | float | None, device: torch.device) -> int:
@@ -81,7 +83,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # counts what the system would give back, caches included
+        with Path("/proc/meminfo").open(encoding="ascii") as file:  # counts caches that the system would give back
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         pass

@@ -16,7 +16,7 @@ DARKEST = 1 / 255  # values below one 8-bit level are noise: the scale of luma i
 
 
 def log_scale(x: Tensor) -> Tensor:
-    """Values in [0, 1] on a logarithmic scale from 0 to 1, so that a stop is a step of nearly the same size everywhere."""
+    """Values in [0, 1] on a logarithmic scale from 0 to 1, so that a stop is a step of nearly constant size."""
     return torch.log1p(x.clamp(min=0) / DARKEST) / math.log1p(1 / DARKEST)
 
 

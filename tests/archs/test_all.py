@@ -11,6 +11,7 @@ SMALL = {name: {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]} for name in (
 SMALL |= {name: {"width": 4, "growth": 2, "recursions": 2} for name in ("DRBN", "DRBNRecompose")}
 SMALL["SNRAware"] = {"nf": 16, "layers": 1}
 SMALL["LFPV"] = SMALL["SNRAware"] | {"hidden_width": 32}
+SMALL["Dawn"] = {"tone_width": 16, "luma": 4, "detail_widths": [8, 8, 16]}
 SMALL["HDM"] = {"width": 16, "blocks": 2}
 NETWORKS = [name for name, network in ARCH_REGISTRY if network.__module__.startswith("llie.")]
 

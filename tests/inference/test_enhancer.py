@@ -9,6 +9,7 @@ import llie
 from llie.errors import UserError
 from llie.inference import Enhancer, load
 from llie.inference.catalogue import table
+from llie.ops.srgb import linear_to_srgb, srgb_to_linear
 
 SMALL = {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]}
 
@@ -157,3 +158,28 @@ def test_table_names_every_network_with_its_size():
     assert "HVISMM  (1,999,617 parameters)" in text
     assert "HVICIDNet  (1,975,569 parameters)" in text
     assert "controls  alpha_s, alpha_i, alpha_rgb" in text
+
+
+def test_strength_blends_in_linear_light():
+    image = np.full((4, 4, 3), 0.25, np.float32)
+    assert np.array_equal(Enhancer(Brighten(), "cpu", strength=0)(image), image)
+    half = Enhancer(Brighten(), "cpu", strength=0.5)(image)
+    light = (srgb_to_linear(torch.tensor(0.25)) + srgb_to_linear(torch.tensor(0.5))) / 2
+    assert half == pytest.approx(linear_to_srgb(light).item(), abs=1e-6)
+    grey = picture(np.uint8, 9, 9)
+    assert np.array_equal(Enhancer(Brighten(), "cpu", strength=0)(grey), grey)
+
+
+def test_exposure_is_in_stops_for_dark_values_and_clips_nothing():
+    dark, white = np.full((2, 2, 3), 0.02, np.float32), np.ones((2, 2, 3), np.float32)
+    brighter = Enhancer(nn.Identity(), "cpu", exposure=1.0)
+    light = 2 * srgb_to_linear(torch.tensor(0.02)).item()
+    assert srgb_to_linear(torch.from_numpy(brighter(dark))).mean().item() == pytest.approx(light, rel=0.01)
+    ramp = brighter(np.linspace(0, 1, 300, dtype=np.float32).reshape(10, 10, 3))
+    assert (np.diff(ramp.ravel()) > 0).all() and brighter(white) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("wrong", [{"strength": 1.5}, {"strength": -0.1}, {"exposure": 99}, {"memory": "much"}])
+def test_adjustments_are_validated(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Enhancer(nn.Identity(), "cpu", **wrong)
