@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llie.errors import UserError
 
@@ -47,8 +47,8 @@ def load_enhancer(options: argparse.Namespace) -> Enhancer:
     return load(options.model, options.device, options.network, **_controls(options))
 
 
-def _controls(options: argparse.Namespace) -> dict[str, float | list[int]]:
-    controls: dict[str, float | list[int]] = {name: getattr(options, name) for name in _HVI_CONTROLS}
+def _controls(options: argparse.Namespace) -> dict[str, Any]:
+    controls: dict[str, Any] = {name: getattr(options, name) for name in _HVI_CONTROLS}
     controls = {name: value for name, value in controls.items() if value is not None}
     for setting in options.set:
         name, _, value = setting.partition("=")

@@ -106,14 +106,14 @@ class Camera:
         shot, read = (float(np.exp(random.uniform(*np.log(ends)))) for ends in (self.shot, self.read))
         noise = random.standard_normal(light.shape, dtype=np.float32)
         if random.random() < 0.5:
-            noise = cv2.GaussianBlur(noise, (0, 0), random.uniform(0.4, 0.8))
+            noise = cv2.GaussianBlur(noise, (0, 0), random.uniform(0.4, 0.8))  # type: ignore[assignment]
         light += noise * np.sqrt(np.float32(shot) * light + np.float32(read**2))
         encoded = linear_to_srgb(np.clip(light, 0, 1)) ** np.float32(random.uniform(*self.gamma))
         recorded = np.rint(encoded * 255).astype(np.uint8)
         if random.random() < self.jpeg:
             quality = int(random.integers(55, 98))
             _, data = cv2.imencode(".jpg", recorded[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-            recorded = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+            recorded = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
         return np.ascontiguousarray(recorded)
 
     def stops(self, light: np.ndarray, random: np.random.Generator) -> np.ndarray:

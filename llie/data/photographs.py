@@ -124,13 +124,13 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         if low.shape != high.shape:
             raise UserError(f"{pair.lq} and {pair.gt} differ in size: {low.shape[:2]} and {high.shape[:2]}")
         real = _photograph(low, high, pair.lq, pair.gt)
-        parts = [
+        shares = [
             _photograph(low[window], high[window], pair.lq, pair.gt)
             for window in (self._window(low, random) for _ in range(1, self.pair_copies))
         ]
         blends = [_photograph(_blend(low, high, random), high, pair.lq, pair.gt) for _ in range(self.pair_blends)]
         dark = [_photograph(self.camera(high, random), high, pair.gt, pair.gt) for _ in range(self.variants // 4)]
-        return [real] * min(1, self.pair_copies) + parts + blends + dark
+        return [real] * min(1, self.pair_copies) + shares + blends + dark
 
     def _part(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """A part of a photograph, half of each side or more, reduced to a size within `long_side`."""

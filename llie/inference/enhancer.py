@@ -196,7 +196,7 @@ def load(
     strength: float = 1.0,
     exposure: float = 0.0,
     memory: str | float | None = None,
-    **controls: float | Sequence[int],
+    **controls: Any,  # numbers or sequences of integers
 ) -> Enhancer:
     """A trained network, ready to use on images.
 

@@ -50,7 +50,7 @@ def split(height: int, width: int, halo: int, pixels: int) -> list[Tile]:
         outer = min(width, across + 2 * halo)
         tall = pixels // outer
         down = _aligned(height) if tall >= height else (tall - 2 * halo) // ALIGNMENT * ALIGNMENT
-        if min(down, across) < LEAST and (down < height or across < width):
+        if down < min(LEAST, height):
             continue
         tiles = [
             Tile(rows, cols, _with_margin(rows, halo, height), _with_margin(cols, halo, width))
