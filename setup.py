@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["llie", "llie.*"]),
-    package_data={"llie": ["py.typed", "**/*.c", "**/*.npz"]},
+    package_data={"llie": ["py.typed", "**/*.c", "**/*.npz", "pretrained/*"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

@@ -1,0 +1,37 @@
+"""Checkpoints of any layout as plain safetensors: no optimiser, no code, tensors under llie's names."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import save
+
+from llie.archs.card import card_of
+from llie.errors import UserError
+from llie.registry import ARCH_REGISTRY
+from llie.weights.files import read_checkpoint
+from llie.weights.find import resolve_checkpoint
+from llie.weights.identify import identify
+from llie.weights.layouts import state_dict_of
+
+
+def as_safetensors(source: str, half: bool = False, prefer: str = "params_ema") -> bytes:
+    """The weights of a checkpoint as the content of a safetensors file.
+
+    Args:
+        source: what `resolve_checkpoint` understands.
+        half: store floating-point tensors as float16.
+        prefer: `params_ema` or `params`, where the checkpoint holds both.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or a weight does not fit float16.
+    """
+    state = state_dict_of(read_checkpoint(resolve_checkpoint(source)), prefer)
+    found = identify(state)
+    if found is not None:
+        state = card_of(ARCH_REGISTRY.get(found[0])).official_keys(state)
+    tensors = {}
+    for key, value in state.items():
+        tensors[key] = value.half().contiguous() if half and value.is_floating_point() else value.contiguous()
+        if not tensors[key].isfinite().all():
+            raise UserError(f"{source}: {key} holds values that float16 cannot; write it without --half")
+    return save(tensors, {"format": "pt", "torch": torch.__version__, **({"network": found[0]} if found else {})})
