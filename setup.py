@@ -36,7 +36,7 @@ setup(
     extras_require={
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
-            *("pillow-heif", "rawpy"),
+            *("codespell", "jsonschema", "pillow-heif", "rawpy"),
         ],
         "hub": ["huggingface_hub"],
         "brisque": ["piq"],
