@@ -117,10 +117,12 @@ class LOLBlurDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Pair two of the set's versions of each frame.
+        """Pair two of the set's versions of each frame; arguments not listed here are those of `PairedImageDataset`.
 
-        `dataroot` holds `train` and `test`; `input` is low_blur, low_blur_noise or low_sharp; `target` is
-        high_sharp_scaled or high_sharp_original; the other arguments are those of `PairedImageDataset`.
+        Args:
+            dataroot: folder that holds `train` and `test`.
+            input: low_blur, low_blur_noise or low_sharp.
+            target: high_sharp_scaled or high_sharp_original.
         """
         split = Path(dataroot) / ("train" if phase == "train" else "test")
         pairs = pair_folders(split / input, split / target)
@@ -229,7 +231,15 @@ class SyntheticLowLightDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Find the photographs; the degradation is `lowlight.LowLight`, the rest as in `PairedImageDataset`."""
+        """Find the photographs; arguments not listed here are those of `PairedImageDataset`.
+
+        Args:
+            exposure: range of the factor on linear light, drawn log-uniformly.
+            gamma: range of the exponent after encoding.
+            white_balance: red and blue gains are within a factor of 1 +- this of green.
+            shot: variance of the noise per unit of linear light (Poisson part).
+            read: standard deviation of the noise in the dark (Gaussian part).
+        """
         pairs = [Pair(path, path) for root in as_list(dataroot_gt) for path in list_images(root)]
         augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
         super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
@@ -259,10 +269,15 @@ class SyntheticHazeDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Pair photographs with depth maps by name.
+        """Pair photographs with depth maps by name; arguments not listed here are those of `PairedImageDataset`.
 
-        `dataroot_depth` is the folder (or list of folders) of depth maps as `haze.read_depth` reads them; the haze is
-        `haze.Haze`, the rest as in `PairedImageDataset`. An item's `lq_path` is that of the depth map.
+        An item's `lq_path` is that of the depth map.
+
+        Args:
+            dataroot_depth: folder(s) of depth maps, as `haze.read_depth` reads them.
+            beta: range of the scattering coefficient per depth of the farthest point; 0 is clear air.
+            airlight: range of the brightness of infinitely thick haze.
+            tint: each channel of the airlight is within a factor of 1 +- this.
         """
         pairs = pair_folders(dataroot_depth, dataroot_gt)
         self.depth_maps = frozenset(pair.lq for pair in pairs)

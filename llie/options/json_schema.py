@@ -69,6 +69,7 @@ def _definitions() -> Json:
     lr = {"lr": {"type": "number", "description": "learning rate"}}
     optimizer = {"properties": {"type": {"type": "string", "examples": ["Adam", "AdamW", "SGD"]}} | lr}
     first_step = {"enum": [0, 1], "description": "1: the schedule advances before an iteration instead of after it"}
+    better = {"enum": ["higher", "lower"], "description": "which values are good; it must be true of the metric"}
     usage = _arguments(LossTerm, leave_out=["loss"])
     usage["loss_weight"] = usage["weight"] | {"deprecationMessage": "another name for weight"}
     presets = {preset: name for name, network in ARCH_REGISTRY for preset in card_of(network).presets}
@@ -81,7 +82,7 @@ def _definitions() -> Json:
         **_typed("network", ARCH_REGISTRY, aliases=presets, replace=networks),
         **_typed("discriminator", DISCRIMINATOR_REGISTRY),
         **_typed("loss", LOSS_REGISTRY, usage),
-        **_typed("metric", METRIC_REGISTRY, {"better": {"enum": ["higher", "lower"]}}, leave_out=pixels),
+        **_typed("metric", METRIC_REGISTRY, {"better": better}, leave_out=pixels),
         **_typed("dataset", DATASET_REGISTRY, loader, schema.DATASET_ALIASES, leave_out=("phase", "seed")),
     }
 
@@ -105,7 +106,6 @@ def _typed(
         replace: schemas of arguments that say more than their annotations.
     """
     targets = dict(iter(entries))
-    texts = {name: text for target in targets.values() for name, text in _argument_texts(target).items()}
     names = {name: name for name in targets} | dict(aliases)
     choices = [
         {
@@ -117,7 +117,7 @@ def _typed(
     known = {"description": f"name of a registered {kind}", "anyOf": [{"enum": sorted(names)}, {"type": "string"}]}
     definitions: Json = {kind: {"type": ["object", "null"], "properties": {"type": known}, "allOf": choices}}
     for name, target in sorted(targets.items()):
-        own = _arguments(target, leave_out, texts)
+        own = _arguments(target, leave_out, targets)
         own |= {key: value for key, value in replace.items() if key in own}
         definitions[f"{kind}.{name}"] = {
             "description": _summary(target),
@@ -127,11 +127,14 @@ def _typed(
 
 
 def _arguments(
-    target: Callable[..., Any], leave_out: Iterable[str] = (), texts: Mapping[str, str] = {}
+    target: Callable[..., Any], leave_out: Iterable[str] = (), others: Mapping[str, Callable[..., Any]] = {}
 ) -> dict[str, Json]:
-    """A schema for each argument: its kind, its default, and its meaning by the docstring, else by `texts`."""
+    """A schema for each argument: its kind, its default, and its meaning by the docstring, or by one it refers to."""
     kinds, parameters = annotations_of(target), inspect.signature(target).parameters
-    texts = {**texts, **_argument_texts(target)}
+    texts: dict[str, str] = {}
+    for name in re.findall(r"`(\w+)`", _documentation(target)):
+        texts |= _argument_texts(others[name]) if name in others else {}
+    texts |= _argument_texts(target)
     properties: dict[str, Json] = {}
     for name in argument_names(target):
         if name in leave_out:
@@ -194,15 +197,19 @@ def _add_alias(properties: Json, theirs: list[str], ours: list[str]) -> None:
 
 
 def _summary(target: Callable[..., Any]) -> str:
-    return (inspect.getdoc(target) or "").partition("\n\n")[0].replace("\n", " ")
+    return _documentation(target).partition("\n\n")[0].replace("\n", " ")
 
 
 def _argument_texts(target: Callable[..., Any]) -> dict[str, str]:
-    """What Google style docstrings, of a class and its constructor, say of each argument."""
-    texts: dict[str, str] = {}
-    for documented in (target, vars(target).get("__init__")):
-        text = inspect.cleandoc(getattr(documented, "__doc__", None) or "") + "\n"
-        section = re.search(r"^Args:\n((?: {4}.*\n|\n)+)", text, re.MULTILINE)
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[1] if section else "", re.MULTILINE):
+    """What the documentation says of each argument, in Google style."""
+    texts = {}
+    for section in re.findall(r"^Args:\n((?: {4}.*\n|\n)+)", _documentation(target), re.MULTILINE):
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
             texts[name] = re.sub(r"\s+", " ", text)
     return texts
+
+
+def _documentation(target: Callable[..., Any]) -> str:
+    """The docstrings of a class and of its constructor, or of a function."""
+    documented = (target, target.__init__) if inspect.isclass(target) else (target,)
+    return "".join(inspect.cleandoc(getattr(each, "__doc__", None) or "") + "\n" for each in documented)
