@@ -90,7 +90,8 @@ def create_metric(spec: Mapping[str, Any], name: str = "") -> Metric:
     if better not in ("higher", "lower") or (own and better != own):
         raise UserError(f"{where}: better: {better} is wrong; {spec['type']} is better when {own or 'higher or lower'}")
     metric = Metric(name or spec["type"], function, arguments, better)
-    given = dict.fromkeys(("pred", "gt", "protocol") if metric.needs_reference else ("pred", "protocol"))
+    names = ("pred", "gt", "protocol") if metric.needs_reference else ("pred", "protocol")
+    given = dict.fromkeys(names, object())  # filled in later: fits whatever a metric says it wants
     check_arguments(function, given | arguments, where)
     return metric
 
