@@ -1,10 +1,11 @@
-# make demo: the main job on an embedded default.  make test: lint, types, tests.  Each sets up .venv by itself.
+# make demo: the main job on an embedded default.  make test: lint, types, tests.  make docs: the guide, in site/.
+# Each sets up .venv by itself.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types docs clean
 
 demo: $(READY)
 	$(BIN)/llie data demo datasets/demo
@@ -23,6 +24,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Torch first: basicsr's own build then finds the same version in pip's cache.
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -32,4 +36,4 @@ $(READY): setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

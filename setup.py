@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+GUIDE = ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"]
 
 setup(
     name="llie",
@@ -36,8 +37,10 @@ setup(
     extras_require={
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
-            *("codespell", "jsonschema", "pillow-heif", "rawpy"),
+            *("pillow-heif", "rawpy"),
+            *("sybil", "nbclient", "nbformat", "ipykernel", *GUIDE),  # examples, notebook and pages of the guide
         ],
+        "docs": GUIDE,
         "hub": ["huggingface_hub"],
         "brisque": ["piq"],
         "fast": ["numba"],

@@ -14,14 +14,19 @@ from llie.errors import run_command
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (2 for a mistake of the user's, 1 when some images failed)."""
+    options = build_parser().parse_args(argv)
+    return run_command(lambda: options.run(options))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; the tests of the guide read its commands with it."""
     parser = argparse.ArgumentParser(prog="llie", description="Low-light image enhancement: train, measure and use.")
     parser.add_argument("--version", action="version", version=f"llie {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
         if not name.startswith("_"):
             importlib.import_module(f"{commands.__name__}.{name}").add_parser(verbs)
-    options = parser.parse_args(argv)
-    return run_command(lambda: options.run(options))
+    return parser
 
 
 if __name__ == "__main__":

@@ -11,11 +11,7 @@ from llie.registry import LOSS_REGISTRY
 
 @LOSS_REGISTRY.register()
 class L1Loss(ImageLoss):
-    """Mean (or sum) of |pred - target|.
-
-    Args:
-        reduction: "mean" or "sum".
-    """
+    """Mean (or sum) of |pred - target|."""
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""
@@ -24,11 +20,7 @@ class L1Loss(ImageLoss):
 
 @LOSS_REGISTRY.register()
 class MSELoss(ImageLoss):
-    """Mean (or sum) of (pred - target)^2.
-
-    Args:
-        reduction: "mean" or "sum".
-    """
+    """Mean (or sum) of (pred - target)^2."""
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""

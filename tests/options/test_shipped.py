@@ -118,7 +118,6 @@ def test_hdm_scales_its_input_and_finds_regions_as_the_task_demands(name):
 def test_the_example_in_the_readme_loads(tmp_path):
     example = re.search(r"```yaml\n(.*?)```", (OPTIONS / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     (tmp_path / "options.yml").write_text(example.replace("../_base_", f"{OPTIONS}/_base_"), encoding="utf-8")
-    (tmp_path / "my_network.py").touch()
     train = load_options(tmp_path / "options.yml")["train"]
     assert train["scheduler"] == {"type": "cosine"}
     assert [term["type"] for term in train["losses"]] == ["L1Loss", "SSIMLoss"]
