@@ -37,7 +37,7 @@ setup(
     extras_require={
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
-            *("pillow-heif", "rawpy"),
+            *("codespell", "jsonschema", "pillow-heif", "rawpy"),
             *("sybil", "nbclient", "nbformat", "ipykernel", *GUIDE),  # examples, notebook and pages of the guide
         ],
         "docs": GUIDE,

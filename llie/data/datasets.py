@@ -102,7 +102,15 @@ class PairedImageDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class LOLBlurDataset(PairDataset):
-    """LOL-Blur: `{train,test}/{low_blur,...,high_sharp_scaled}/CLIP/FRAME.png`, frame by frame."""
+    """LOL-Blur: `{train,test}/{low_blur,...,high_sharp_scaled}/CLIP/FRAME.png`, frame by frame.
+
+    The other arguments are those of `PairedImageDataset`.
+
+    Args:
+        dataroot: folder that holds `train` and `test`.
+        input: low_blur, low_blur_noise or low_sharp.
+        target: high_sharp_scaled or high_sharp_original.
+    """
 
     def __init__(
         self,
@@ -117,11 +125,7 @@ class LOLBlurDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Pair two of the set's versions of each frame.
-
-        `dataroot` holds `train` and `test`; `input` is low_blur, low_blur_noise or low_sharp; `target` is
-        high_sharp_scaled or high_sharp_original; the other arguments are those of `PairedImageDataset`.
-        """
+        """Pair two of the set's versions of each frame."""
         split = Path(dataroot) / ("train" if phase == "train" else "test")
         pairs = pair_folders(split / input, split / target)
         augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
@@ -211,7 +215,17 @@ class UnpairedImageDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class SyntheticLowLightDataset(PairDataset):
-    """Any folder of well-lit photographs; the dark input is made on the fly, anew in each epoch (see `lowlight.py`)."""
+    """Any folder of well-lit photographs; the dark input is made on the fly, anew in each epoch (see `lowlight.py`).
+
+    The other arguments are those of `PairedImageDataset`.
+
+    Args:
+        exposure: range of the factor on linear light, drawn log-uniformly.
+        gamma: range of the exponent after encoding.
+        white_balance: red and blue gains are within a factor of 1 +- this of green.
+        shot: variance of the noise per unit of linear light (Poisson part).
+        read: standard deviation of the noise in the dark (Gaussian part).
+    """
 
     def __init__(
         self,
@@ -229,7 +243,7 @@ class SyntheticLowLightDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Find the photographs; the degradation is `lowlight.LowLight`, the rest as in `PairedImageDataset`."""
+        """Find the photographs."""
         pairs = [Pair(path, path) for root in as_list(dataroot_gt) for path in list_images(root)]
         augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
         super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
@@ -242,7 +256,16 @@ class SyntheticLowLightDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class SyntheticHazeDataset(PairDataset):
-    """Clear photographs with depth maps; the hazy input is made on the fly, anew in each epoch (see `haze.py`)."""
+    """Clear photographs with depth maps; the hazy input is made on the fly, anew in each epoch (see `haze.py`).
+
+    An item's `lq_path` is that of the depth map. The other arguments are those of `PairedImageDataset`.
+
+    Args:
+        dataroot_depth: folder(s) of depth maps, as `haze.read_depth` reads them.
+        beta: range of the scattering coefficient per depth of the farthest point; 0 is clear air.
+        airlight: range of the brightness of infinitely thick haze.
+        tint: each channel of the airlight is within a factor of 1 +- this.
+    """
 
     def __init__(
         self,
@@ -259,11 +282,7 @@ class SyntheticHazeDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Pair photographs with depth maps by name.
-
-        `dataroot_depth` is the folder (or list of folders) of depth maps as `haze.read_depth` reads them; the haze is
-        `haze.Haze`, the rest as in `PairedImageDataset`. An item's `lq_path` is that of the depth map.
-        """
+        """Pair photographs with depth maps by name."""
         pairs = pair_folders(dataroot_depth, dataroot_gt)
         self.depth_maps = frozenset(pair.lq for pair in pairs)
         augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)

@@ -123,18 +123,19 @@ class Camera:
         stops = np.full((height, width), exposure, np.float32)
         if random.random() >= self.uneven:
             return stops
-        kind = random.integers(3)
-        if kind == 0:  # back light: what is bright anyway, sky and windows, keeps its light
+        kind, kept = random.integers(4), random.uniform(0.2, 0.8)
+        if kind <= 1:  # back light, the most frequent: what is bright anyway, sky and windows, keeps its light
+            kept = random.uniform(0.3, 1.0)
             brightness = cv2.GaussianBlur(light.max(2), (0, 0), 0.01 * max(height, width))
             lit = np.clip((brightness - 0.35) / 0.3, 0, 1)
-        elif kind == 1:  # lamps and shade: a smooth random field
+        elif kind == 2:  # lamps and shade: a smooth random field
             field = random.standard_normal((random.integers(2, 5), random.integers(2, 5)), dtype=np.float32)
             lit = np.clip(cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC) + 0.3, 0, 1)
         else:  # a vignette, or a torch: light falls off around a centre
             y = np.linspace(0, 1, height, dtype=np.float32)[:, None] - random.uniform(0.2, 0.8)
             x = np.linspace(0, 1, width, dtype=np.float32) - random.uniform(0.2, 0.8)
             lit = np.exp(-(y**2 + x**2) / random.uniform(0.1, 0.6))
-        return stops * (1 - np.float32(random.uniform(0.2, 0.8)) * lit).astype(np.float32)
+        return stops * (1 - np.float32(kept) * lit).astype(np.float32)
 
 
 def srgb_to_linear(image: np.ndarray) -> np.ndarray:

@@ -6,9 +6,12 @@ Starting and meeting is PyTorch's own work (torchrun's elastic launcher and its 
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,13 +148,29 @@ def group(num_gpu: int | str = "auto", backend: str | None = None) -> Iterator[t
         os.environ.update(_slurm_environment())
     device = choose_device(num_gpu)
     if started_by_launcher():
+        # DDP imports this module, whose functions have the present group as a default argument: imported after
+        # joining, it would keep the group for ever.
+        importlib.import_module("torch.distributed.nn.functional")
         # Pickled objects travel by gloo even on GPU machines, so that they never touch GPU memory.
         dist.init_process_group(backend or ("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"))
     try:
         yield device
+    except BaseException as error:
+        _forget_locals(error)
+        raise
     finally:
         if joined():
+            # Leaving ends gloo's threads only if nothing holds the group any more. A thread that outlives Python, and
+            # then lets go of a tensor, ends the process with "terminate called without an active exception".
+            gc.collect()
             dist.destroy_process_group()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Empty the frames of a traceback, in which the trainer and its group would live on."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def spawn(script: str | Path, arguments: Sequence[str], processes: int) -> int:

@@ -28,18 +28,34 @@ def constant() -> Curve:
 
 
 def multi_step(milestones: Sequence[int], gamma: float = 0.1) -> Curve:
-    """Multiply the rate by `gamma` at each milestone."""
+    """Multiply the rate by `gamma` at each milestone.
+
+    Args:
+        milestones: iterations, in any order.
+        gamma: the factor.
+    """
     milestones = sorted(milestones)
     return lambda base, step: base * gamma ** bisect_right(milestones, step)
 
 
 def cosine(T_max: int, eta_min: float = 0.0) -> Curve:
-    """Half a cosine from the base rate down to `eta_min` after `T_max` steps."""
+    """Half a cosine from the base rate down to `eta_min` after `T_max` steps.
+
+    Args:
+        T_max: length in iterations; in option files by default that of the run.
+        eta_min: rate at the end.
+    """
     return lambda base, step: _half_cosine(base, eta_min, min(step, T_max) / T_max)
 
 
 def cosine_restart(periods: Sequence[int], restart_weights: Sequence[float] = (1,), eta_min: float = 0.0) -> Curve:
-    """Half cosines from the base rate to `eta_min`, one after the other, each scaled by its weight."""
+    """Half cosines from the base rate to `eta_min`, one after the other, each scaled by its weight.
+
+    Args:
+        periods: lengths of the periods in iterations.
+        restart_weights: what each period's amplitude is multiplied by; one for all is enough.
+        eta_min: rate at the end of each period.
+    """
     return cosine_restart_cyclic(periods, [eta_min] * len(periods), restart_weights)
 
 

@@ -11,7 +11,11 @@ from llie.registry import LOSS_REGISTRY
 
 @LOSS_REGISTRY.register()
 class L1Loss(ImageLoss):
-    """Mean (or sum) of |pred - target|."""
+    """Mean (or sum) of |pred - target|.
+
+    Args:
+        reduction: "mean" or "sum".
+    """
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""
@@ -20,7 +24,11 @@ class L1Loss(ImageLoss):
 
 @LOSS_REGISTRY.register()
 class MSELoss(ImageLoss):
-    """Mean (or sum) of (pred - target)^2."""
+    """Mean (or sum) of (pred - target)^2.
+
+    Args:
+        reduction: "mean" or "sum".
+    """
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""

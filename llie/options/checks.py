@@ -19,8 +19,6 @@ from llie.registry.kinds import describe, fit
 
 logger = logging.getLogger(__name__)
 
-_DATASET_NAME = re.compile(r"(train|val|test)(_\w+)?")
-
 
 class Checker:
     """Walks the options beside the schema and the registered classes.
@@ -166,7 +164,7 @@ class Checker:
         checked = {}
         for name, spec in values.items():
             path = f"datasets.{name}"
-            if not _DATASET_NAME.fullmatch(str(name)):
+            if not re.match(schema.DATASET_NAME, str(name)):
                 wanted = "train, val, test, or train_..., val_... and test_... for further ones"
                 raise self.error(path, f"a data set is called {wanted}.{suggest(name, ('train', 'val', 'test'))}")
             checked[name] = self.dataset(spec, path, name)

@@ -1,6 +1,6 @@
-"""Every key an option file may hold: its kind, its default, and, for keys of older toolkits, why it has no effect.
+"""Every key of an option file: its kind, default and meaning; for keys of older toolkits, why they have no effect.
 
-Keys of networks, data sets, losses, metrics and optimisers are not listed here: their constructors say what they take.
+Arguments of networks, data sets, losses, metrics and optimisers are not listed here: they come from the constructors.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Key:
 
     Attributes:
         kind: Python type annotation of its value.
-        default: value when the file does not give it; `REQUIRED`: it must; `ABSENT`: it then stays away.
-        about: what it does, in a line, for the guide.
+        default: value when the file does not give it; `REQUIRED`: it must; `ABSENT`: the key is then left out.
+        about: what it sets, in a line.
         least: smallest value allowed.
         most: largest value allowed.
         no_effect: why a value of this key changes nothing; None for keys that do something.
@@ -47,10 +47,12 @@ _OWN_FRAMES = _ignored("the frames of video sets are found and read as the data 
 # BasicSR's loss keys: `pixel_opt: {type, loss_weight, ...}` and the like, each one loss term.
 OLD_LOSS_KEYS = ("pixel_opt", "perceptual_opt", "ssim_opt", "gan_opt", "edge_opt", "tv_opt", "lpips_opt")
 
+DATASET_NAME = r"^(train|val|test)(_\w+)?$"
+
 # What may stand in a data set's options beside the arguments of its class (an argument of that name comes first).
 DATASET: Section = {
-    "name": Key(str | None, None, "of the data set, for tables and files; null: its section's"),
-    "type": Key(str, REQUIRED, "the data set's class"),
+    "name": Key(str | None, None, "name in tables and of files"),
+    "type": Key(str, REQUIRED, "name of the registered class"),
     "dataset_enlarge_ratio": _ignored("the sampler is endless"),
     "use_shuffle": _ignored("training always shuffles, evaluation never does"),
     "prefetch_mode": _ignored("the loader always prefetches"),
@@ -78,8 +80,8 @@ DATASET: Section = {
 }
 # Only a training set has these.
 TRAIN_DATASET: Section = {
-    "batch_size_per_gpu": Key(int, 1, "images per process and batch", least=1),
-    "num_worker_per_gpu": Key(int, 2, "processes that load and augment; 0: this one", least=0),
+    "batch_size_per_gpu": Key(int, 1, "pairs per process in each forward pass", least=1),
+    "num_worker_per_gpu": Key(int, 2, "processes that read images, per GPU", least=0),
 }
 
 
@@ -93,108 +95,85 @@ def loader_keys(role: str) -> Section:
 
 
 SCHEMA: Section = {
-    "name": Key(str, REQUIRED, "of the run: its folder under experiments/ or results/"),
-    "model_type": Key(
-        str, "SupervisedModel", "SupervisedModel learns from pairs, AdversarialModel also against a discriminator"
-    ),
+    "name": Key(str, REQUIRED, "name of the run, and of its folder"),
+    "model_type": Key(str, "SupervisedModel", "what one training step is"),
     "scale": _ignored("enhancement keeps the size"),
     "num_gpu": Key(
-        int | Literal["auto"] | list[int],
-        "auto",
-        "GPUs to use, one process each; auto: all that are visible, 0: the CPU",
-        least=0,
+        int | Literal["auto"] | list[int], "auto", "number of processes; auto: one per visible GPU; 0: the CPU", least=0
     ),
-    "manual_seed": Key(
-        int, 0, "seed of initial weights, order, crops and all other random draws", least=0, most=2**63 - 1
-    ),
-    "plugins": Key(list[str], [], "your own Python files or modules, imported before names are looked up"),
-    "datasets": Key(dict, REQUIRED, "train, val and test, see below"),
-    "network_g": Key(dict, REQUIRED, "{type: NAME, ...}: the network"),
-    "network_d": Key(dict | None, None, "{type: NAME, ...}: the discriminator of AdversarialModel"),
+    "manual_seed": Key(int, 0, "all random numbers follow from it", least=0, most=2**63 - 1),
+    "plugins": Key(list[str], [], "Python files or modules with your own registered classes"),
+    "datasets": Key(dict, REQUIRED, "train, val, val_..., test, test_..., and further streams of training, train_..."),
+    "network_g": Key(dict, REQUIRED, "the network: {type: NAME, **arguments}"),
+    "network_d": Key(dict | None, None, "the discriminator of adversarial training: {type: NAME, **arguments}"),
     "path": {
-        "experiments_root": Key(str | None, None, "folder of all runs; null: experiments/ in the repository"),
-        "results_root": Key(str | None, None, "folder of all results; null: results/ in the repository"),
+        "experiments_root": Key(
+            str | None, None, "folder of all training runs; experiments/ in the repository if not given"
+        ),
+        "results_root": Key(str | None, None, "folder of all test results; results/ in the repository if not given"),
         "pretrain_network_g": Key(
-            str | list[str] | None, None, "weights to start from or to test; a list: files that each hold a part"
+            str | list[str] | None,
+            None,
+            "weights to start from or to test: a file, a run, hf:OWNER/REPO, or a list of files that each hold a part",
         ),
-        "param_key_g": Key(
-            str, "auto", "entry of the checkpoint to load: params, params_ema; auto: the averaged one if there is one"
-        ),
-        "strict_load_g": Key(bool, True, "every tensor must fit"),
-        "pretrain_network_d": Key(str | None, None, "weights of the discriminator"),
+        "param_key_g": Key(str, "auto", "entry of the checkpoint to load: auto, params_ema or params"),
+        "strict_load_g": Key(bool, True, "every tensor must fit; otherwise those that fit are loaded"),
+        "pretrain_network_d": Key(str | None, None, "weights of the discriminator to start from"),
         "param_key_d": Key(str, "auto", "as param_key_g"),
         "strict_load_d": Key(bool, True, "as strict_load_g"),
-        "resume_state": Key(
-            str | None, None, "training state to resume from; --auto_resume finds the newest by itself"
-        ),
+        "resume_state": Key(str | None, None, "training state to continue from, models/ITERATION.state of a run"),
         "root": _ignored("experiments_root says where runs are written"),
         "ignore_resume_networks": _ignored("a run resumes as a whole"),
     },
     "train": {
-        "total_iter": Key(int | None, None, "length of the run in optimiser steps; or total_epochs", least=1),
-        "total_epochs": Key(int | None, None, "length of the run in epochs; or total_iter", least=1),
-        "accumulate": Key(int, 1, "batches per optimiser step: a larger batch in the same memory", least=1),
-        "amp": Key(Literal["bf16", "fp16"] | None, None, "mixed precision"),
+        "total_iter": Key(int | None, None, "length of the training in iterations", least=1),
+        "total_epochs": Key(int | None, None, "length of the training in epochs, instead of total_iter", least=1),
+        "accumulate": Key(int, 1, "forward passes whose gradients make one optimiser step", least=1),
+        "amp": Key(Literal["bf16", "fp16"] | None, None, "precision of autocast; float32 if not given"),
         "compile": Key(bool, False, "compile the network with torch.compile"),
-        "channels_last": Key(bool, False, "memory layout of images and weights; often faster, same results"),
-        "clip_grad_norm": Key(float | None, None, "largest norm of the gradient; null: no clipping", least=0),
+        "channels_last": Key(bool, False, "keep tensors in NHWC layout"),
+        "clip_grad_norm": Key(float | None, None, "largest norm of the gradient", least=0),
         "use_grad_clip": _ignored("set clip_grad_norm to the norm you want"),
-        "ema_decay": Key(
-            float,
-            0.0,
-            "of a moving average of the weights, which is validated and saved as params_ema; 0: none",
-            least=0,
-            most=1,
+        "ema_decay": Key(float, 0.0, "decay of the moving average of the weights; 0: none", least=0, most=1),
+        "max_nonfinite": Key(int, 10, "stop after so many steps in a row with a non-finite loss or gradient", least=1),
+        "warmup_iter": Key(int, -1, "iterations over which the rate rises linearly; -1: none", least=-1),
+        "optim_g": Key(
+            dict,
+            {"type": "Adam", "lr": 1e-4},
+            "optimiser of the network: {type: name in torch.optim, lr: ..., **arguments}",
         ),
-        "max_nonfinite": Key(
-            int, 10, "stop after so many steps in a row whose loss or gradient was not finite", least=1
-        ),
-        "warmup_iter": Key(int, -1, "the learning rate rises linearly up to this iteration; -1: no warm-up", least=-1),
-        "optim_g": Key(dict, {"type": "Adam", "lr": 1e-4}, "{type: NAME, lr: ..., ...}: any optimiser of torch.optim"),
-        "optim_d": Key(dict | None, None, "of the discriminator"),
-        "scheduler": Key(dict, {"type": "constant"}, "{type: NAME, ...}: the learning rate over time"),
-        "scheduler_d": Key(dict | None, None, "of the discriminator; null: as scheduler"),
-        "losses": Key(
-            list | dict, [], "list of loss terms, or mapping of names to them: {type, weight, pred, target, ...}"
-        ),
+        "optim_d": Key(dict | None, None, "optimiser of the discriminator"),
+        "scheduler": Key(dict, {"type": "constant"}, "learning-rate schedule: {type: NAME, **arguments}"),
+        "scheduler_d": Key(dict | None, None, "schedule of the discriminator; scheduler if not given"),
+        "losses": Key(list | dict, [], "a list of loss terms {type, weight, ...}, or a mapping of names to terms"),
         "mixing_augs": {
-            "mixup": Key(bool, False, "blend pairs of the batch with each other"),
-            "mixup_beta": Key(float, 1.2, "both parameters of the Beta distribution of the blend", least=1e-3),
-            "use_identity": Key(bool, False, "leave every second batch as it is, at random"),
+            "mixup": Key(bool, False, "mix each batch with itself in another order"),
+            "mixup_beta": Key(
+                float, 1.2, "parameter of the beta distribution that the mixing weights come from", least=1e-3
+            ),
+            "use_identity": Key(bool, False, "leave every second batch as it is"),
         },
         "random_gamma": Key(
-            tuple[float, float] | None,
-            None,
-            "[low, high]: raise each batch's input to a random power, with the target unchanged",
+            tuple[float, float] | None, None, "range of exponents for the inputs: each batch is raised to a random one"
         ),
-        "net_d_iters": Key(
-            int, 1, "train the network only in every so many iterations, the discriminator in each", least=1
-        ),
-        "net_d_init_iters": Key(int, 0, "train the discriminator alone for so many iterations first", least=0),
-        **{key: Key(dict | None, ABSENT, "BasicSR's name for a loss term") for key in OLD_LOSS_KEYS},
+        "net_d_iters": Key(int, 1, "the generator steps in every n-th iteration", least=1),
+        "net_d_init_iters": Key(int, 0, "iterations of the discriminator alone at the start", least=0),
+        **{key: Key(dict | None, ABSENT, "one loss term, in the words of BasicSR") for key in OLD_LOSS_KEYS},
     },
     "val": {
-        "val_freq": Key(int | None, None, "validate every so many iterations; null: only at the end", least=1),
-        "save_img": Key(bool, False, "write the pictures"),
-        "suffix": Key(str | None, None, "appended to the name of the picture folder"),
+        "val_freq": Key(int | None, None, "validate every so many iterations; only at the end if not given", least=1),
+        "save_img": Key(bool, False, "save the results of a test as PNG"),
+        "suffix": Key(str | None, None, "ending of the folder of saved images"),
         "metrics": Key(
             dict | None,
             {"psnr": {"type": "psnr"}, "ssim": {"type": "ssim"}},
-            "mapping of names to {type: NAME, ...}; the first decides which checkpoint is best",
+            "{name: {type: NAME, **arguments}}; the first one decides which checkpoint is the best",
         ),
-        "protocols": Key(
-            list[str],
-            ["rgb8", "rgb8-gtmean"],
-            "what is done to a result before it is measured; a plain protocol brings its GT-mean form along",
-        ),
+        "protocols": Key(list[str], ["rgb8", "rgb8-gtmean"], "how images are prepared for each metric"),
         "controls": Key(
-            dict[str, float | list[int]], {}, "of the network at evaluation, such as HVI-CIDNet's alpha_rgb"
+            dict[str, float | list[int]], {}, "test-time controls of the network, as listed by `llie models`"
         ),
-        "average": Key(
-            Literal["image", "folder"],
-            "image",
-            "image: mean over images; folder: mean over the means of folders (clips)",
-        ),
+        "average": Key(Literal["image", "folder"], "image", "mean over all images, or over the means of folders"),
         "pbar": _ignored("a progress bar is shown on terminals"),
         "window_size": _ignored("networks pad by themselves"),
         "use_image": _ignored("metrics name their protocol"),
@@ -203,21 +182,21 @@ SCHEMA: Section = {
     },
     "logger": {
         "print_freq": Key(int, 100, "log every so many iterations", least=1),
-        "save_checkpoint_freq": Key(int, 5000, "save every so many iterations", least=1),
-        "keep_last": Key(int, 3, "numbered checkpoints to keep", least=1),
-        "use_tb_logger": Key(bool, True, "write TensorBoard files"),
+        "save_checkpoint_freq": Key(int, 5000, "save a checkpoint every so many iterations", least=1),
+        "keep_last": Key(int, 3, "number of checkpoints kept", least=1),
+        "use_tb_logger": Key(bool, True, "write TensorBoard logs"),
         "wandb": _ignored("logs go to TensorBoard and to a JSONL file"),
     },
     "dist_params": {
         "backend": Key(
             Literal["gloo", "nccl", "mpi", "cpu:gloo,cuda:nccl"] | None,
             None,
-            "of torch.distributed; null: gloo on CPUs, nccl on GPUs",
+            "of torch.distributed; chosen by device if not given",
         ),
         "port": _ignored("the launcher chooses the port"),
     },
     "find_unused_parameters": Key(
-        bool, False, "several processes: look for parameters without a gradient; slower, needed by some networks"
+        bool, False, "networks with parameters that get no gradient need it in distributed training"
     ),
 }
 

@@ -31,7 +31,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
     for argument, parameter in inspect.signature(target).parameters.items():
         if argument in named and parameter.default is parameter.empty and argument not in arguments:
             raise UserError(f"{where}: {target.__name__} needs the argument {argument!r}")
-    kinds = _annotations(target)
+    kinds = annotations_of(target)
     fitted = {}
     for argument, value in arguments.items():
         try:
@@ -51,7 +51,8 @@ def argument_names(target: Callable[..., Any], given: Iterable[str] = ()) -> lis
     return list(dict.fromkeys([*named, *given])) if takes_any else named
 
 
-def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """The type annotations of what `target` is called with; none where they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", types.NoneType: "empty (null)"}
+_JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 _LISTS = (list, tuple, Sequence)
 _FROM_YAML = (bool, int, float, str, list, tuple, dict, types.NoneType)
 
@@ -62,6 +63,30 @@ def describe(kind: Any) -> str:
         told = members and members[1] is not Any
         return "a mapping (key: value)" + (f" (each {describe(members[1])})" if told else "")
     return _WORDS.get(kind, "text" if kind is Path else str(kind))
+
+
+def json_type(kind: Any) -> dict[str, Any]:
+    """The kind as a JSON Schema, `{"type": ["integer", "null"]}`; empty where `fit` accepts everything."""
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        schemas = [json_type(member) for member in _choices(members)]
+        if all(schema.keys() == {"type"} for schema in schemas):
+            return {"type": [schema["type"] for schema in schemas]}
+        return {"anyOf": schemas} if all(schemas) else {}
+    if origin is typing.Literal:
+        return {"enum": list(members)}
+    kind = types.NoneType if kind is None else origin or kind
+    if kind in _LISTS:
+        if not members:
+            return {"type": "array"}
+        if kind is tuple and members[-1] is not Ellipsis:
+            items = [json_type(member) for member in members]
+            return {"type": "array", "items": items, "minItems": len(items), "maxItems": len(items)}
+        return {"type": "array", "items": json_type(members[0])}
+    if kind in (dict, Mapping):
+        return {"type": "object", **({"additionalProperties": json_type(members[1])} if members else {})}
+    name = _JSON_NAMES.get(str if kind is Path else kind)
+    return {"type": name} if name else {}
 
 
 def _first_fit(value: Any, kinds: Sequence[Any]) -> Any:

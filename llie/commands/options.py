@@ -1,0 +1,36 @@
+"""`llie options`: what option files may hold."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llie.commands import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its actions."""
+    actions = verbs.add_parser("options", help="describe option files for editors").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    schema = actions.add_parser("schema", help="write the JSON Schema with which editors complete and check them")
+    schema.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    schema.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own networks")
+    schema.set_defaults(run=run_schema)
+
+
+def run_schema(options: argparse.Namespace) -> int:
+    """Write the schema."""
+    import json
+
+    from llie.engine.checkpoint import write_atomically
+    from llie.options.json_schema import json_schema
+    from llie.registry import load_plugins
+
+    load_plugins(options.plugin)
+    text = json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+    if options.output:
+        write_atomically(Path(options.output), text.encode("utf-8"))
+    else:
+        print(text, end="")
+    return 0
