@@ -14,11 +14,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from llie.errors import UserError
 from llie.ops.ranks import joined as joined
@@ -67,6 +69,22 @@ def average(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(values)
         values /= world_size()
     return values
+
+
+def match_strides(network: nn.Module) -> None:
+    """Give every gradient the strides of its parameter, from now on; DDP warns of gradients that have others.
+
+    Along a dimension of size 1 (1x1 and depthwise convolutions) any stride describes the same memory, and which one a
+    gradient gets depends on the kernel that computed it. Nothing is copied.
+    """
+    for parameter in network.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(partial(_restrided, parameter.stride()))
+
+
+def _restrided(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Tensor:
+    same = all(size == 1 or a == b for size, a, b in zip(gradient.shape, gradient.stride(), strides, strict=True))
+    return gradient.as_strided(gradient.shape, strides) if same else gradient  # else autograd copies it into place
 
 
 def _slurm_environment() -> dict[str, str]:

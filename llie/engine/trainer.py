@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llie.engine import checkpoint
 from llie.engine.contracts import Batch, Loader, Trainable
-from llie.engine.distributed import average, barrier, broadcast, is_main, joined, rank
+from llie.engine.distributed import average, barrier, broadcast, is_main, joined, match_strides, rank
 from llie.engine.ema import Ema
 from llie.engine.log import RunLog, describe
 from llie.engine.optimizers import create_optimizer
@@ -87,6 +87,7 @@ class Trainer:
         """The network as it is called in training; checkpoints and validation use the bare one."""
         wrapped: Any = torch.compile(network) if self.settings.compile else network
         if joined():
+            match_strides(network)
             wrapped = DistributedDataParallel(
                 wrapped,
                 device_ids=[self.settings.device] if self.settings.device.type == "cuda" else None,

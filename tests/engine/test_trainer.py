@@ -272,3 +272,34 @@ def test_unknown_optimiser_is_named(tmp_path):
     with pytest.raises(UserError, match="weight_decay"):
         spec = {"type": "AdamW", "weight_decy": 1.0}
         Trainer(TinyModel(), TinyLoader(), settings(optimizers={"g": spec}), tmp_path)
+
+
+class Ambiguous(nn.Module):
+    """Convolutions with dimensions of size 1, used so that their gradients come in another layout's strides."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.deep = nn.Conv2d(6, 8, 1, bias=False), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.last = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x):
+        left, right = self.one.weight[:, :, 0, 0].chunk(2, dim=1)  # as HVI-SMM does
+        x = torch.einsum("oi,bihw->bohw", left + right, x)
+        return self.last(self.deep(x.contiguous(memory_format=torch.channels_last)))
+
+
+@pytest.fixture
+def alone_in_a_group():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.set_warn_always(True)  # by default one test hears what PyTorch says once
+    yield
+    torch.set_warn_always(False)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_gradients_have_the_strides_that_ddp_wants(tmp_path, alone_in_a_group, recwarn, channels_last):
+    model = TinyModel()
+    model.networks["g"] = Ambiguous()
+    Trainer(model, TinyLoader(), settings(2, channels_last=channels_last), tmp_path).run()
+    assert not [str(warning.message) for warning in recwarn if "strides" in str(warning.message)]
