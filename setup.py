@@ -33,6 +33,7 @@ setup(
         "tifffile",  # TIFF of 16 and 32 bits with metadata
         "scipy<2",  # NIQE's statistics; the basicsr bridge needs a name that SciPy 2 removes
         "tqdm",
+        "filelock",  # one of several processes downloads VGG; torch depends on it, too
     ],
     extras_require={
         "test": [

@@ -1,4 +1,4 @@
-"""Frozen backbones of perceptual losses: found locally, never downloaded, never trained, never saved."""
+"""Frozen backbones of perceptual losses: found here or downloaded, never trained, never saved."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from llie.errors import UserError
-from llie.weights import find_weights, read_checkpoint, state_dict_of
+from llie.weights import NotFetched, fetch, find_weights, read_checkpoint, state_dict_of
 
+URL = "https://download.pytorch.org/models/"
 # torchvision's ImageNet weights; the digits are the first of each file's SHA-256.
 FILES = {
     "vgg16": "vgg16-397923af.pth",
@@ -24,21 +25,23 @@ def backbone_state(name: str, option: str | Path | None, needed_by: str) -> dict
 
     Args:
         name: a key of `FILES`.
-        option: the `weights` option: a file or a folder; None looks in `$LLIE_WEIGHTS` and in torch hub's cache.
+        option: the `weights` option: a file or a folder; None looks in `$LLIE_WEIGHTS` and in torch hub's cache, into
+            which the file is then downloaded unless `LLIE_OFFLINE` is set.
         needed_by: what cannot be built without, for the message.
 
     Raises:
-        UserError: the file is nowhere, or is no checkpoint.
+        UserError: the file is nowhere and cannot be downloaded, or is no checkpoint.
     """
     filename = FILES[name]
-    path = find_weights(filename, option)
-    if path is None:
+    try:
+        path = find_weights(filename, option) or fetch(URL + filename)
+    except NotFetched as reason:
         raise UserError(
             f"{needed_by} needs the ImageNet weights of {name}: download "
-            f"https://download.pytorch.org/models/{filename} (SHA-256 begins with {filename[-12:-4]}) "
+            f"{URL}{filename} (SHA-256 begins with {filename[-12:-4]}) "
             f"into {torch.hub.get_dir()}/checkpoints or the folder that LLIE_WEIGHTS names, "
-            f"or give its path as the option 'weights'"
-        )
+            f"or give its path as the option 'weights' ({reason})"
+        ) from None
     return state_dict_of(read_checkpoint(path))
 
 

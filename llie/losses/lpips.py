@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), with weights found locally."""
+"""LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), on torchvision's backbones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet"}
 
 
 def lpips_network(net: str = "alex", weights: str | None = None) -> nn.Module:
-    """The lpips package's network, version 0.1, frozen, without any download.
+    """The lpips package's network, version 0.1, frozen.
 
     Args:
         net: "alex", "vgg" or "squeeze".

@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance, through the `lpips` package; its backbone is looked up, never downloaded."""
+"""LPIPS, the learned perceptual distance, through the `lpips` package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lpips(
         net: backbone, `alex` (HVI-CIDNet and most of the field), `vgg` (LOL-Blur tables) or `squeeze`. Figures of
             different backbones are not comparable.
         weights: the backbone's ImageNet weights as torchvision publishes them: file, or folder that holds it.
-            By default looked for in the folder `$LLIE_WEIGHTS` and in torch hub's cache.
+            By default looked for in the folder `$LLIE_WEIGHTS` and in torch hub's cache, and downloaded otherwise.
         crop_border: see `psnr`.
         input_order: see `psnr`.
 

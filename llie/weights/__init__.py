@@ -1,13 +1,23 @@
 """Weights: a file, a run or a state dict goes in, a network with these weights comes out.
 
-`find` locates files, `files` reads them safely, `layouts` unwraps what is in them, `identify` recognises the network,
-`load` fits the weights to it. Models, losses (their backbones) and inference call it.
+`find` locates files, `fetch` downloads them, `files` reads them safely, `layouts` unwraps what is in them, `identify`
+recognises the network, `load` fits the weights to it. Models, losses (their backbones) and inference call it.
 """
 
+from llie.weights.fetch import NotFetched, fetch
 from llie.weights.files import read_checkpoint
 from llie.weights.find import find_weights, resolve_checkpoint
 from llie.weights.identify import identify
 from llie.weights.layouts import state_dict_of
 from llie.weights.load import load_weights
 
-__all__ = ["find_weights", "identify", "load_weights", "read_checkpoint", "resolve_checkpoint", "state_dict_of"]
+__all__ = [
+    "NotFetched",
+    "fetch",
+    "find_weights",
+    "identify",
+    "load_weights",
+    "read_checkpoint",
+    "resolve_checkpoint",
+    "state_dict_of",
+]
