@@ -67,12 +67,13 @@ class Tone(nn.Module):
         # The average hides a lamp in a dark room, the maximum hides the room: both describe the photograph.
         self.overall = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
         self.gains = nn.Sequential(Residual(width), nn.ReLU(), nn.Conv2d(width, 3 * luma, 1))
+        self.dropout = nn.Dropout2d(0.15)  # few scenes: a thumbnail must not be recognised by a few features
         start_near_zero(self.gains[-1])
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         features = self.local(torch.cat([thumbnail, log_scale(thumbnail)], dim=1))
         summary = self.overall(torch.cat([features.mean((-2, -1)), features.amax((-2, -1))], dim=1))
-        return self.gains(features + summary[..., None, None]).unflatten(1, (3, self.luma))
+        return self.gains(self.dropout(features + summary[..., None, None])).unflatten(1, (3, self.luma))
 
 
 class Detail(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from llie.data.lowlight import Camera, linear_to_srgb, srgb_to_linear
@@ -24,14 +25,18 @@ Roots = str | list[str]
 
 
 @dataclass(frozen=True)
-class _Photograph:
-    """A recorded photograph and what it should be, (H, W, 3) uint8, with the thumbnail (3, 128, 128) of the record."""
+class _Record:
+    """A photograph as it was recorded and as it should be, (H, W, 3) uint8."""
 
     low: np.ndarray
     high: np.ndarray
-    thumbnail: torch.Tensor
     low_path: Path
     high_path: Path
+
+    @property
+    def is_real(self) -> bool:
+        """A pair of a camera, not one that was made here."""
+        return self.low_path != self.high_path
 
 
 @DATASET_REGISTRY.register()
@@ -49,7 +54,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         dataroot: Roots | None = None,
         gt_size: int = 128,
         variants: int = 8,
-        pair_copies: int = 3,
+        pair_copies: int = 4,
         pair_blends: int = 1,
         long_side: tuple[int, int] = (400, 800),
         exposure: tuple[float, float] = Camera.exposure,
@@ -59,6 +64,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         shot: tuple[float, float] = Camera.shot,
         read: tuple[float, float] = Camera.read,
         jpeg: float = Camera.jpeg,
+        jitter: float = 0.8,
         phase: str = "train",
         seed: int = 0,
     ):
@@ -70,7 +76,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
                 are darkened, too, in `variants // 4` ways.
             gt_size: side of the crops.
             variants: how many records are made of each photograph, each of another part at another scale.
-            pair_copies: how many records are made of each real pair: the whole, then random parts of it.
+            pair_copies: how often each real pair counts.
             pair_blends: how many further records of a real pair have part of the reference's light mixed in.
             long_side: photographs are reduced to a long side between these numbers of pixels.
             exposure: see `lowlight.Camera`, as for all further ones.
@@ -80,13 +86,19 @@ class PhotographDataset(Dataset[dict[str, Any]]):
             shot: see there.
             read: see there.
             jpeg: see there.
+            jitter: real records are multiplied by 2^-jitter to 2^jitter (encoded values), and each channel a little.
             phase: only training uses this set.
             seed: seed of the run.
         """
         if dataroot_gt is None and dataroot is None:
             raise UserError("set dataroot_gt to folders of well-lit photographs, dataroot to folders of pairs, or both")
         check_range("long_side", long_side, least=gt_size)
-        for name, value in (("variants", variants), ("pair_copies", pair_copies), ("pair_blends", pair_blends)):
+        for name, value in (
+            ("variants", variants),
+            ("pair_copies", pair_copies),
+            ("pair_blends", pair_blends),
+            ("jitter", jitter),
+        ):
             check_range(name, (value, value))
         if gt_size < 1:
             raise UserError(f"gt_size: {gt_size} is no size of a crop; give pixels")
@@ -94,9 +106,10 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         sides = [find_sides(root, phase) for root in _as_list(dataroot)]
         self.pairs = pair_folders([low for low, _ in sides], [high for _, high in sides]) if sides else []
         self.crop, self.long_side, self.seed = gt_size, long_side, seed
+        self.jitter = jitter
         self.variants, self.pair_copies, self.pair_blends = variants, pair_copies, pair_blends
         self.camera = Camera(exposure, untouched, uneven, cast, shot=shot, read=read, jpeg=jpeg)
-        self._records: list[_Photograph] | None = None
+        self._records: list[_Record] | None = None
 
     def __len__(self) -> int:
         per_pair = self.pair_copies + self.pair_blends + self.variants // 4
@@ -110,27 +123,22 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         with ThreadPoolExecutor(1) as pool:  # reading ahead of darkening
             self._records = [record for records in pool.map(self._record, range(len(sources))) for record in records]
 
-    def _record(self, source: int) -> list[_Photograph]:
+    def _record(self, source: int) -> list[_Record]:
         """All records of a photograph, or of a pair."""
         random = generator(self.seed, 0, source)
         if source < len(self.photographs):
             path = self.photographs[source]
             image = read_image(path)
-            parts = (self._part(image, random) for _ in range(self.variants))
-            return [_photograph(self.camera(part, random), part, path, path) for part in parts]
+            parts = [self._part(image, random) for _ in range(self.variants)]
+            return [_Record(self.camera(part, random), part, path, path) for part in parts]
         pair = self.pairs[source - len(self.photographs)]
         assert pair.lq is not None and pair.gt is not None
         low, high = read_image(pair.lq), read_image(pair.gt)
         if low.shape != high.shape:
             raise UserError(f"{pair.lq} and {pair.gt} differ in size: {low.shape[:2]} and {high.shape[:2]}")
-        real = _photograph(low, high, pair.lq, pair.gt)
-        shares = [
-            _photograph(low[window], high[window], pair.lq, pair.gt)
-            for window in (self._window(low, random) for _ in range(1, self.pair_copies))
-        ]
-        blends = [_photograph(_blend(low, high, random), high, pair.lq, pair.gt) for _ in range(self.pair_blends)]
-        dark = [_photograph(self.camera(high, random), high, pair.gt, pair.gt) for _ in range(self.variants // 4)]
-        return [real] * min(1, self.pair_copies) + shares + blends + dark
+        blends = [_Record(_blend(low, high, random), high, pair.lq, pair.gt) for _ in range(self.pair_blends)]
+        dark = [_Record(self.camera(high, random), high, pair.gt, pair.gt) for _ in range(self.variants // 4)]
+        return [_Record(low, high, pair.lq, pair.gt)] * self.pair_copies + blends + dark
 
     def _part(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """A part of a photograph, half of each side or more, reduced to a size within `long_side`."""
@@ -151,28 +159,43 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         self.load()
         assert self._records is not None
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        photograph = self._records[range(len(self))[index]]
+        record = self._records[range(len(self))[index]]
         random = generator(self.seed, epoch, index)
-        images, thumbnail = [photograph.low, photograph.high], photograph.thumbnail
+        images = [record.low, record.high]
+        if random.random() < 0.7:  # another photograph, as far as the thumbnail shows
+            window = self._window(record.low, random)
+            images = [image[window] for image in images]
         if random.random() < 0.5:
-            images, thumbnail = [image[:, ::-1] for image in images], thumbnail.flip(-1)
+            images = [image[:, ::-1] for image in images]
         if random.random() < 0.2:
-            images, thumbnail = [image[::-1] for image in images], thumbnail.flip(-2)
+            images = [image[::-1] for image in images]
         if random.random() < 0.2:
-            images, thumbnail = [image.transpose(1, 0, 2) for image in images], thumbnail.mT
+            images = [image.transpose(1, 0, 2) for image in images]
         height, width = images[0].shape[:2]
         if min(height, width) < self.crop:
-            raise UserError(f"{photograph.low_path} is {width}x{height}, smaller than gt_size {self.crop}")
+            raise UserError(f"{record.low_path} is {width}x{height}, smaller than gt_size {self.crop}")
+        thumbnail = make_thumbnail(
+            torch.from_numpy(np.ascontiguousarray(images[0].transpose(2, 0, 1)))[None], white=255
+        )
         top, left = int(random.integers(height - self.crop + 1)), int(random.integers(width - self.crop + 1))
         bottom, right = top + self.crop, left + self.crop
         low, high = (to_tensor(image[top:bottom, left:right]) for image in images)
+        if record.is_real:
+            low, thumbnail = self._jitter(low, thumbnail, random)
         region = torch.tensor([top / height, bottom / height, left / width, right / width])
-        paths = {"lq_path": str(photograph.low_path), "gt_path": str(photograph.high_path)}
-        return {"lq": low, "gt": high, "thumbnail": thumbnail.contiguous(), "region": region, **paths}
+        paths = {"lq_path": str(record.low_path), "gt_path": str(record.high_path)}
+        return {"lq": low, "gt": high, "thumbnail": thumbnail[0], "region": region, **paths}
 
+    def _jitter(self, low: Tensor, thumbnail: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Another exposure and white balance of a real record: few scenes were recorded at few exposures.
 
-def _photograph(low: np.ndarray, high: np.ndarray, low_path: Path, high_path: Path) -> _Photograph:
-    return _Photograph(low, high, make_thumbnail(to_tensor(low)[None])[0], low_path, high_path)
+        A factor on encoded values acts on crop and thumbnail alike; images that it would clip keep their light.
+        """
+        factors = np.exp2(random.uniform(-self.jitter, self.jitter) + random.normal(0, self.jitter / 8, 3))
+        factor = torch.from_numpy(factors.astype(np.float32))[:, None, None]
+        if (thumbnail * factor).amax() > 0.8:
+            return low, thumbnail
+        return (low * factor * 255).round_().clamp_(0, 255) / 255, thumbnail * factor
 
 
 def _blend(low: np.ndarray, high: np.ndarray, random: np.random.Generator) -> np.ndarray:
