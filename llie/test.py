@@ -62,11 +62,6 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
     sections = {key: section for key, section in options["datasets"].items() if key.startswith("test")}
     if not sections:
         raise UserError("datasets: there is nothing to test; add datasets.test: {type: ..., dataroot_gt: ...}")
-    if not options["path"]["pretrain_network_g"]:
-        raise UserError(
-            "path.pretrain_network_g: says which weights to test, for instance "
-            f"experiments/{options['name']}/models/net_g_latest.pth, which training under that name writes"
-        )
     network = fuse(create_network(options, "g", trained=True).to(device).eval())
     folder = output_root(root or options["path"]["results_root"], "results") / options["name"]
     val = options["val"]

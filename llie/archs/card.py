@@ -29,6 +29,7 @@ class Card:
         official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
         detect: constructor arguments read off a state dict with our keys; None when it is another network's.
         training_inputs: entries of the batch that its `forward` takes beside the image while it trains.
+        learned: False for a fixed rule: it has no parameters, needs no weights and cannot be trained.
     """
 
     paper: str = ""
@@ -41,11 +42,17 @@ class Card:
     official_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None
     training_inputs: tuple[str, ...] = ()
+    learned: bool = True
 
 
 def card_of(network: nn.Module | type[nn.Module]) -> Card:
     """The network's card, or one with defaults for a network that bears none (BasicSR's, for instance)."""
     return getattr(network, "card", None) or Card()
+
+
+def needs_weights(network: nn.Module) -> bool:
+    """Whether a network must be given weights before it is of use; one without parameters and statistics need not."""
+    return bool(network.state_dict())
 
 
 def controls_of(network: nn.Module | type[nn.Module]) -> list[str]:

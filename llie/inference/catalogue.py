@@ -22,6 +22,7 @@ def table() -> str:
             "url": card.url,
             "presets": ", ".join(card.presets),
             "controls": ", ".join(controls_of(network)),
+            "weights": "" if card.learned else "none needed",
         }
         lines = [f"{name}  ({parameters(name)} parameters)"]
         for label, text in facts.items():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llie.archs import card_of, check_controls, create_network
+from llie.archs import card_of, check_controls, create_network, needs_weights
 from llie.engine import allocator
 from llie.errors import UserError
 from llie.inference.tiles import memory_budget, smaller_on_failure, split
@@ -205,7 +205,8 @@ def load(
     Args:
         model: checkpoint file, run folder, name of a run, `hf:OWNER/REPO`, or the name of a network or preset
             ("hvi-smm"), whose weights are then looked for as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS` and
-            among those that ship with llie. None: the network that ships with llie, `dawn`.
+            among those that ship with llie; one without parameters ("clahe") needs none. None: the network that ships
+            with llie, `dawn`.
         device: "cpu", "cuda", "cuda:1" ...; a GPU if there is one when None.
         network: name of the network, where the checkpoint does not tell.
         strength: 0 (the image as it is) to 1, see `Enhancer`.
@@ -223,15 +224,18 @@ def load(
     """
     text = SHIPPED if model is None else str(model)
     named = network_names().get(_fold(text))
+    path: Path | None
     if named is not None and not Path(text).exists():
         path, network = _weights_of(text), network or named
     else:
         path = resolve_checkpoint(text)
-    checkpoint = read_checkpoint(path)
-    built = _network_of(checkpoint, network, path)
-    return Enhancer(
-        load_weights(built, checkpoint, need=card_of(built).parts), device, controls, strength, exposure, memory
-    )
+    if path is None:
+        built = _without_weights(text, str(network))
+    else:
+        checkpoint = read_checkpoint(path)
+        built = _network_of(checkpoint, network, path)
+        load_weights(built, checkpoint, need=card_of(built).parts)
+    return Enhancer(built, device, controls, strength, exposure, memory)
 
 
 def network_names() -> dict[str, str]:
@@ -271,14 +275,20 @@ def _network_of(checkpoint: Mapping[str, Any], network: str | None, path: Path) 
     return create_network(found[0], **found[1])
 
 
-def _weights_of(name: str) -> Path:
+def _weights_of(name: str) -> Path | None:
     for candidate in (f"{name}.safetensors", f"{name}.pth"):
         path = find_weights(candidate)
         if path is not None:
             return path
     shipped = PRETRAINED / f"{_fold(name)}.safetensors"
-    if shipped.is_file():
-        return shipped
+    return shipped if shipped.is_file() else None
+
+
+def _without_weights(name: str, network: str) -> nn.Module:
+    """The network of that name, which must be one that has nothing to load."""
+    built = create_network(network)
+    if not needs_weights(built):
+        return built
     raise UserError(
         f"no weights of {name} on this machine: put {name}.safetensors or {name}.pth into the folder that "
         "LLIE_WEIGHTS names, or give a checkpoint file, a run folder, or hf:OWNER/REPO "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llie.archs import card_of
+from llie.archs import card_of, needs_weights
 from llie.errors import UserError
 from llie.registry import ARCH_REGISTRY, DISCRIMINATOR_REGISTRY, build
 from llie.weights import load_weights
@@ -86,7 +86,8 @@ def create_network(options: Mapping[str, Any], name: str = "g", trained: bool = 
     Args:
         options: resolved options.
         name: "g" or "d".
-        trained: all parts of the network need weights, as for measuring it; otherwise only those that never train.
+        trained: all parts of the network need weights, as for measuring it; otherwise only those that never train. A
+            network without parameters needs none.
 
     Raises:
         UserError: unknown network or argument, or weights that do not fit or are missing.
@@ -94,6 +95,11 @@ def create_network(options: Mapping[str, Any], name: str = "g", trained: bool = 
     registry = DISCRIMINATOR_REGISTRY if name == "d" else ARCH_REGISTRY
     network: nn.Module = build(registry, options[f"network_{name}"], f"network_{name}")
     path = options.get("path") or {}
+    if trained and not path.get(f"pretrain_network_{name}") and needs_weights(network):
+        raise UserError(
+            f"path.pretrain_network_{name}: says which weights to test, for instance "
+            f"experiments/{options['name']}/models/net_{name}_latest.pth, which training under that name writes"
+        )
     key = path.get(f"param_key_{name}", "auto")
     try:
         load_weights(

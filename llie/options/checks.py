@@ -50,6 +50,7 @@ class Checker:
         options["val"]["metrics"] = self.metrics(options["val"]["metrics"] or {})
         self.protocols(options["val"]["protocols"])
         if phase == "train":
+            self.learner(options["network_g"])
             self.streams(options["datasets"], options["model_type"])
             self.training(options["train"])
         if self.without_effect:
@@ -149,6 +150,13 @@ class Checker:
         target = self.target(names, spec, path)
         with self.at(path):
             return {"type": spec["type"], **registry.check_arguments(target, _without(spec, "type"), path)}
+
+    def learner(self, network: Mapping[str, Any]) -> None:
+        """`network_g` of a training run."""
+        from llie.archs import card_of
+
+        if not card_of(registry.ARCH_REGISTRY.get(network["type"])).learned:
+            raise self.error("network_g", f"{network['type']} follows a fixed rule, it has no parameters to train")
 
     def controls(self, values: dict[str, Any], network: Mapping[str, Any]) -> None:
         """Test-time controls of `network_g`."""

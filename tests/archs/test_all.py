@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llie.archs import card_of, create_network
+from llie.archs import card_of, create_network, needs_weights
 from llie.registry import ARCH_REGISTRY
 
 # Arguments that make a network small, so that this file takes seconds; a network without an entry is taken as it is.
@@ -14,6 +14,7 @@ SMALL["LFPV"] = SMALL["SNRAware"] | {"hidden_width": 32}
 SMALL["Dawn"] = {"tone_width": 16, "luma": 4, "detail_widths": [8, 8, 16]}
 SMALL["HDM"] = {"width": 16, "blocks": 2}
 NETWORKS = [name for name, network in ARCH_REGISTRY if network.__module__.startswith("llie.")]
+LEARNED = [name for name in NETWORKS if card_of(ARCH_REGISTRY.get(name)).learned]  # the others follow a fixed rule
 
 
 def build(name, seed=0):
@@ -40,6 +41,7 @@ def test_enhances_any_size_without_changing_it(name, size):
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize("name", LEARNED)
 def test_every_trainable_parameter_gets_a_finite_gradient(name):
     network = build(name).train()
     outputs = network(images(2, 3, 16, 16))
@@ -51,6 +53,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(name):
     assert [key for key, gradient in trainable.items() if not gradient.isfinite().all()] == []
 
 
+@pytest.mark.parametrize("name", LEARNED)
 def test_state_dict_carries_all_that_the_output_depends_on(name):
     first, second = build(name, seed=1).eval(), build(name, seed=2).eval()
     x = images(1, 3, 16, 16)
@@ -80,9 +83,15 @@ def test_bfloat16_autocast_is_finite_and_near_float32(name):
     assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean() + 0.02
 
 
-def test_card_tells_the_paper_and_recognises_the_checkpoint(name):
+def test_card_tells_the_paper_and_whether_there_is_anything_to_learn(name):
     card = card_of(ARCH_REGISTRY.get(name))
     assert card.paper and card.url.startswith("https://")
+    assert needs_weights(build(name)) is card.learned
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_card_recognises_the_checkpoint(name):
+    card = card_of(ARCH_REGISTRY.get(name))
     state = build(name).state_dict()
     arguments = card.detect(card.official_keys(state))
     create_network(name, **{**SMALL.get(name, {}), **arguments}).load_state_dict(state)
