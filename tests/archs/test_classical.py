@@ -155,12 +155,11 @@ def test_its_controls_are_set_on_the_command_line(tmp_path):
 
 
 def test_it_is_measured_without_a_checkpoint_but_not_trained(tmp_path, capsys):
-    file = str(make_project(tmp_path))
-    words = ["-opt", file, "--force_yml", "network_g.type=CLAHE"]
+    words = ["-opt", str(make_project(tmp_path, plugins=[], network_g__type="CLAHE"))]
     assert measuring.main(words) == 0
     assert "val: 3 images" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"run\.yml.*network_g: CLAHE follows a fixed rule"):
         train.main(words)
     with pytest.raises(UserError, match="does not fit CLAHE"):
         torch.save({"params": {"a.weight": torch.zeros(1)}}, tmp_path / "net.pth")
-        measuring.main([*words, f"path.pretrain_network_g={tmp_path / 'net.pth'}"])
+        measuring.main([*words, "--force_yml", f"path.pretrain_network_g={tmp_path / 'net.pth'}"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llie.archs import card_of
 from llie.engine.schedules import create_schedule
 from llie.options import dump_options, load_options
 from llie.options.files import parse_yaml
@@ -51,7 +52,8 @@ def test_it_resolves_and_its_network_builds(file, caplog):
         build(ARCH_REGISTRY, options["network_g"])
     assert all(not spec.get("name") or name for name, spec in options["datasets"].items())
     if phase == "test":
-        assert options["path"]["pretrain_network_g"]
+        learned = card_of(ARCH_REGISTRY.get(options["network_g"]["type"])).learned
+        assert bool(options["path"]["pretrain_network_g"]) is learned
     assert parse_yaml(dump_options(options), "printed")[0] == options
 
 
