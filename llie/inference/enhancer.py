@@ -77,12 +77,13 @@ class Enhancer:
         self.memory = None if memory is None else memory_budget(memory, self.device)
         self._tile_pixels: int | None = None  # what a GPU's memory was found to hold
 
-    def __call__(self, image: Image) -> Image:
+    def __call__(self, image: Image, decision: Tensor | None = None) -> Image:
         """Enhance one image or a batch.
 
         Args:
             image: array (H, W, 3), RGB; or tensor (3, H, W) or (B, 3, H, W). Integers span their type's range
                 (uint8, uint16), floats lie in [0, 1].
+            decision: the network's global decision (see `decide`), instead of its decision for this image.
 
         Returns:
             The same kind, type, size and device; integers rounded, everything clipped to its range.
@@ -96,13 +97,29 @@ class Enhancer:
             if image.dtype.type not in _ARRAY_TYPES:
                 raise UserError(f"an image is uint8, uint16 or float; this one is {image.dtype}")
             tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-            return np.ascontiguousarray(self._run(tensor[None])[0].permute(1, 2, 0).numpy())
+            return np.ascontiguousarray(self._run(tensor[None], decision)[0].permute(1, 2, 0).numpy())
         if not isinstance(image, Tensor) or image.ndim not in (3, 4) or image.shape[-3] != 3:
             what = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise UserError(f"an image is an array (H, W, 3), a tensor (3, H, W) or (B, 3, H, W); this is {what}")
-        return self._run(image if image.ndim == 4 else image[None]).reshape(image.shape)
+        return self._run(image if image.ndim == 4 else image[None], decision).reshape(image.shape)
 
-    def _run(self, image: Tensor) -> Tensor:
+    @property
+    def decides(self) -> bool:
+        """Whether the network decides globally first (see `decide`)."""
+        return self.halo is not None
+
+    def decide(self, image: Tensor) -> Tensor:
+        """The global decision of a network that makes one: a small tensor, which videos average over time.
+
+        Args:
+            image: (3, H, W) or (B, 3, H, W), as in `__call__`.
+        """
+        network: Any = self.network
+        batch = image if image.ndim == 4 else image[None]
+        with torch.inference_mode():
+            return network.decide(make_thumbnail(batch, white=_WHITE.get(image.dtype, 1)).to(self.device))
+
+    def _run(self, image: Tensor, decision: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) of any type -> the same type, on the same device."""
         if image.numel() == 0:
             raise UserError(f"the image is empty (shape {tuple(image.shape)})")
@@ -119,7 +136,7 @@ class Enhancer:
             return image.clone()
         allocator.suit(pixels=image.numel() // 3)
         with torch.inference_mode():
-            return self._whole(image) if self.halo is None else self._in_pieces(image, self.halo)
+            return self._whole(image) if self.halo is None else self._in_pieces(image, self.halo, decision)
 
     def _whole(self, image: Tensor) -> Tensor:
         """The result of a network that must see the image in one piece."""
@@ -134,10 +151,10 @@ class Enhancer:
             ) from None
         return self._finished(output, x, image)
 
-    def _in_pieces(self, image: Tensor, halo: int) -> Tensor:
+    def _in_pieces(self, image: Tensor, halo: int, decision: Tensor | None) -> Tensor:
         """The result of a network that decides from a thumbnail and then works locally: exact in pieces of any size."""
         network: Any = self.network
-        decision = network.decide(make_thumbnail(image, white=_WHITE.get(image.dtype, 1)).to(self.device))
+        decision = self.decide(image) if decision is None else decision
         height, width = image.shape[-2:]
         result = torch.empty_like(image)
 

@@ -183,3 +183,14 @@ def test_exposure_is_in_stops_for_dark_values_and_clips_nothing():
 def test_adjustments_are_validated(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Enhancer(nn.Identity(), "cpu", **wrong)
+
+
+def test_a_decision_can_be_made_beforehand_and_for_another_image():
+    torch.manual_seed(0)
+    network = llie.create_network("Dawn", tone_width=8, luma=4, detail_widths=(4, 4, 4))
+    torch.nn.init.normal_(network.tone.gains[-1].weight, std=0.3)  # an untrained one decides nothing
+    enhance = Enhancer(network, "cpu")
+    dark, light = (torch.from_numpy(picture(np.float32, 16, 24)).permute(2, 0, 1) * level for level in (0.2, 1))
+    assert torch.equal(enhance(dark, decision=enhance.decide(dark)), enhance(dark))
+    assert not torch.equal(enhance(dark, decision=enhance.decide(light)), enhance(dark))
+    assert enhance.decides and not Enhancer(nn.Identity(), "cpu").decides

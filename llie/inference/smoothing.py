@@ -1,0 +1,131 @@
+"""Frames of a clip one after another, without flicker.
+
+A network that sees every frame for itself decides anew how much light is missing, and noise moves that decision: the
+picture flickers. Here what is decided is averaged over the past, each moment with the weight exp(-age / `seconds`), so
+that the result does not depend on the frame rate:
+
+- networks that decide from a thumbnail (`card.halo`): their decision itself;
+- all others: the field of their logarithmic gains, log(result / input) of thumbnails of `SIDE` x `SIDE` pixels, and the
+  result is multiplied by what the averaged field has more or less. Where the picture moves, the field follows at once:
+  the gain of a lamp must not stay behind where the lamp was.
+
+At a cut the past is forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llie.inference.enhancer import Enhancer
+from llie.ops.bilateral_grid import DARKEST, log_scale, make_thumbnail
+
+SECONDS = 0.75  # long against noise, short against the adaptation of an eye or a camera
+SIDE = 16  # pixels of the thumbnails: few, so that noise averages out
+MOVES = 0.1  # change of a pixel of the thumbnail from which on its past counts nothing
+CUT = 0.06  # least mean change of the thumbnail at a cut; that between photographs is 0.07 to 0.2
+STANDS_OUT = 2.5  # and how many times the change of the frames before it is: a fast pan changes as much all the time
+
+
+class Steady:
+    """Enhances the frames of one clip, in their order.
+
+    Args:
+        enhance: an `Enhancer`, or any function that maps a tensor (3, H, W) in [0, 1] to another of the same size.
+        seconds: how far back the average reaches; 0 treats every frame for itself.
+
+    Example:
+        >>> steady = Steady(lambda frame: frame, seconds=0.5)
+        >>> steady(torch.zeros(3, 4, 6), time=0.0).shape
+        torch.Size([3, 4, 6])
+    """
+
+    def __init__(self, enhance: Callable[[Tensor], Tensor], seconds: float = SECONDS):
+        self.enhance = enhance
+        self.seconds = seconds
+        self.average = MovingAverage(seconds)
+        self.cuts = CutDetector(seconds)
+
+    def __call__(self, frame: Tensor, time: float) -> Tensor:
+        """Enhance the next frame.
+
+        Args:
+            frame: (3, H, W), float in [0, 1].
+            time: when it is shown, in seconds; later than the frame before.
+
+        Returns:
+            (3, H, W), on the same device.
+        """
+        if self.seconds == 0:
+            return self.enhance(frame)
+        view = make_thumbnail(frame[None], SIDE)
+        if self.cuts(view, time):
+            self.average.forget()
+        if isinstance(self.enhance, Enhancer) and self.enhance.decides:
+            return self.enhance(frame, decision=self.average(self.enhance.decide(frame), time))
+        result = self.enhance(frame)
+        gain = torch.log(make_thumbnail(result[None], SIDE).clamp(min=DARKEST) / view.clamp(min=DARKEST))
+        stays = (1 - self.cuts.change / MOVES).clamp(min=0) if self.cuts.change is not None else 1
+        correction = self.average(gain, time, stays) - gain
+        size = frame.shape[-2:]
+        return (result * torch.exp(F.interpolate(correction, size=size, mode="bilinear")[0])).clamp_(0, 1)
+
+
+class MovingAverage:
+    """The average over the past, each moment with the weight exp(-age / `seconds`)."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.forget()
+
+    def forget(self) -> None:
+        """Start again with the next value."""
+        self._average: Tensor | None = None
+        self._time = 0.0
+
+    def __call__(self, value: Tensor, time: float, stays: Tensor | float = 1) -> Tensor:
+        """The average with a further value.
+
+        Args:
+            value: the next one.
+            time: in seconds.
+            stays: share of the past that still counts, beside its age.
+        """
+        if self._average is None:
+            self._average = value
+        kept = math.exp(-max(0.0, time - self._time) / self.seconds) * stays
+        self._average, self._time = value + kept * (self._average - value), time
+        return self._average
+
+
+class CutDetector:
+    """Tells cuts by thumbnails (1, 3, side, side) of the frames.
+
+    Attributes:
+        change: of each pixel of the thumbnail against the frame before, (1, 1, side, side); None at the first frame.
+    """
+
+    def __init__(self, seconds: float):
+        self.change: Tensor | None = None
+        self._before: Tensor | None = None
+        self._usual = MovingAverage(seconds)
+
+    def __call__(self, view: Tensor, time: float) -> bool:
+        """Whether a new scene begins with this frame."""
+        view, before = log_scale(view), self._before
+        self._before = view
+        if before is None:
+            return False
+        self.change = (view - before).abs().mean(1, keepdim=True)
+        mean = self.change.mean()
+        usual = self._usual_change
+        cut = bool(mean > CUT) and bool(mean > STANDS_OUT * usual)
+        if not cut:
+            self._usual_change = self._usual(mean, time)
+        return cut
+
+    _usual_change: Tensor | float = 0.0

@@ -1,0 +1,131 @@
+"""Frames in a row: no flicker, no memory over a cut, nothing that lags behind what moves."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from llie.archs import Card
+from llie.inference import Enhancer
+from llie.inference.smoothing import CutDetector, MovingAverage, Steady
+from llie.ops.bilateral_grid import make_thumbnail
+
+FRAMES = 24
+RATE = 24
+
+
+def scene(seed: int, level: float = 0.1, size: tuple[int, int] = (48, 64)) -> Tensor:
+    """A picture of soft shapes, (3, H, W)."""
+    shapes = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(seed)) * 2 * level
+    return torch.nn.functional.interpolate(shapes, size=size, mode="bilinear")[0]
+
+
+def noisy(picture: Tensor, seed: int, sigma: float = 0.02) -> Tensor:
+    return (picture + sigma * torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed))).clamp(0, 1)
+
+
+def flicker(frames: list[Tensor]) -> float:
+    """Mean change of the mean brightness from frame to frame, relative to it."""
+    means = np.array([frame.mean().item() for frame in frames])
+    return float(np.abs(np.diff(means)).mean() / means.mean())
+
+
+def unsteady(frame: Tensor) -> Tensor:
+    """Brightens by a gain that hangs on the noise of a single pixel."""
+    return (frame * (4 + 20 * (frame[0, 5, 5] - 0.1))).clamp(0, 1)
+
+
+class Deciding(nn.Module):
+    """The same, as a network that decides from a thumbnail."""
+
+    card = Card(halo=8)
+
+    def forward(self, x):
+        return self.render(x, self.decide(make_thumbnail(x)))[0]
+
+    def decide(self, thumbnail):
+        return 4 + 20 * (thumbnail[:, :1, 13:14, 10:11] - 0.1)
+
+    def render(self, x, gain, region=None):
+        return (x * gain, x)
+
+
+METHODS = pytest.mark.parametrize(
+    "method", [unsteady, Enhancer(Deciding(), "cpu")], ids=["any function", "a network that decides"]
+)
+
+
+def run(steady: Steady, frames: list[Tensor]) -> list[Tensor]:
+    return [steady(frame, number / RATE) for number, frame in enumerate(frames)]
+
+
+@METHODS
+def test_a_static_scene_flickers_less_than_without_and_keeps_its_brightness(method):
+    frames = [noisy(scene(0), seed) for seed in range(FRAMES)]
+    before, after = [method(frame) for frame in frames], run(Steady(method), frames)
+    assert flicker(after) < flicker(before) / 4
+    settled, usual = (torch.stack(results[-8:]).mean() for results in (after, before))
+    assert abs(settled / usual - 1) < 0.05
+
+
+@METHODS
+def test_a_new_scene_is_seen_for_itself(method):
+    frames = [noisy(scene(0, 0.05), 1)] * 6 + [noisy(scene(1, 0.4), 2)] * 2
+    after = run(Steady(method), frames)
+    assert torch.allclose(after[6], method(frames[6]), atol=1e-5)
+
+
+@METHODS
+def test_nothing_is_done_over_no_time(method):
+    frames = [noisy(scene(0), seed) for seed in range(3)]
+    assert all(torch.equal(*pair) for pair in zip(run(Steady(method, 0), frames), map(method, frames), strict=True))
+
+
+def test_a_steady_function_is_left_alone():
+    frames = [noisy(scene(0), seed) for seed in range(4)]
+    for result, frame in zip(run(Steady(lambda x: x / 2), frames), frames, strict=True):
+        assert torch.allclose(result, frame / 2, atol=1e-3)
+
+
+def test_the_gain_of_a_lamp_does_not_stay_where_it_was():
+    """A function that darkens what is bright; where the lamp was, the wall must be as bright as elsewhere."""
+    wall = torch.full((3, 64, 64), 0.1)
+    frames = []
+    for number in range(8):
+        frames.append(wall.clone())
+        frames[-1][:, 16:32, 8 * number : 8 * number + 8] = 0.9
+    after = run(Steady(lambda x: torch.where(x > 0.5, x / 3, x * 3)), frames)
+    assert after[-1][:, 16:32, 36:44].mean().item() == pytest.approx(0.3, rel=0.15)
+
+
+def test_the_average_counts_seconds_not_frames():
+    slow, fast = MovingAverage(0.5), MovingAverage(0.5)
+    for average, rate in ((slow, 10), (fast, 40)):
+        for number in range(rate + 1):
+            value = average(torch.tensor(float(number > 0)), number / rate)
+        assert value.item() == pytest.approx(1 - math.exp(-1 / 0.5), abs=1e-5)
+
+
+def test_an_average_forgets():
+    average = MovingAverage(0.5)
+    average(torch.tensor(1.0), 0.0)
+    average.forget()
+    assert average(torch.tensor(5.0), 0.1).item() == 5
+
+
+@pytest.mark.parametrize(
+    ("pictures", "cuts"),
+    [
+        ([scene(0)] * 3 + [scene(1)] * 3, [3]),
+        ([scene(0, 0.03)] * 3 + [scene(1, 0.03)] * 3, [3]),
+        ([scene(0, 0.02 * 1.2**number) for number in range(12)], []),
+        ([scene(0, size=(48, 160))[..., number : number + 64] for number in range(0, 60, 4)], []),
+    ],
+    ids=["cut", "cut between dark scenes", "brighter and brighter", "pan"],
+)
+def test_cuts_are_told_from_what_changes_all_the_time(pictures, cuts):
+    detector = CutDetector(0.75)
+    views = [make_thumbnail(noisy(picture, seed, 0.005)[None], 16) for seed, picture in enumerate(pictures)]
+    assert [number for number, view in enumerate(views) if detector(view, number / RATE)] == cuts
