@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from safetensors.torch import save
 
-from llie.archs.card import card_of
 from llie.errors import UserError
-from llie.registry import ARCH_REGISTRY
 from llie.weights.files import read_checkpoint
 from llie.weights.find import resolve_checkpoint
-from llie.weights.identify import identify
+from llie.weights.identify import recognise
 from llie.weights.layouts import state_dict_of
 
 
@@ -26,9 +24,8 @@ def as_safetensors(source: str, half: bool = False, prefer: str = "params_ema") 
         UserError: the checkpoint cannot be read, or a weight does not fit float16.
     """
     state = state_dict_of(read_checkpoint(resolve_checkpoint(source)), prefer)
-    found = identify(state)
-    if found is not None:
-        state = card_of(ARCH_REGISTRY.get(found[0])).official_keys(state)
+    found = recognise(state)
+    state = state if found is None else found[2]
     tensors = {}
     for key, value in state.items():
         tensors[key] = value.half().contiguous() if half and value.is_floating_point() else value.contiguous()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,13 +54,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"no checkpoint {path}{listing(path.parent)}{suggest(path.name, checkpoints_in(path.parent))}")
     try:
         with path.open("rb") as file:
-            start = file.read(512).lstrip()
-        _refuse_impostors(path, start)
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            start = file.read(512)
+            _refuse_impostors(path, start.lstrip())
+            # The ending is often wrong; a header of safetensors begins with its length.
+            if start[8:9] == b"{" or (path.suffix == ".safetensors" and not start.startswith(b"PK")):
+                return dict(load_file(path))
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(_unsafe(path, str(error))) from None
+        raise UserError(_unsafe(path, str(error), start)) from None
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
@@ -81,20 +86,64 @@ def _refuse_impostors(path: Path, start: bytes) -> None:
         )
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a git-lfs pointer, not weights; fetch the file itself with: git lfs pull")
+    if "constants.pkl" in _members(path, start):  # torch.load refuses it, and may not be told to do otherwise
+        raise UserError(
+            f"{path} is a TorchScript archive, a whole network that torch.jit has compiled. If you trust where it "
+            "comes from, keep only its tensors once, in Python: import torch; "
+            f"m = torch.jit.load({str(path)!r}, map_location='cpu'); torch.save(m.state_dict(), 'clean.pth')"
+        )
 
 
-def _unsafe(path: Path, error: str) -> str:
+def _members(path: Path, start: bytes) -> dict[str, str]:
+    """What a zip archive holds, below its top folder; nothing for other files. `{name: full name}`."""
+    if not start.startswith(b"PK"):
+        return {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[2]: name for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return {}  # PyTorch says what is the matter
+
+
+def _is_whole_object(path: Path, start: bytes) -> bool:
+    """Whether a file of torch.save holds an object of some class, such as a network, instead of a dictionary."""
+    try:
+        if start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                content = io.BytesIO(archive.read(_members(path, start)["data.pkl"]))
+        else:  # before PyTorch 1.6; three pickles go ahead: a magic number, the version, facts about the machine
+            content = io.BytesIO(path.read_bytes())
+            for _ in range(3):
+                list(pickletools.genops(content))
+        codes = ((code.name, argument) for code, argument, _ in pickletools.genops(content))
+        name, argument = next((name, argument) for name, argument in codes if name not in ("PROTO", "FRAME"))
+    except (ValueError, KeyError, zipfile.BadZipFile):  # of no kind that torch.save writes
+        return False
+    return name != "EMPTY_DICT" and not str(argument).startswith("collections")
+
+
+def _unsafe(path: Path, error: str, start: bytes) -> str:
     culprit = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", error)
     if culprit is None:
         return f"{path} is no checkpoint that torch.save wrote, or it is damaged; copy or download it again"
     name = culprit[1] or culprit[2]
+    whole = _is_whole_object(path, start)
+    what, place = (
+        ("is a whole", ", from the folder of the code that defines it") if whole else ("holds an object of", "")
+    )
     # Loading it is the user's own decision, made outside of llie: the line below is shown, never run.
     return (
-        f"{path} holds an object of {name}, which could run code when it is loaded, so it is refused. If you trust "
-        "where it comes from, keep only its tensors once, in Python: "
-        f"c = torch.load({str(path)!r}, weights_only=False); torch.save(c['state_dict'], 'clean.pth')  "
-        "(print(c.keys()) shows what it holds)"
+        f"{path} {what} {name}, which could run code when it is loaded, so it is refused. If you trust where it comes "
+        f"from, keep only its tensors once, in Python{place}: import torch; "
+        f"c = torch.load({str(path)!r}, map_location='cpu', weights_only=False); {_KEEP[whole]}"
     )
+
+
+_KEEP = {
+    True: "torch.save(c.state_dict(), 'clean.pth')",
+    False: "t = lambda v: isinstance(v, torch.Tensor) or isinstance(v, dict) and all(map(t, v.values())); "
+    "torch.save({k: v for k, v in c.items() if t(v)}, 'clean.pth')",
+}
 
 
 def checkpoints_in(folder: Path) -> list[str]:

@@ -9,13 +9,22 @@ from torch import Tensor
 
 from llie.archs.card import card_of
 from llie.registry import ARCH_REGISTRY
+from llie.weights.layouts import State, unwrapped
 
 
 def identify(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
     """Which registered network a state dict belongs to: `(name, constructor arguments)`, or None."""
-    for name, network in ARCH_REGISTRY:
-        card = card_of(network)
-        arguments = card.detect(card.official_keys(state))
-        if arguments is not None:
-            return name, arguments
+    found = recognise(state)
+    return None if found is None else found[:2]
+
+
+def recognise(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], State] | None:
+    """The same, with the network's tensors under our names."""
+    for share in unwrapped(state):
+        for name, network in ARCH_REGISTRY:
+            card = card_of(network)
+            ours = card.official_keys(share)
+            arguments = card.detect(ours)
+            if arguments is not None:
+                return name, arguments, ours
     return None

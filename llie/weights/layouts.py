@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -12,14 +12,18 @@ from llie.weights.files import first
 
 State = dict[str, Tensor]
 
-_CONTAINERS = ("params_ema", "params", "model_state_dict", "state_dict", "model", "net", "network")
+_AVERAGED = ("params_ema", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
+_WRAPPERS = ("model", "net", "network", "net_g", "net_G", "netG", "generator")
+_CONTAINERS = ("params", "model_state_dict", "state_dict", *_WRAPPERS)
+_COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module that it counts
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], prefer: str = "params_ema") -> State:
     """The network's tensors in a checkpoint, whatever it is wrapped in.
 
-    Understood: a bare state dict; BasicSR's `params_ema` and `params`; `model_state_dict`, `state_dict` and the like;
-    the prefixes that `DataParallel`, `AveragedModel` (`module.`) and `torch.compile` (`_orig_mod.`) add.
+    Understood: a bare state dict; BasicSR's `params_ema` and `params`; `model_state_dict`, `state_dict`, `ema`,
+    `generator` and the like, also one in another; the prefixes that `DataParallel`, `AveragedModel` (`module.`) and
+    `torch.compile` (`_orig_mod.`) add; the counters of thop. For the prefixes of Lightning see `unwrapped`.
 
     Args:
         checkpoint: what `read_checkpoint` returned.
@@ -28,17 +32,42 @@ def state_dict_of(checkpoint: Mapping[str, Any], prefer: str = "params_ema") -> 
     Raises:
         UserError: it holds no weights; the message lists what it holds.
     """
-    for name in (prefer, *_CONTAINERS):
+    containers = (*_AVERAGED, *_CONTAINERS) if prefer in _AVERAGED else (*_CONTAINERS, *_AVERAGED)
+    state = _find(checkpoint, (prefer, *containers))
+    if state is None:
+        kind = "a training state (give the net_g_*.pth beside it)" if "optimizers" in checkpoint else "a checkpoint"
+        raise UserError(f"this is {kind} without weights of a network; it holds {first(list(checkpoint), 8)}")
+    return state
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> Iterator[State]:
+    """A state dict, then what may be the network's share of it: Lightning saves `model.*` or `net_g.*` beside losses.
+
+    Which of them is meant only the network can tell: one of a user's own may call its layers `model` itself.
+    """
+    yield dict(state)
+    for wrapper in _WRAPPERS:
+        prefix = f"{wrapper}."
+        share = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if share:
+            yield _without_prefixes(share)
+
+
+def _find(checkpoint: Mapping[str, Any], containers: tuple[str, ...]) -> State | None:
+    for name in containers:
         inner = checkpoint.get(name)
-        if isinstance(inner, Mapping) and inner:
-            checkpoint = inner
-            break
+        state = _find(inner, containers) if isinstance(inner, Mapping) else None
+        if state:
+            return state
+    state = _without_prefixes(checkpoint)
+    return state if state and all(isinstance(value, Tensor) for value in state.values()) else None
+
+
+def _without_prefixes(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     state = {str(key).replace("_orig_mod.", ""): value for key, value in checkpoint.items()}
+    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _COUNTERS}
     if any(key.startswith("module.") for key in state):
         state.pop("n_averaged", None)
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        kind = "a training state (give the net_g_*.pth beside it)" if "optimizers" in checkpoint else "a checkpoint"
-        raise UserError(f"this is {kind} without weights of a network; it holds {first(list(checkpoint), 8)}")
     return state

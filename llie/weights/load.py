@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from llie.errors import UserError
 from llie.weights.files import first, read_checkpoint
 from llie.weights.find import resolve_checkpoint
 from llie.weights.identify import identify
-from llie.weights.layouts import state_dict_of
+from llie.weights.layouts import State, state_dict_of, unwrapped
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -62,20 +63,40 @@ def _load(network: nn.Module, source: Source, prefer: str, strict: bool) -> set[
     if not isinstance(source, Mapping):
         path = resolve_checkpoint(str(source))
         where, source = f"the checkpoint {path}", read_checkpoint(path)
-    own = network.state_dict()
-    given = state = state_dict_of(source, prefer)
-    if state.keys() != own.keys():
-        state = card_of(network).official_keys(state)
-    parts = {key.split(".")[0] for key in state}.intersection(card_of(network).parts)
-    if parts:
-        own = {key: value for key, value in own.items() if key.split(".")[0] in parts}
-    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    if not fits or (strict and len(fits) != max(len(own), len(state))):
+    given = state_dict_of(source, prefer)
+    # The first of those that fit best: the whole state dict, if a share of it fits no better.
+    fit = max((_Fit.of(network, share) for share in unwrapped(given)), key=lambda fit: (fit.whole, len(fit.tensors)))
+    if not fit.tensors or (strict and not fit.whole):
         raise UserError(
-            f"{where} does not fit {type(network).__name__}: {_difference(own, state)}. {_looks_like(given)}"
+            f"{where} does not fit {type(network).__name__}: {_difference(fit.own, fit.state)}. {_looks_like(given)}"
         )
-    network.load_state_dict(fits, strict=False)
-    return parts
+    network.load_state_dict(fit.tensors, strict=False)
+    return fit.parts
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a state dict fits a network: `tensors` of `state` have a place in `own`, the parts that it is about."""
+
+    own: Mapping[str, Tensor]
+    state: State
+    parts: set[str]
+    tensors: State
+
+    @classmethod
+    def of(cls, network: nn.Module, state: State) -> _Fit:
+        own = network.state_dict()
+        if state.keys() != own.keys():
+            state = card_of(network).official_keys(state)
+        parts = {key.split(".")[0] for key in state}.intersection(card_of(network).parts)
+        if parts:
+            own = {key: value for key, value in own.items() if key.split(".")[0] in parts}
+        fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+        return cls(own, state, parts, fits)
+
+    @property
+    def whole(self) -> bool:
+        return len(self.tensors) == max(len(self.own), len(self.state))
 
 
 def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

@@ -59,6 +59,19 @@ WRAPPINGS = {
     "compiled": lambda s: {"_orig_mod." + k: v for k, v in s.items()},
     "compiled, then parallel": lambda s: {"params": {"module._orig_mod." + k: v for k, v in s.items()}},
     "swa": lambda s: {"n_averaged": torch.tensor(7), **{"module." + k: v for k, v in s.items()}},
+    "lightning": lambda s: {"state_dict": {"model." + k: v for k, v in s.items()}, "pytorch-lightning_version": "2.5"},
+    "lightning beside a loss": lambda s: {
+        "state_dict": {**{"net_g." + k: v for k, v in s.items()}, "loss.vgg.weight": torch.zeros(2)}
+    },
+    "lightning, compiled, official names": lambda s: {
+        "state_dict": {"model._orig_mod." + k.replace("stem.", "conv_first."): v for k, v in s.items()}
+    },
+    "ema preferred to model": lambda s: {"model": {k: v * 0 for k, v in s.items()}, "ema": s},
+    "netG": lambda s: {"netG": s, "netD": {"a": torch.zeros(1)}},
+    "net_g": lambda s: {"net_g": s, "net_d": {"a": torch.zeros(1)}},
+    "generator": lambda s: {"generator": {"state_dict": s}, "discriminator": {"state_dict": {"a": torch.zeros(1)}}},
+    "an average without names": lambda s: {"ema": {"decay": 0.9, "shadow_params": [torch.zeros(1)]}, "model": s},
+    "counted by thop": lambda s: s | {k: torch.zeros(1) for k in ("total_ops", "stem.total_ops", "stem.total_params")},
     "official names": lambda s: {k.replace("stem.", "conv_first."): v for k, v in s.items()},
     "official names, parallel": lambda s: {k.replace("stem.", "module.conv_first."): v for k, v in s.items()},
 }
@@ -80,6 +93,9 @@ def test_safetensors_and_old_pickle_format(tmp_path):
 
 def test_prefer_chooses_between_plain_and_averaged_weights():
     both = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
+    assert state_dict_of(both)["a"].item() == 1
+    assert state_dict_of(both, prefer="params")["a"].item() == 0
+    both = {"ema": both["params_ema"], "net_g": both["params"]}
     assert state_dict_of(both)["a"].item() == 1
     assert state_dict_of(both, prefer="params")["a"].item() == 0
 
@@ -128,6 +144,7 @@ BAD_FILES = {
     "a web page": (b"\n<!DOCTYPE html><html>Google Drive - Virus scan warning</html>", "web page"),
     "a git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
     "empty": (b"", "is empty"),
+    "TorchScript": (None, r"is a TorchScript archive.*torch\.jit\.load"),
     "noise": (
         bytes(range(256)) * 4,
         "damaged( or cut short)?; copy or download it again",
@@ -140,7 +157,7 @@ BAD_FILES = {
 def test_what_is_no_checkpoint_is_named(kind, suffix, tmp_path):
     content, message = BAD_FILES[kind]
     path = tmp_path / f"net{suffix}"
-    path.write_bytes(content)
+    path.write_bytes(content) if content is not None else torch.jit.script(nn.Conv2d(3, 4, 1)).save(path)
     with pytest.raises(UserError, match=message) as caught:
         read_checkpoint(path)
     assert str(path) in str(caught.value)
@@ -164,6 +181,52 @@ def test_code_in_a_pickle_is_refused_and_its_class_named(tmp_path):
     torch.save({"state_dict": reference(), "args": argparse.Namespace(lr=1)}, tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"argparse\.Namespace.*weights_only=False"):
         read_checkpoint(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new format", "old format"])
+@pytest.mark.parametrize("kind", ["whole network", "beside arguments", "bare beside arguments", "TorchScript"])
+def test_the_advice_for_a_refused_file_works(tmp_path, kind, new, monkeypatch):
+    path, network = tmp_path / "net.pth", nn.Sequential()
+    network.stem = Toy().stem
+    network.load_state_dict(reference())
+    if kind == "TorchScript":
+        torch.jit.script(network).save(path)
+    else:
+        strange = {"args": argparse.Namespace(lr=1)}
+        content = {"state_dict": reference(), "optimizer": {"param_groups": [{}]}, **strange}
+        kinds = {"whole network": network, "beside arguments": content, "bare beside arguments": reference() | strange}
+        torch.save(kinds[kind], path, _use_new_zipfile_serialization=new)
+    with pytest.raises(UserError, match="keep only its tensors") as caught:
+        read_checkpoint(path)
+    assert ("torch.nn.modules.container.Sequential" in str(caught.value)) == (kind == "whole network")
+    monkeypatch.chdir(tmp_path)
+    exec(str(caught.value)[str(caught.value).index("import torch;") :], {})
+    assert_loaded(load_weights(Toy(), tmp_path / "clean.pth"))
+
+
+def test_the_content_counts_not_the_ending(tmp_path):
+    save_file(reference(), tmp_path / "net.pth")
+    torch.save(reference(), tmp_path / "net.safetensors")
+    assert_loaded(load_weights(Toy(), tmp_path / "net.pth"))
+    assert_loaded(load_weights(Toy(), tmp_path / "net.safetensors"))
+
+
+def test_a_network_that_calls_its_layers_as_others_call_wrappers():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = Toy()
+
+    network = load_weights(Wrapped(), {f"model.{key}": value for key, value in reference().items()})
+    assert_loaded(network.model)
+    assert_loaded(load_weights(Toy(), network.state_dict()))
+
+
+def test_prefixes_of_lightning_are_seen_through(registered):
+    wrapped = {f"model.{key}": value for key, value in reference().items()}
+    assert identify(wrapped) == ("AToy", {"width": 4})
+    with pytest.raises(UserError, match=r"looks like AToy\(width=4\)"):
+        load_weights(Toy(width=8), wrapped)
 
 
 def test_missing_file_and_folder_suggest_what_is_there(tmp_path):
