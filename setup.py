@@ -13,7 +13,8 @@ setup(
     description="Low-light image enhancement: train, measure and use every network with one toolkit",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["llie", "llie.*"]),
     package_data={"llie": ["py.typed", "**/*.c", "**/*.npz", "pretrained/*"]},
@@ -49,7 +50,6 @@ setup(
     },
     entry_points={"console_scripts": ["llie = llie.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],

@@ -17,11 +17,17 @@ os.environ["LLIE_OFFLINE"] = "1"  # for every process that a test starts, too
 
 
 class Golden:
-    """One golden vector: the official implementation's inputs and outputs as tensors, and its facts."""
+    """One golden vector: the official implementation's inputs and outputs as tensors, and its facts.
 
-    def __init__(self, name: str):
+    Args:
+        name: of the file.
+        dtype: what the floating-point tensors are converted to, for figures to be compared in float64.
+    """
+
+    def __init__(self, name: str, dtype: torch.dtype = torch.float32):
         self.meta, arrays = fill.load(GOLDEN / f"{name}.npz")
-        self.arrays = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        self.arrays = {key: t.to(dtype) if t.dtype == torch.float32 else t for key, t in tensors.items()}
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return self.arrays[key]
@@ -33,6 +39,13 @@ class Golden:
         """The official state dict (official names) that the outputs were computed with."""
         values = fill.fill(self.meta["shapes"], self.meta["seed"])
         return {key: torch.from_numpy(value) for key, value in values.items()}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what compares with golden vectors, so that it can be run again with other vector instructions."""
+    for item in items:
+        if "golden" in getattr(item, "fixturenames", ()):
+            item.add_marker("golden")
 
 
 @pytest.fixture

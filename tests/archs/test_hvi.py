@@ -4,6 +4,7 @@ import torch
 from llie.archs import create_network
 from llie.archs.hvi import HVISMM, HVISSM, HVICIDNet
 from llie.errors import UserError
+from tests.golden.compare import assert_near
 
 TINY = {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]}
 
@@ -47,10 +48,10 @@ def test_golden(golden, name):
     taps["output_hvi"] = features if isinstance(features, torch.Tensor) else features[0]
     if "scale_factor" in vector:
         taps["scale_factor"] = features[1]
-    torch.testing.assert_close(output, vector["output"], atol=1e-4, rtol=0)
+    assert_near(output, vector["output"])
     assert len(taps) >= 8
     for key, value in taps.items():
-        torch.testing.assert_close(value, vector[key], atol=1e-4, rtol=0, msg=lambda m, key=key: f"{key}: {m}")
+        assert_near(value, vector[key], of=key)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_golden_controls(golden, name, key, controls):
     vector = golden(name)
     network = build(vector, *NETWORKS[name])
     with torch.no_grad():
-        torch.testing.assert_close(network(vector["input"], **controls), vector[key], atol=1e-4, rtol=0)
+        assert_near(network(vector["input"], **controls), vector[key])
 
 
 def test_training_returns_named_outputs_that_equal_the_official_ones(golden):
@@ -76,7 +77,7 @@ def test_training_returns_named_outputs_that_equal_the_official_ones(golden):
     outputs = network(vector["input"])
     assert outputs["k"] is network.density_k
     for name, key in {"out": "output", "base": "output_base", "hvi": "output_hvi"}.items():
-        torch.testing.assert_close(outputs[name], vector[key], atol=1e-4, rtol=0)
+        assert_near(outputs[name], vector[key], of=name)
     assert set(HVICIDNet(**TINY).train()(vector["input"])) == {"out", "hvi", "k"}
 
 

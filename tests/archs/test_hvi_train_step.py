@@ -5,6 +5,7 @@ import torch
 
 from llie.archs import create_network
 from llie.losses import create_loss
+from tests.golden.compare import assert_near
 
 SMM_LOSS = {"gt_mean": "hvi", "preds": {"out": 1.0, "base": 0.5}}
 
@@ -18,19 +19,19 @@ SMM_LOSS = {"gt_mean": "hvi", "preds": {"out": 1.0, "base": 0.5}}
     ],
 )
 def test_golden(golden, vector_name, network_name, k_grad_in_inverse, loss_arguments, suffix):
-    vector = golden(vector_name)
+    vector = golden(vector_name, torch.float64)
     network = create_network(network_name, **vector.meta["constructor"], k_grad_in_inverse=k_grad_in_inverse)
     rename = network.card.official_keys
     network.load_state_dict(rename(vector.state_dict()))
     network.double().train()
     criterion = create_loss({"type": "HVILoss", "perceptual": 0, **loss_arguments}).double()
 
-    outputs = network(vector["input"].double())
-    loss = criterion(outputs, {"gt": vector["gt"].double()})
+    outputs = network(vector["input"])
+    loss = criterion(outputs, {"gt": vector["gt"]})
     loss.backward()
 
-    torch.testing.assert_close(outputs["out"].float(), vector["output"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(loss, vector[f"loss{suffix}"].double(), rtol=1e-5, atol=0)
+    assert_near(outputs["out"], vector["output"], 1e-6)
+    assert_near(loss, vector[f"loss{suffix}"], 1e-6)
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     norms = rename(dict(zip(vector.meta["parameter_order"], vector[f"grad_norms{suffix}"], strict=True)))
     assert gradients.keys() == norms.keys()
@@ -38,11 +39,9 @@ def test_golden(golden, vector_name, network_name, k_grad_in_inverse, loss_argum
         if norm.isnan():
             assert gradients[name] is None, name
         else:
-            torch.testing.assert_close(gradients[name].norm().float(), norm, rtol=1e-5, atol=1e-12, msg=name)
+            assert_near(gradients[name].norm(), norm, of=name)
     prefix = f"grad{suffix}:"
     full = rename({key.removeprefix(prefix): vector[key] for key in vector.arrays if key.startswith(prefix)})
     assert len(full) >= 6
     for name, expected in full.items():
-        torch.testing.assert_close(
-            gradients[name].float(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item(), msg=name
-        )
+        assert_near(gradients[name], expected, of=name)

@@ -14,6 +14,7 @@ from llie.options import load_options
 from llie.weights import identify
 from tests import plugin
 from tests.golden import fill
+from tests.golden.compare import assert_near
 from tests.runs import assert_same, final_weights, make_project
 
 SNR = {"nf": 16, "layers": 1, "hidden_width": 16}
@@ -54,17 +55,18 @@ def test_golden_network(golden, case):
     network.banks.register_forward_hook(lambda _, __, out: fused.append(out))
     with torch.no_grad():
         out = network(vector["x"], snr=vector["mask"])
-    torch.testing.assert_close(fused[0], vector["fea_after_fusion"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(out, vector["output"], atol=1e-4, rtol=0)
+    assert_near(fused[0], vector["fea_after_fusion"])
+    assert_near(out, vector["output"])
 
 
 def test_golden_training_steps(golden, tmp_path):
     """Two whole steps of the published training: forward, losses, gradients, updated banks, and what Adam does to them.
 
-    The second step is held to less: the first step of Adam is as large for gradients of 1e-9 as for others, and the
-    updaters amplify the difference. Banks of the published code differ by 0.02 after it with another number of threads.
+    In float64: what is left is the rounding of the published figures, and twice that is allowed. The updaters amplify
+    it in every gradient; it is larger still in the second step, since the first step of Adam is as large for gradients
+    of 1e-9 as for others. Banks of the published code itself differ by 0.02 after it with another number of threads.
     """
-    vector = golden("lfpv_trainstep")
+    vector = golden("lfpv_trainstep", torch.float64)
     vgg = fill.fill(vector.meta["vgg"]["shapes"], vector.meta["vgg"]["seed"])
     torch.save({key: torch.from_numpy(value) for key, value in vgg.items()}, tmp_path / "vgg19-dcbb9e9d.pth")
     charbonnier = {"type": "CharbonnierLoss", "reduction": "sum", "eps": 1e-6}
@@ -73,14 +75,14 @@ def test_golden_training_steps(golden, tmp_path):
     losses = [
         create_loss(charbonnier),
         create_loss({**charbonnier, "pred": "plain"}),
-        create_loss({**perceptual, "weight": 0.1, "pred": "plain", "weights": str(tmp_path)}),
+        create_loss({**perceptual, "weight": 0.1, "pred": "plain", "weights": str(tmp_path)}).double(),
     ]
-    network = llie.load_weights(create_network("LFPV", layers=1, parity=True), vector.state_dict()).train()
+    network = llie.load_weights(create_network("LFPV", layers=1, parity=True), vector.state_dict()).double().train()
     optimiser = torch.optim.Adam(network.parameters(), 4e-4, betas=(0.9, 0.99))
     banks = {"vector": network.banks.vectors.features, "patch": network.banks.patches.features}
     for name, bank in banks.items():
         bank.data.copy_(vector[f"bank_{name}_0"].view(bank.shape))
-    tolerances = {1: (1e-4, 1e-4, 1e-3), 2: (1e-2, 2e-3, 3e-2)}
+    tolerances = {1: (1e-5, 1e-6, 6e-5), 2: (4e-3, 2e-4, 6e-3)}
     for step, (of_outputs, of_losses, of_banks) in tolerances.items():
         position = vector[f"step{step}_pos"]
         partners = vector[f"step{step}_partner_vector"], vector[f"step{step}_partner_patch"]
@@ -91,29 +93,29 @@ def test_golden_training_steps(golden, tmp_path):
         optimiser.zero_grad()
         sum(values).backward()
         for name, expected in (("out", "out"), ("plain", "out_plain")):
-            torch.testing.assert_close(outputs[name], vector[f"step{step}_{expected}"], atol=of_outputs, rtol=0)
-        torch.testing.assert_close(
-            torch.stack(values), torch.tensor(list(vector.meta["losses"][step - 1].values())), rtol=of_losses, atol=0
-        )
+            assert_near(outputs[name], vector[f"step{step}_{expected}"], of_outputs, of=f"{name} of step {step}")
+        for value, (name, expected) in zip(values, vector.meta["losses"][step - 1].items(), strict=True):
+            assert_near(value, expected, of_losses, of=f"{name} of step {step}")
         if step == 1:
             check_gradients(vector, dict(network.named_parameters()))
         optimiser.step()
         for name, bank in banks.items():
-            torch.testing.assert_close(bank.data, vector[f"bank_{name}_{step}"].view(bank.shape), atol=of_banks, rtol=0)
+            assert_near(bank, vector[f"bank_{name}_{step}"].view(bank.shape), of_banks, of=f"{name} after step {step}")
 
 
 def check_gradients(vector, parameters):
     norms = {key: torch.tensor([value]) for key, value in vector.meta["grad_norm_step1"].items()}
     for name, norm in official_keys(norms).items():
-        torch.testing.assert_close(parameters[name].grad.norm(), norm.squeeze(), rtol=1e-3, atol=0.1, msg=name)
+        found = parameters[name].grad.norm().item()
+        # Of a bias before a norm it is zero, published as the rounding of larger ones.
+        assert norm.item() < 5e-3 if found < 1e-9 else found == pytest.approx(norm.item(), rel=1e-3), name
     whole = {key.partition("grad:")[2]: value for key, value in vector.arrays.items() if "grad:" in key}
     whole["common_feature"], whole["common_feature_patch"] = (
         vector[f"step1_grad_bank_{name}"] for name in ("vector", "patch")
     )
     assert len(whole) == 6
     for name, expected in official_keys(whole).items():
-        limit = 1e-3 * expected.abs().max().item()
-        torch.testing.assert_close(parameters[name].grad, expected, atol=limit, rtol=0, msg=name)
+        assert_near(parameters[name].grad, expected, 1e-3, of=name)
 
 
 @pytest.mark.parametrize("name", HOSTS)

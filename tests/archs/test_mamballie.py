@@ -11,6 +11,7 @@ from llie.errors import UserError
 from llie.ops.selective_scan import backends
 from llie.options import load_options
 from tests.conftest import REPOSITORY
+from tests.golden.compare import assert_near
 
 BACKENDS = backends.available("cpu")
 SMALL = {"nf": 16, "depths": (1, 1, 1, 1, 1, 1), "d_state": 8}
@@ -34,11 +35,6 @@ def state_of(vector):
         elif name.endswith("x_proj_weight"):
             state[name] = value * 4
     return state
-
-
-def close(actual, expected, tolerance=1e-4):
-    assert actual.shape == expected.shape
-    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 CASES = ("tiny", "tiny_batch", "full", "full_longmem", "default_nonsquare")
@@ -66,11 +62,11 @@ def test_golden_network(golden, case, backend):
     for name, stage in stages.items():
         getattr(network, stage)[-1].register_forward_hook(lambda _, __, out, name=name: taps.update({name: out}))
     with torch.no_grad():
-        close(network(vector["input"]), vector["output"])
+        assert_near(network(vector["input"]), vector["output"])
     for key, expected in vector.arrays.items():
         name = key.split("_first")[0]
         if name in taps:
-            close(taps[name][:, : expected.shape[1]], expected)
+            assert_near(taps[name][:, : expected.shape[1]], expected, of=key)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -104,14 +100,14 @@ def test_golden_glssb(golden, backend):
 
 def check_gradients(vector, module, outputs, inputs):
     for name, out in outputs.items():
-        close(out, vector[f"out_{name}"])
+        assert_near(out, vector[f"out_{name}"], of=name)
     sum((out * vector[f"weight_{name}"]).sum() for name, out in outputs.items()).backward()
     for name, tensor in inputs.items():
-        close(tensor.grad, vector[f"grad_in_{name}"])
+        assert_near(tensor.grad, vector[f"grad_in_{name}"], of=name)
     parameters = dict(module.named_parameters())
     for key, expected in vector.arrays.items():
         if key.startswith("grad_param_"):
-            close(parameters[key.removeprefix("grad_param_")].grad, expected)
+            assert_near(parameters[key.removeprefix("grad_param_")].grad, expected, of=key)
 
 
 @pytest.mark.parametrize(("preset", "count"), [("mamballie", 2285529), ("mamballie_48", 4389479)])

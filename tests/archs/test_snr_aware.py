@@ -14,6 +14,7 @@ from llie.models.supervised import SupervisedModel
 from llie.ops.snr import snr_map
 from llie.options import load_options
 from tests.conftest import REPOSITORY
+from tests.golden.compare import assert_near
 from tests.golden.fill import low_light_input
 
 LiteralSNRAware = runpy.run_path(str(REPOSITORY / "benchmarks" / "literal_snr_aware.py"))["LiteralSNRAware"]
@@ -62,14 +63,14 @@ def test_golden_network(golden, case):
         lambda _, given, out: taps.update(tokens_in=given[0], valid=given[1], tokens_out=out)
     )
     with torch.no_grad():
-        torch.testing.assert_close(network(vector["x"], snr=vector["mask"]), vector["output"], rtol=0, atol=2e-5)
+        assert_near(network(vector["x"], snr=vector["mask"]), vector["output"])
         taps["fea_in"], context = network.encode(vector["x"], vector["mask"])
         taps["L1_fea_3"] = context.quarter
         if vector.meta["mask_kind"] == "snr":
-            torch.testing.assert_close(network(vector["x"]), vector["output"], rtol=0, atol=2e-5)
+            assert_near(network(vector["x"]), vector["output"])
     assert torch.equal(taps.pop("valid"), vector["token_mask"][:, 0] > 0)
     for name, tap in taps.items():
-        torch.testing.assert_close(tap, vector[name], rtol=0, atol=1e-4, msg=name)
+        assert_near(tap, vector[name], of=name)
 
 
 @pytest.mark.parametrize(("key", "size"), [("lol_400x608", (400, 608)), ("syn_384x384", (384, 384))])
@@ -77,7 +78,7 @@ def test_golden_protocol_resizes_image_and_native_map(golden, key, size):
     vector, network = load(golden, "protocol")
     with torch.no_grad():
         out = network(vector["x"], size=size)
-    torch.testing.assert_close(out, vector[key], rtol=0, atol=2e-5)
+    assert_near(out, vector[key])
 
 
 def test_golden_encoder_layer(golden):
@@ -88,12 +89,12 @@ def test_golden_encoder_layer(golden):
     assert valid.any(1).tolist() == [True, False]
     with torch.no_grad():
         attended = layer.slf_attn(x, valid, uniform=False)
-        torch.testing.assert_close(attended, vector["after_attention"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(layer(x, valid), vector["output"], rtol=0, atol=2e-5)
+        assert_near(attended, vector["after_attention"])
+        assert_near(layer(x, valid), vector["output"])
         everything = torch.ones_like(valid)
-        torch.testing.assert_close(layer(x, everything), vector["output_without_mask"], rtol=0, atol=2e-5)
+        assert_near(layer(x, everything), vector["output_without_mask"])
         alone = layer.slf_attn(x[1:], valid[1:], uniform=True)
-        torch.testing.assert_close(alone, vector["after_attention"][1:], rtol=0, atol=1e-5)
+        assert_near(alone, vector["after_attention"][1:])
 
 
 @pytest.mark.parametrize("maps", ["natural", "some valid", "mixed batch", "all valid", "strip"])

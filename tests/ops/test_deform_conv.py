@@ -6,6 +6,7 @@ from torchvision.ops import deform_conv2d as oracle
 
 from llie.errors import UserError
 from llie.ops import DeformConv2d, deform_conv2d
+from tests.golden.compare import assert_near
 
 
 def draw(batch=2, channels=5, outputs=4, size=(9, 11), k=3, stride=1, padding=1, dilation=1, spread=2.0, **kind):
@@ -36,15 +37,15 @@ def test_golden(golden, case, backend, monkeypatch):
         out = module(x)
     else:
         offset, mask = module.conv_offset_mask(x).split([18, 9], 1)
-        torch.testing.assert_close(offset, vector[f"case{case}_offset"], atol=1e-5, rtol=0)
-        torch.testing.assert_close(mask.sigmoid(), vector[f"case{case}_mask"], atol=1e-5, rtol=0)
+        assert_near(offset, vector[f"case{case}_offset"])
+        assert_near(mask.sigmoid(), vector[f"case{case}_mask"])
         out = deform_conv2d(x, offset, module.weight, module.bias, padding=1, mask=mask.sigmoid(), backend=backend)
-    torch.testing.assert_close(out, vector[f"case{case}_output"], atol=1e-5, rtol=0)
+    assert_near(out, vector[f"case{case}_output"])
     (out * vector[f"case{case}_probe"]).sum().backward()
     for name, tensor in {"input": x, **dict(module.named_parameters())}.items():
         expected = vector.arrays.get(f"case{case}_grad_{name.replace('.', '_')}")
         if expected is not None:
-            assert (tensor.grad - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1e-6)
+            assert_near(tensor.grad, expected, of=name)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_equals_torchvision_forward_and_backward(geometry):
         out = function(**({"input" if function is oracle else "x": leaves.pop("x")}), **leaves, **settings)
         gradients.append([out, *torch.autograd.grad(out.square().sum(), list(leaves.values()))])
     for ours, theirs in zip(*gradients, strict=True):
-        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max().clamp(min=1)
+        assert_near(ours, theirs)
 
 
 def test_gradcheck():

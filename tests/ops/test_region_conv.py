@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llie.errors import UserError
 from llie.ops import RegionConv2d
 from llie.ops.region_conv import _region_by_region, guided_region_conv, region_conv
+from tests.golden.compare import assert_near
 
 
 def draw(batch=2, channels=3, outputs=4, regions=5, size=(7, 9), k=3, stride=1, dtype=torch.float64):
@@ -46,22 +47,18 @@ def test_golden(golden, case):
     kernels = layer.kernels(x)
     out = layer(x) if guide else layer(x, vector[f"case{case}_regions"])
     expected = vector[f"case{case}_kernel"]
-    close(kernels[:, :, : expected.shape[2]], expected)
+    assert_near(kernels[:, :, : expected.shape[2]], expected)
     if guide:
-        close(layer.conv_guide(x), vector[f"case{case}_guide"])
-    close(out, vector[f"case{case}_output"])
+        assert_near(layer.conv_guide(x), vector[f"case{case}_guide"])
+    assert_near(out, vector[f"case{case}_output"])
     (out * vector[f"case{case}_probe"]).sum().backward()
     compared = 0
     for name, tensor in {"input": x, **dict(layer.named_parameters())}.items():
         key = f"case{case}_grad_{name.replace('.', '_')}"
         if key in vector:
-            close(tensor.grad, vector[key])
+            assert_near(tensor.grad, vector[key], of=key)
             compared += 1
     assert compared == sum(key.startswith(f"case{case}_grad_") for key in vector.arrays)
-
-
-def close(actual, expected, tolerance=1e-5):
-    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize(

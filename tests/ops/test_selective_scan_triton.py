@@ -9,6 +9,7 @@ import torch
 
 from llie.ops.selective_scan import selective_scan
 from llie.ops.ss2d import ss2d
+from tests.golden.compare import assert_near
 from tests.ops import test_selective_scan, test_ss2d
 
 gpu = pytest.importorskip("llie.ops.selective_scan.gpu")
@@ -25,7 +26,7 @@ def outputs_and_gradients(function, inputs, backend, device):
 def compare(function, inputs, device):
     pairs = (outputs_and_gradients(function, inputs, backend, device) for backend in ("triton", "torch"))
     for ours, plain in zip(*pairs, strict=True):
-        test_selective_scan.close(ours, plain, 1e-5)
+        assert_near(ours, plain, 1e-5)
 
 
 def scan(**inputs):
