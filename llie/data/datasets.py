@@ -18,6 +18,7 @@ from llie.data.pairing import (
     list_images,
     pair_folders,
     pattern_key,
+    read_meta_info,
     template_key,
 )
 from llie.data.pairs import PairDataset, describe_size
@@ -46,6 +47,7 @@ class PairedImageDataset(PairDataset):
         geometric_augs: bool = False,
         filename_tmpl: str = "{}",
         key_pattern: str | None = None,
+        meta_info_file: str | None = None,
         gt_border: int = 0,
         crop_below: int = 0,
         io_backend: dict[str, Any] | None = None,
@@ -68,6 +70,7 @@ class PairedImageDataset(PairDataset):
             filename_tmpl: name of an input made from its reference's name.
             key_pattern: regular expression whose first group is what the names of a pair share; several inputs
                 may then share a reference.
+            meta_info_file: text file that names the references to use, one a line (BasicSR's); others are left out.
             gt_border: pixels to cut off each side of the references, where these show more than the inputs (SOTS: 10).
             crop_below: in evaluation, crop both sides, at their end, to the largest multiple of this below them, and
                 never to the whole side (8: how DRBN's second stage was tested).
@@ -78,10 +81,14 @@ class PairedImageDataset(PairDataset):
         """
         low, high = _sides(dataroot_lq, dataroot_gt, dataroot, phase)
         check_backend(io_backend, [*low, *high])
+        only = None if meta_info_file is None else read_meta_info(meta_info_file)
+        if only is not None and len(high) > 1:
+            raise UserError(f"meta_info_file names images below one dataroot_gt; here are {len(high)}")
         if key_pattern is None:
-            pairs = pair_folders(low, high, template_key(filename_tmpl))
+            pairs = pair_folders(low, high, template_key(filename_tmpl), only=only)
         else:
-            pairs = pair_folders(low, high, pattern_key(key_pattern), pattern_key(key_pattern), shared=True)
+            key = pattern_key(key_pattern)
+            pairs = pair_folders(low, high, key, key, shared=True, only=only)
         augment = Augmentation(
             crop=gt_size,
             hflip=use_hflip or geometric_augs,

@@ -91,8 +91,30 @@ def pattern_key(pattern: str) -> Key:
     return key
 
 
+def read_meta_info(file: str | Path) -> list[str]:
+    """The names in BasicSR's `meta_info_file`, one a line, each perhaps followed by its size: `0001.png (480,480,3)`.
+
+    Raises:
+        UserError: the file cannot be read, or names nothing.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"meta_info_file: cannot read {file}: {reason}") from None
+    names = [re.sub(r"\s+\(.*", "", line).strip() for line in lines]
+    if not any(names):
+        raise UserError(f"meta_info_file: {file} names no images")
+    return [name for name in names if name]
+
+
 def pair_folders(
-    lq: Roots, gt: Roots, lq_key: Key = name_key, gt_key: Key = name_key, shared: bool = False
+    lq: Roots,
+    gt: Roots,
+    lq_key: Key = name_key,
+    gt_key: Key = name_key,
+    shared: bool = False,
+    only: Sequence[str] | None = None,
 ) -> list[Pair]:
     """Pair the images of two folders, or of two equally long lists of folders, by key.
 
@@ -102,6 +124,7 @@ def pair_folders(
         lq_key: from an input's path below its root to its key.
         gt_key: the same for references.
         shared: several inputs may have the same reference.
+        only: paths of references below their root; all others, and inputs without one of these, are left out.
 
     Raises:
         UserError: a folder is missing or empty, an image has no partner, or two have the same key.
@@ -114,16 +137,48 @@ def pair_folders(
         inputs = list_images(low)
         # Some copies of Rain100H keep the references beside the folder of inputs, that is, around it.
         references = [path for path in list_images(high) if low == high or low not in path.parents]
+        if only is not None:
+            references = _chosen(references, high, only)
         by_key = unique(((gt_key(path.relative_to(high)), path) for path in references), high)
         keyed = [(lq_key(path.relative_to(low)), path) for path in inputs]
+        if only is not None:
+            keyed = [(key, path) for key, path in keyed if key in by_key]
         if not shared:
             unique(keyed, low)
         lonely = [path for key, path in keyed if key not in by_key]
         lonely += [by_key[key] for key in by_key.keys() - {key for key, _ in keyed}]
         if lonely:
-            raise UserError(f"{len(lonely)} images of {low} and {high} have no partner: {shorten(lonely)}")
+            names = [path.relative_to(low) for path in inputs], [path.relative_to(high) for path in references]
+            raise UserError(
+                f"{len(lonely)} images of {low} and {high} have no partner: {shorten(lonely)}; where the names of a "
+                f"pair differ, key_pattern says what they share, {_example_of_pattern(*names)}"
+            )
         pairs += [Pair(path, by_key[key]) for key, path in keyed]
     return pairs
+
+
+def _example_of_pattern(inputs: Sequence[Path], references: Sequence[Path]) -> str:
+    """A `key_pattern` that pairs exactly these names by leaving out a first or last word; else just any."""
+    sides = [[path.as_posix() for path in side] for side in (inputs, references)]
+    for word, pattern in (
+        (r"[-_. ][^-_. /]+(?=\.\w+$)", r"^(.*?)(?:{})?\.\w+$"),
+        (r"^[^-_. /]+[-_. ]", r"^(?:{})?(.*)\.\w+$"),
+    ):
+        found = {match.group() for side in sides for name in side if (match := re.search(word, name))}
+        if 0 < len(found) <= 2:
+            compiled = re.compile(pattern.format("|".join(map(re.escape, sorted(found)))))
+            keys = [sorted(match.group(1) for name in side if (match := compiled.search(name))) for side in sides]
+            if keys[0] == keys[1] and len(set(keys[0])) == len(inputs):
+                return f"here key_pattern: '{compiled.pattern}'"
+    return r"for instance key_pattern: '(\d+)' for a number"
+
+
+def _chosen(paths: Iterable[Path], root: Path, names: Sequence[str]) -> list[Path]:
+    known = {path.relative_to(root).as_posix(): path for path in paths}
+    missing = [Path(name) for name in names if name not in known]
+    if missing:
+        raise UserError(f"meta_info_file: {len(missing)} of {len(names)} images are not in {root}: {shorten(missing)}")
+    return [known[name] for name in names]
 
 
 def unique(keyed: Iterable[tuple[str, Path]], folder: Path) -> dict[str, Path]:

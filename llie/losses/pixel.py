@@ -1,11 +1,11 @@
-"""Losses on single pixels and on their neighbours: L1, MSE, Charbonnier, total variation."""
+"""Losses on single pixels and on their neighbours: L1, MSE, Charbonnier, PSNR, total variation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from llie.losses.base import ImageLoss
+from llie.losses.base import ImageLoss, check_choice
 from llie.registry import LOSS_REGISTRY
 
 
@@ -51,6 +51,31 @@ class CharbonnierLoss(ImageLoss):
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""
         return self.reduce(torch.sqrt((pred - target) ** 2 + self.eps))
+
+
+@LOSS_REGISTRY.register()
+class PSNRLoss(ImageLoss):
+    """Negative PSNR in dB of images in [0, 1], the mean over images: 10 log10(MSE + 1e-8) (NAFNet's, HINet's).
+
+    Args:
+        reduction: "mean" over images; a sum of logarithms would depend on the batch.
+        toY: compare luminance (BT.601, 16 to 235) instead of RGB.
+    """
+
+    luma: Tensor
+
+    def __init__(self, reduction: str = "mean", toY: bool = False):
+        check_choice("reduction", reduction, ("mean",))
+        super().__init__(reduction)
+        self.to_luma = toY
+        self.register_buffer("luma", torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1) / 255, persistent=False)
+
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See `ImageLoss.distance`."""
+        difference = pred - target
+        if self.to_luma:  # its offset cancels out
+            difference = (difference * self.luma).sum(-3, keepdim=True)
+        return 10 * torch.log10((difference**2).mean((-3, -2, -1)) + 1e-8)
 
 
 @LOSS_REGISTRY.register()

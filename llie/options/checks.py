@@ -189,6 +189,10 @@ class Checker:
         name = self.typed(spec, path, "dataset")["type"]
         spec = {**spec, "type": schema.DATASET_ALIASES.get(name, name)}
         target = self.target(registry.DATASET_REGISTRY, spec, path)
+        takes = registry.argument_names(target)
+        for theirs, ours in schema.ARGUMENT_ALIASES.items():
+            if theirs in spec and theirs not in takes and ours in takes and ours not in spec:
+                spec = {ours if key == theirs else key: value for key, value in spec.items()}
         rules = {**schema.DATASET, **schema.loader_keys(role)}
         taken = registry.argument_names(target, spec.keys() - rules.keys())
         taken = [name for name in taken if name not in ("phase", "seed")]  # these come from elsewhere

@@ -189,11 +189,18 @@ def _also(definition: str) -> Json:
 
 
 def _add_alias(properties: Json, theirs: list[str], ours: list[str]) -> None:
-    holder: Json = properties
-    for section in theirs[:-1]:
-        holder = holder[section].get("properties", {})
-    if ours[-1] in holder:
-        holder[theirs[-1]] = holder[ours[-1]] | {"deprecationMessage": f"another name for {'.'.join(ours)}"}
+    meant = _holder(properties, ours).get(ours[-1])
+    if meant is not None:
+        if ".".join(theirs) in schema.VALUE_ALIASES:
+            meant = {"type": ["boolean", "null"]}
+        note = {"deprecationMessage": f"another name for {'.'.join(ours)}"}
+        _holder(properties, theirs)[theirs[-1]] = meant | note
+
+
+def _holder(properties: Json, path: list[str]) -> Json:
+    for section in path[:-1]:
+        properties = properties[section].get("properties", {})
+    return properties
 
 
 def _summary(target: Callable[..., Any]) -> str:

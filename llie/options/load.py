@@ -10,7 +10,7 @@ from llie import registry
 from llie.errors import UserError
 from llie.options.checks import Checker
 from llie.options.files import dump_yaml, parse_yaml, read_inherited
-from llie.options.schema import KEY_ALIASES
+from llie.options.schema import KEY_ALIASES, VALUE_ALIASES
 
 
 def load_options(
@@ -82,14 +82,28 @@ def _rename(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Other toolkits' keys become ours, so that everything after this knows one name for each thing."""
     for theirs, ours in KEY_ALIASES.items():
         *folders, old = theirs.split(".")
-        holder: Any = values
-        for folder in folders:
-            holder = holder.get(folder) if isinstance(holder, dict) else None
-        if not isinstance(holder, dict) or old not in holder:
+        holder = _section(values, folders)
+        if holder is None or old not in holder:
             continue
-        new = ours.rpartition(".")[2]
-        if new in holder:
+        *folders, new = ours.split(".")
+        target = _section(values, folders, create=True)
+        if target is None:
+            continue  # a section that is none is reported as such
+        if new in target:
             raise UserError(f"{origins.get(theirs, '')}: {theirs} is another name for {ours}; give only one of them")
-        holder[new] = holder.pop(old)
+        target[new] = holder.pop(old)
+        meanings = VALUE_ALIASES.get(theirs, {})
+        if isinstance(target[new], bool) and target[new] in meanings:
+            target[new] = meanings[target[new]]
         for path in [path for path in origins if path == theirs or path.startswith(theirs + ".")]:
             origins[ours + path.removeprefix(theirs)] = origins[path]
+
+
+def _section(values: Any, folders: Sequence[str], create: bool = False) -> dict[str, Any] | None:
+    for folder in folders:
+        if not isinstance(values, dict):
+            return None
+        if create and values.get(folder) is None:
+            values[folder] = {}
+        values = values.get(folder)
+    return values if isinstance(values, dict) else None

@@ -47,7 +47,7 @@ _OWN_FRAMES = _ignored("the frames of video sets are found and read as the data 
 # BasicSR's loss keys: `pixel_opt: {type, loss_weight, ...}` and the like, each one loss term.
 OLD_LOSS_KEYS = ("pixel_opt", "perceptual_opt", "ssim_opt", "gan_opt", "edge_opt", "tv_opt", "lpips_opt")
 
-DATASET_NAME = r"^(train|val|test)(_\w+)?$"
+DATASET_NAME = r"^(train(_\w+)?|(val|test)(\d+|_\w+)?)$"
 
 # What may stand in a data set's options beside the arguments of its class (an argument of that name comes first).
 DATASET: Section = {
@@ -58,6 +58,8 @@ DATASET: Section = {
     "prefetch_mode": _ignored("the loader always prefetches"),
     "num_prefetch_queue": _ignored("the loader always prefetches"),
     "pin_memory": _ignored("memory is pinned whenever a GPU is used"),
+    "persistent_workers": _ignored("workers live as long as the training"),
+    "task": _ignored("the type of the data set says it"),
     "phase": _ignored("the name of the data set says it"),
     "scale": _ignored("enhancement keeps the size"),
     "mini_batch_sizes": _PROGRESSIVE,
@@ -134,6 +136,7 @@ SCHEMA: Section = {
         "channels_last": Key(bool, False, "keep tensors in NHWC layout"),
         "clip_grad_norm": Key(float | None, None, "largest norm of the gradient", least=0),
         "use_grad_clip": _ignored("set clip_grad_norm to the norm you want"),
+        "use_static_graph": _ignored("the graph of a step may change"),
         "ema_decay": Key(float, 0.0, "decay of the moving average of the weights; 0: none", least=0, most=1),
         "max_nonfinite": Key(int, 10, "stop after so many steps in a row with a non-finite loss or gradient", least=1),
         "warmup_iter": Key(int, -1, "iterations over which the rate rises linearly; -1: none", least=-1),
@@ -179,6 +182,8 @@ SCHEMA: Section = {
         "use_image": _ignored("metrics name their protocol"),
         "rgb2bgr": _ignored("images are RGB everywhere"),
         "max_minibatch": _ignored("images are evaluated one by one"),
+        "grids": _ignored("images are enhanced whole"),
+        "trans_num": _ignored("images are enhanced once, without flipped copies"),
     },
     "logger": {
         "print_freq": Key(int, 100, "log every so many iterations", least=1),
@@ -211,7 +216,15 @@ KEY_ALIASES = {
     "path.pretrain_model_D": "path.pretrain_network_d",
     "path.strict_load": "path.strict_load_g",
     "path.param_key": "path.param_key_g",
+    "use_amp": "train.amp",
+    "train.use_amp": "train.amp",
+    "train.mixup": "train.mixing_augs.mixup",
 }
+# What values of theirs mean in ours, where they differ.
+_AMP = {True: "fp16", False: None}
+VALUE_ALIASES: Mapping[str, Mapping[Any, Any]] = {"use_amp": _AMP, "train.use_amp": _AMP}
+# Names of data sets' arguments, for classes that take ours but not theirs.
+ARGUMENT_ALIASES = {"use_flip": "use_hflip"}
 
 MODEL_ALIASES = {
     "SRModel": "SupervisedModel",

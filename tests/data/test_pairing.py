@@ -41,6 +41,66 @@ LAYOUTS = {
 }
 
 
+NAMES_THAT_DIFFER = {
+    "a last word": (["a_low.png", "b1_low.png"], ["a_gt.png", "b1_gt.png"]),
+    "a last word of one side": (["x/1-dark.png", "x/2-dark.png"], ["x/1.jpg", "x/2.jpg"]),
+    "a first word": (["in_1.png", "in_22.png"], ["out_1.png", "out_22.png"]),
+}
+
+
+@pytest.mark.parametrize("case", NAMES_THAT_DIFFER)
+def test_the_key_pattern_that_pairs_the_names_is_named(tmp_path, put, case):
+    inputs, references = NAMES_THAT_DIFFER[case]
+    put(tmp_path, *(f"low/{name}" for name in inputs), *(f"high/{name}" for name in references))
+    with pytest.raises(UserError, match=r"4 images .* have no partner: .* here key_pattern: '.+'$") as caught:
+        pair_folders(tmp_path / "low", tmp_path / "high")
+    pattern = str(caught.value).split("key_pattern: ")[1].strip("'")
+    options = {"dataroot_lq": str(tmp_path / "low"), "dataroot_gt": str(tmp_path / "high"), "key_pattern": pattern}
+    pairs = build_dataset({"type": "PairedImageDataset", **options}, "train").pairs
+    assert [(p.lq.name, p.gt.name) for p in pairs] == [
+        (a.split("/")[-1], b.split("/")[-1]) for a, b in zip(inputs, references, strict=True)
+    ]
+
+
+def test_without_a_common_word_key_pattern_is_named_still(tmp_path, put):
+    put(tmp_path, "low/img5.png", "high/photo5.png")
+    with pytest.raises(UserError, match=r"have no partner: .*for instance key_pattern: '\(\\d\+\)' for a number$"):
+        pair_folders(tmp_path / "low", tmp_path / "high")
+
+
+def paired(folder, **options):
+    roots = {"dataroot_lq": str(folder / "low"), "dataroot_gt": str(folder / "high")}
+    return build_dataset({"type": "PairedImageDataset", **roots, **options}, "train").pairs
+
+
+def test_meta_info_file_chooses_the_pairs(tmp_path, put):
+    put(tmp_path, "low/1.png", "low/s/2.png", "low/3.png", "high/1.png", "high/s/2.png", "high/4.png")
+    meta = tmp_path / "meta.txt"
+    meta.write_text("1.png (24,32,3)\n\ns/2.png\n", encoding="utf-8")
+    assert [p.gt.name for p in paired(tmp_path, meta_info_file=str(meta))] == ["1.png", "2.png"]
+    put(tmp_path, "low/9_x.png", "high/9.png")
+    meta.write_text("9.png (24,32,3)\n", encoding="utf-8")
+    [pair] = paired(tmp_path, meta_info_file=str(meta), filename_tmpl="{}_x")
+    assert (pair.lq.name, pair.gt.name) == ("9_x.png", "9.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1.png\n5.png (1,1,3)\n6.png", r"meta_info_file: 2 of 3 images are not in .*high: 5\.png, 6\.png"),
+        ("4.png", r"1 images .* no partner: .*4\.png"),
+        ("\n", r"meta_info_file: .*meta\.txt names no images"),
+        (None, r"meta_info_file: cannot read .*meta\.txt: No such file"),
+    ],
+)
+def test_mistakes_in_meta_info_files(tmp_path, put, text, told):
+    put(tmp_path, "low/1.png", "high/1.png", "high/4.png")
+    if text is not None:
+        (tmp_path / "meta.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=told):
+        paired(tmp_path, meta_info_file=str(tmp_path / "meta.txt"))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_are_found_by_their_root(tmp_path, put, layout):
     names, root, phase, count = LAYOUTS[layout]

@@ -18,6 +18,8 @@ FULL_REFERENCE = [
     {"type": "L1Loss"},
     {"type": "MSELoss"},
     {"type": "CharbonnierLoss", "eps": 1e-3},
+    {"type": "PSNRLoss"},
+    {"type": "PSNRLoss", "toY": True},
     {"type": "SSIMLoss"},
     {"type": "SSIMLoss", "padding": "valid"},
     {"type": "EdgeLoss"},
@@ -42,9 +44,8 @@ def test_one_distance_for_each_image(spec):
 
 @pytest.mark.parametrize("spec", FULL_REFERENCE, ids=str)
 def test_equal_images_cost_nothing(spec):
-    assert create_loss({**spec, "weight": 1.0})(images(0), images(0)).item() == pytest.approx(
-        spec.get("eps", 0) ** 0.5, abs=1e-12
-    )
+    least = -80 if spec["type"] == "PSNRLoss" else spec.get("eps", 0) ** 0.5
+    assert create_loss({**spec, "weight": 1.0})(images(0), images(0)).item() == pytest.approx(least, abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (30, 5)])
@@ -66,6 +67,24 @@ def test_charbonnier_has_eps_inside_the_root_and_a_gradient_at_zero():
     value.backward()
     assert value.item() == pytest.approx(1e-2)
     assert pred.grad.isfinite().all()
+
+
+def test_psnr_loss_is_the_negative_mean_psnr():
+    pred, target = images(0), images(1)
+    psnrs = [-10 * ((a - b) ** 2).mean().log10() for a, b in zip(pred, target, strict=True)]
+    loss = create_loss({"type": "PSNRLoss", "loss_weight": 0.5, "reduction": "mean"})
+    torch.testing.assert_close(loss(pred, target), -0.5 * torch.stack(psnrs).mean(), rtol=1e-6, atol=0)
+    with pytest.raises(UserError, match="mean"):
+        create_loss({"type": "PSNRLoss", "reduction": "sum"})
+
+
+def test_psnr_loss_on_luminance():
+    cv2 = pytest.importorskip("cv2")
+    pred, target = images(0, dtype=torch.float32), images(1, dtype=torch.float32)
+    luma = [cv2.cvtColor(x[0].permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) * (235 - 16) / 255 for x in (pred, target)]
+    expected = 10 * torch.tensor(((luma[0] - luma[1]) ** 2).mean()).log10()
+    loss = create_loss({"type": "PSNRLoss", "toY": True})
+    torch.testing.assert_close(loss(pred[:1], target[:1]), expected, rtol=1e-4, atol=0)
 
 
 def test_sum_reduction():

@@ -332,6 +332,99 @@ def test_a_file_of_the_retinexformer_family_runs_unchanged(tmp_path, caplog):
         assert key not in line  # empty, or it has an effect
 
 
+MIXED_PRECISION = """
+name: NTIRE
+model_type: ImageCleanModel
+use_amp: true
+datasets:
+  train: {name: TrainSet, type: Dataset_PairedImage, dataroot_gt: a, dataroot_lq: b, task: enhancement, gt_size: 2000}
+  val: {name: ValSet, type: Dataset_PairedImage, dataroot_gt: c, dataroot_lq: d, task: enhancement}
+network_g: {type: HVISMM}
+train: {total_iter: 10, pixel_opt: {type: L1Loss}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "amp"),
+    [("use_amp: true", "true", "fp16"), ("use_amp: true", "false", None), ("train: {", "true", "fp16")],
+)
+def test_use_amp_becomes_a_precision(tmp_path, caplog, place, value, amp):
+    text = MIXED_PRECISION
+    if place.startswith("train"):
+        text = text.replace("use_amp: true\n", "").replace("train: {total", "train: {use_amp: true, total")
+    caplog.set_level(logging.WARNING)
+    options = load(tmp_path, text=text.replace("use_amp: true", f"use_amp: {value}"))
+    assert options["train"]["amp"] == amp
+    assert "datasets.train.task, datasets.val.task" in caplog.text
+    assert "train.amp" in message(tmp_path, text=text.replace("use_amp: true", "use_amp: much"))
+
+
+IMAGE_RESTORATION = """
+name: denoising-width32
+model_type: ImageRestorationModel
+scale: 1
+num_gpu: 8
+manual_seed: 10
+datasets:
+  train:
+    name: train-set
+    type: PairedImageDataset
+    dataroot_gt: datasets/pairs/gt.lmdb
+    dataroot_lq: datasets/pairs/lq.lmdb
+    meta_info_file: datasets/pairs/meta.txt
+    filename_tmpl: '{}'
+    io_backend: {type: lmdb}
+    gt_size: 256
+    use_flip: true
+    use_rot: true
+    use_shuffle: true
+    num_worker_per_gpu: 8
+    batch_size_per_gpu: 8
+    dataset_enlarge_ratio: 1
+    prefetch_mode: ~
+  val: {name: val-set, type: PairedImageDataset, dataroot_gt: a, dataroot_lq: b, io_backend: {type: disk}}
+  test0: {name: test-set, type: PairedImageDataset, dataroot_gt: c, dataroot_lq: d}
+network_g: {type: HVISMM}
+path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
+train:
+  optim_g: {type: AdamW, lr: !!float 1e-3, weight_decay: 0., betas: [0.9, 0.9]}
+  scheduler: {type: TrueCosineAnnealingLR, T_max: 200000, eta_min: !!float 1e-7}
+  total_iter: 200000
+  warmup_iter: -1
+  mixup: false
+  pixel_opt: {type: PSNRLoss, loss_weight: 1, reduction: mean}
+val:
+  val_freq: !!float 2e4
+  save_img: false
+  grids: true
+  trans_num: 1
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 0, test_y_channel: false}
+    ssim: {type: calculate_ssim, crop_border: 0, test_y_channel: false}
+logger:
+  print_freq: 200
+  save_checkpoint_freq: !!float 5e3
+  use_tb_logger: true
+  wandb: {project: ~, resume_id: ~}
+dist_params: {backend: nccl, port: 29500}
+"""
+
+
+def test_a_file_of_the_image_restoration_family_runs_unchanged(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    options = load(tmp_path, text=IMAGE_RESTORATION)
+    train = options["datasets"]["train"]
+    assert (train["use_hflip"], train["use_rot"], train["meta_info_file"]) == (True, True, "datasets/pairs/meta.txt")
+    assert options["datasets"]["test0"]["dataroot_gt"] == "c"
+    assert options["train"]["mixing_augs"]["mixup"] is False
+    assert options["train"]["pixel_opt"]["type"] == "PSNRLoss"
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "val.grids (images are enhanced whole)" in line and "val.trans_num" in line
+    options = load(tmp_path, "train.mixup=true", text=IMAGE_RESTORATION, phase="test")
+    assert options["train"]["mixing_augs"] == {"mixup": True, "mixup_beta": 1.2, "use_identity": False}
+    assert set(options["datasets"]) == {"train", "val", "test0"}
+
+
 def test_remarks_are_made_by_one_process(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     load(tmp_path, text=RETINEXFORMER_FAMILY)
