@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import io
 import os
 import re
 import shlex
@@ -24,6 +27,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 import llie
 from llie import cli, registry
 from llie.data.readers import write_image
+from llie.inference.catalogue import parameters
 from llie.options import load_options, schema
 from llie.options.command_line import parse_arguments
 
@@ -129,12 +133,26 @@ def llie_command(words: list[str]) -> None:
         assert cli.main(words) == 0
 
 
+def console_session(example: Example) -> None:
+    """Commands after `$ `, with what they print; `...` stands for anything."""
+    for session in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
+        line, _, expected = session.partition("\n")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            cli.main(shlex.split(line)[1:])
+        same = doctest.OutputChecker().check_output(
+            expected, printed.getvalue(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        )
+        assert same, f"{line}\nprints\n{printed.getvalue()}"
+
+
 SYBIL = Sybil(
     [
         Titled(),
         PythonCodeBlockParser(),
         CodeBlockParser("yaml", yaml_fragment),
         CodeBlockParser("bash", shell_commands),
+        CodeBlockParser("console", console_session),
         SkipParser(),
     ]
 )
@@ -234,3 +252,12 @@ def test_the_readme_names_the_main_commands():
         "torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500",
     ):
         assert line in text, line
+
+
+def test_the_readme_counts_parameters_right():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\]\(([^)]+)\) \|.*\| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) >= 8
+    for name, page, count in rows:
+        assert parameters(name) == count, name
+        assert (REPOSITORY / page).is_file()

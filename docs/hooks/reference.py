@@ -191,7 +191,9 @@ def _default(default: Any) -> str:
 
 
 def _inline(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|")
+    """Text for a cell of a table; what is in braces is a piece of YAML."""
+    line = " ".join((text or "").split()).replace("|", "\\|")
+    return line if "`" in line else re.sub(r"\{[^{}]*(?:\{[^{}]*\})*[^{}]*\}", r"`\g<0>`", line)
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> str:
