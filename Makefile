@@ -1,11 +1,15 @@
 # make demo: the main job on an embedded default.  make test: lint, types, tests.  make docs: the guide, in site/.
-# Each sets up .venv by itself.
+# Each sets up .venv by itself; for another Python: make test PYTHON=python3.12 VENV=.venv312
 PYTHON ?= python3
 VENV   ?= .venv
+TORCH  ?= torch torchvision
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: demo test lint types docs clean
+# The vector instructions of a processor without AVX-512: what equals published figures here must equal them there.
+AVX2   := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
+
+.PHONY: demo test test-oldest lint types tests docs clean
 
 demo: $(READY)
 	$(BIN)/llie data demo datasets/demo
@@ -14,8 +18,15 @@ demo: $(READY)
 	$(BIN)/llie compare before=datasets/demo/val/low enhanced=results/demo/images/demo \
 		reference=datasets/demo/val/high -o results/demo/comparison.png
 
-test: lint types
+test: lint types tests
+
+tests: $(READY)
 	$(BIN)/python -m pytest -n 2
+	$(AVX2) $(BIN)/python -m pytest -n 2 -m golden --durations=0 --durations-min=10
+
+# The tests alone, with the oldest torch that is supported (on Python 3.10 to 3.12).
+test-oldest:
+	$(MAKE) tests VENV=.venv-oldest TORCH='torch==2.4.* torchvision==0.19.*'
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -30,8 +41,8 @@ docs: $(READY)
 # Torch first: basicsr's own build then finds the same version in pip's cache.
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
