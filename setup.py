@@ -1,11 +1,25 @@
 """Package metadata, dependencies and the `llie` command."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 GUIDE = ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"]
+
+
+class BuildWithOptions(build_py):
+    """Option files stand at the top of the repository; a built package brings them along."""
+
+    def run(self) -> None:
+        """Build as usual, then add them."""
+        super().run()
+        if not self.editable_mode:
+            shipped = Path(self.build_lib, "llie", "options", "shipped")
+            shutil.copytree(HERE / "options", shipped, dirs_exist_ok=True)
+
 
 setup(
     name="llie",
@@ -17,7 +31,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["llie", "llie.*"]),
-    package_data={"llie": ["py.typed", "**/*.c", "**/*.npz", "pretrained/*"]},
+    package_data={"llie": ["py.typed", "**/*.c", "**/*.npz", "**/*.safetensors", "**/*.md"]},
+    cmdclass={"build_py": BuildWithOptions},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

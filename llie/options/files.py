@@ -12,6 +12,9 @@ import yaml
 
 from llie.errors import UserError
 
+_BUILT = Path(__file__).resolve().with_name("shipped")  # a built package brings the option files along
+SHIPPED = _BUILT if _BUILT.is_dir() else Path(__file__).resolve().parents[2] / "options"
+
 
 class _Loader(yaml.SafeLoader):
     """Plain data only; a repeated key is an error; `1e-4` is a number, as in YAML 1.2 (1.1 wants a dot in it)."""
@@ -71,6 +74,14 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[str, str]]:
 def dump_yaml(data: Any) -> str:
     """YAML text in the order of the keys, read back to the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def find_option_file(path: Path) -> Path:
+    """The file of that name; from a folder without one, that which ships with llie: `options/train/demo.yml`."""
+    if path.exists() or path.parts[:1] != ("options",):
+        return path
+    shipped = SHIPPED.joinpath(*path.parts[1:])
+    return shipped if shipped.is_file() or not path.parent.is_dir() else path  # its folder is named in the message
 
 
 def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from llie import registry
 from llie.errors import UserError
 from llie.options.checks import Checker
-from llie.options.files import dump_yaml, parse_yaml, read_inherited
+from llie.options.files import dump_yaml, find_option_file, parse_yaml, read_inherited
 from llie.options.schema import KEY_ALIASES, VALUE_ALIASES
 
 
@@ -21,7 +21,8 @@ def load_options(
     Nothing is built and no data set is touched: names and arguments are checked against the registered classes.
 
     Args:
-        path: YAML file in the BasicSR dialect; `llie/options/schema.py` lists the keys.
+        path: YAML file in the BasicSR dialect; `llie/options/schema.py` lists the keys. `options/...` that is not there
+            is looked for among the files that ship with llie.
         overrides: `a.b.c=value` or `a:b:c=value`, the value in YAML; items of a list by their index.
         phase: "train", or "test", where no training section is needed.
         debug: prefix the name with `debug_`; log at every iteration, validate and save every 8.
@@ -29,7 +30,7 @@ def load_options(
     Raises:
         UserError: anything wrong, with the file, the line and the dotted path of the key.
     """
-    path = Path(path)
+    path = find_option_file(Path(path))
     values, origins = read_inherited(path)
     for override in overrides:
         _override(values, origins, override)

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from llie.archs import card_of
 from llie.engine.schedules import create_schedule
+from llie.errors import UserError
 from llie.options import dump_options, load_options
 from llie.options.files import parse_yaml
 from llie.registry import ARCH_REGISTRY, build
@@ -139,3 +142,28 @@ def test_every_base_file_is_used():
     for file in FILES:
         visit(file)
     assert bases <= used
+
+
+def test_they_are_found_by_name_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_options("options/train/demo.yml")["name"] == "demo"
+    with pytest.raises(UserError, match=r"cannot read the option file .*dmo\.yml.*In that folder: .*demo\.yml"):
+        load_options("options/train/dmo.yml")
+    own = tmp_path / "options" / "train" / "demo.yml"
+    own.parent.mkdir(parents=True)
+    text = (OPTIONS / "train" / "demo.yml").read_text(encoding="utf-8")
+    own.write_text(text.replace("name: demo", "name: mine", 1), encoding="utf-8")
+    assert load_options("options/train/demo.yml")["name"] == "mine"
+
+
+def test_a_built_package_holds_them_and_its_data(tmp_path):
+    repository = OPTIONS.parent
+    command = ["egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib", str(tmp_path / "lib")]
+    subprocess.run([sys.executable, "setup.py", "-q", *command], cwd=repository, check=True, capture_output=True)
+    built = tmp_path / "lib" / "llie"
+    assert {
+        p.relative_to(built / "options" / "shipped") for p in built.joinpath("options", "shipped").rglob("*.yml")
+    } == {p.relative_to(OPTIONS) for p in OPTIONS.rglob("*.yml")}
+    for pattern in ("*.npz", "*.c", "*.safetensors", "*.md", "py.typed"):
+        source = [p.relative_to(repository / "llie") for p in (repository / "llie").rglob(pattern)]
+        assert source and all((built / path).is_file() for path in source)
