@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
     """A mistake in what the user gave us; its message is all that the user needs to see."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The user stopped the work (Ctrl-C, SIGTERM), and it ended in good order; its message says what is there.
+
+    Args:
+        message: all that the user needs to see.
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT):
+        super().__init__(message)
+        self.number = number
 
 
 def suggest(name: object, candidates: Iterable[object], limit: int = 3) -> str:
@@ -22,12 +36,15 @@ def suggest(name: object, candidates: Iterable[object], limit: int = 3) -> str:
 
 
 def run_command(command: Callable[[], int | None]) -> int:
-    """Run a command and turn its outcome into an exit code: 2 for a `UserError`, 130 for Ctrl-C."""
+    """Run a command and turn its outcome into an exit code: 2 for a `UserError`, 130 for Ctrl-C, 143 for SIGTERM."""
     try:
         return command() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
