@@ -54,7 +54,7 @@ setup(
     extras_require={
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
-            *("codespell", "jsonschema", "pillow-heif", "rawpy"),
+            *("codespell", "jsonschema", "pillow-heif", "rawpy", "av>=17.1"),
             *("sybil", "nbclient", "nbformat", "ipykernel", *GUIDE),  # examples, notebook and pages of the guide
         ],
         "docs": GUIDE,
@@ -62,6 +62,7 @@ setup(
         "brisque": ["piq"],
         "fast": ["numba"],
         "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw
+        "video": ["av>=17.1"],  # the first that writes rotation, and the last for Python 3.10
     },
     entry_points={"console_scripts": ["llie = llie.cli:main"]},
     classifiers=[

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from av import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation
+from av.video.reformatter import ColorRange
 from torch import Tensor
 
 from llie.errors import UserError
@@ -19,8 +19,8 @@ _UNKNOWN_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMP
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 _WHITE = 255 << 8  # of RGB with 16 bits, to swscale
-# Slower than swscale's defaults, which are wrong by 1 % here and there.
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# Slower than swscale's defaults, which are wrong by 1 % here and there: bicubic, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT.
+_EXACT = 0x4 | 0x40000 | 0x2000
 
 
 class Colour(NamedTuple):
@@ -103,6 +103,7 @@ def to_frame(image: Tensor, format: str, colour: Colour, size: tuple[int, int] |
     white = ((1 << bits) - 1) << (16 - bits) if to_rgb else _WHITE
     values = (image * white).round_().to(torch.int32).cpu()
     rgb = VideoFrame.from_ndarray(values.permute(1, 2, 0).contiguous().numpy().astype(np.uint16), "rgb48le")
+    rgb.colorspace = colour.matrix  # PyAV 17 does not take BT.2020 as an argument
     width, height = size or (rgb.width, rgb.height)
     frame = rgb.reformat(
         width=width,
