@@ -1,11 +1,11 @@
-"""llie: one toolkit in which every low-light image enhancement network trains, is measured and is used."""
+"""llie: one toolkit to train, evaluate and use low-light image enhancement networks."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-from llie import bridge as bridge  # adds what BasicSR has registered behind our own names
+from llie import bridge as bridge  # adds BasicSR's classes to our registries as fall-backs
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
-"""The only door to BasicSR: what is registered there can be named in our option files, and our networks in theirs.
+"""The only module that imports BasicSR: option files can name its classes, and its own files can name our networks.
 
-BasicSR is optional and is imported at the first look-up that our own registries cannot answer, never before.
+BasicSR is optional. It is imported when a name is looked up that our own registries do not have.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _THEIR_REGISTRIES = {
 
 
 def prepare() -> None:
-    """Make `import basicsr` possible: it asks torchvision for a module that went away in version 0.17."""
+    """Make `import basicsr` possible: it imports a module that torchvision removed in version 0.17."""
     if _LOST_MODULE not in sys.modules:
         stub = types.ModuleType(_LOST_MODULE)
-        stub.__dict__["rgb_to_grayscale"] = _rgb_to_grayscale  # all that BasicSR wants of it
+        stub.__dict__["rgb_to_grayscale"] = _rgb_to_grayscale  # all that BasicSR imports from it
         sys.modules[_LOST_MODULE] = stub
 
 
@@ -42,18 +42,18 @@ def basicsr() -> types.ModuleType:
     """The imported `basicsr` package.
 
     Raises:
-        UserError: it is not installed, or broken; the message says how to install it, or why that cannot be done.
+        UserError: it is not installed, or broken; the message says how to install it, or why it cannot be installed.
     """
     if importlib.util.find_spec("basicsr") is None:
         if sys.version_info >= (3, 13):
             raise UserError(
-                "BasicSR is not here, and its source package does not install on Python 3.13 and newer; "
-                "use Python 3.12 for what is registered in BasicSR"
+                "BasicSR is not installed, and its source package does not install on Python 3.13 or newer; "
+                "use Python 3.12 for the classes of BasicSR"
             )
         raise UserError("BasicSR is not installed: pip install --no-build-isolation --no-deps basicsr==1.4.2")
     prepare()
     with warnings.catch_warnings():
-        # Their NIQE imports a name that SciPy 2 will remove; we keep SciPy below 2.
+        # BasicSR's NIQE imports a name that SciPy 2 will remove; we keep SciPy below 2.
         warnings.filterwarnings("ignore", message=r".*scipy\.ndimage\.filters.*", category=DeprecationWarning)
         try:
             return importlib.import_module("basicsr")
@@ -62,17 +62,17 @@ def basicsr() -> types.ModuleType:
 
 
 def find(kind: str, name: str) -> Any:
-    """What BasicSR has registered as `name` or `basicsr/name`, made callable as ours are.
+    """The class or function that BasicSR has registered as `name` or `basicsr/name`, with the interface of ours.
 
     Args:
-        kind: "network", "discriminator", "loss", "metric" or "dataset"; other kinds (models) are never theirs.
+        kind: "network", "discriminator", "loss", "metric" or "dataset"; BasicSR's models cannot be used.
         name: plain, or with the prefix `basicsr/`.
 
     Returns:
-        The class or function; None when a plain name is not theirs either, or BasicSR is absent.
+        The class or function; None when BasicSR does not have a plain name, or is not installed.
 
     Raises:
-        UserError: `basicsr/name` is asked for by its prefix and cannot be had.
+        UserError: a name with the prefix is not available.
     """
     plain = name.removeprefix(_PREFIX)
     try:
@@ -83,12 +83,12 @@ def find(kind: str, name: str) -> Any:
     except UserError:
         if plain != name:
             raise
-        return None  # a plain name is ours to explain
+        return None  # the registry reports unknown plain names
     return _ADAPTERS.get(kind, lambda entry: entry)(found)
 
 
 def names(kind: str) -> list[str]:
-    """Names of that kind in BasicSR's registry; none when it is absent."""
+    """Names of that kind in BasicSR's registry; empty when it is not installed."""
     try:
         return sorted(_entries(kind))
     except UserError:
@@ -98,10 +98,10 @@ def names(kind: str) -> list[str]:
 def export_to_basicsr() -> list[str]:
     """Register all our networks in BasicSR's ARCH registry, so that its own trainer can use them.
 
-    There, a network returns its result alone, also while training.
+    The exported networks return only their result, in training too.
 
     Returns:
-        The names registered now; one that is already taken there is left alone.
+        The names that this call registered; it skips names that BasicSR already has.
     """
     theirs = _their_registry("network")
     exported = []
@@ -119,7 +119,7 @@ def _their_registry(kind: str) -> Any:
 
 def _entries(kind: str) -> dict[str, Any]:
     if kind not in _THEIR_REGISTRIES:
-        raise UserError(f"a {kind} cannot come from BasicSR")
+        raise UserError(f"BasicSR cannot provide a {kind}")
     return dict(iter(_their_registry(kind)))
 
 
@@ -152,7 +152,7 @@ def _metric_as_ours(function: Callable[..., Any]) -> Callable[..., float]:
             arguments.setdefault("crop_border", 0)
         return mean(lambda *pixels: float(function(*map(convert, pixels), **arguments)), *images, protocol)
 
-    # Their **kwargs would let every misspelt argument pass.
+    # BasicSR's **kwargs would accept every misspelt argument.
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     own = [inspect.Parameter(name, named[0]) for name in ("pred", *(["gt"] if needs_reference else []), "protocol")]
     optional = [
@@ -167,7 +167,7 @@ def _metric_as_ours(function: Callable[..., Any]) -> Callable[..., float]:
 
 
 def _bgr8(pixels: Any) -> Any:
-    """(H, W, 3) RGB in 0..255 as BasicSR's metrics want it."""
+    """(H, W, 3) RGB in 0..255 as BasicSR's metrics expect it."""
     return pixels.round().astype("uint8")[..., ::-1]
 
 
@@ -179,7 +179,7 @@ def _unit_tensor(pixels: Any) -> Any:
 
 
 def _dataset_as_ours(dataset: type) -> type:
-    """BasicSR's data set, which takes one dictionary, as one of ours; its augmentation follows our seeds."""
+    """A data set of BasicSR, which takes one dictionary, with the interface of ours; our seeds fix its augmentation."""
     import random
 
     import torch.utils.data
@@ -195,7 +195,7 @@ def _dataset_as_ours(dataset: type) -> type:
 
         def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
             epoch, index = key if isinstance(key, tuple) else (0, key)
-            random.seed(f"{self.seed} {epoch} {index}")  # their crops and flips use this generator
+            random.seed(f"{self.seed} {epoch} {index}")  # BasicSR's crops and flips use this generator
             return self.theirs[index]
 
         def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, dict[str, Any]]]:

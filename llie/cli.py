@@ -13,7 +13,7 @@ from llie.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (2 for a mistake of the user's, 1 when some images failed)."""
+    """Run the command line; returns the exit code (2: a mistake of the user, 1: some images failed)."""
     options = build_parser().parse_args(argv)
     return run_command(lambda: options.run(options))
 

@@ -1,4 +1,4 @@
-"""What a user did wrong: one message that names the thing and the mend, exit code 2, no traceback."""
+"""Mistakes of the user: one message that names the problem and the fix, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us; its message is all that the user needs to see."""
+    """A mistake in the user's input; the message alone must be enough to correct it."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def suggest(name: object, candidates: Iterable[object], limit: int = 3) -> str:
-    """The end of an error message: `" Did you mean 'x'?"`, or nothing when no candidate is near."""
+    """The end of an error message: `" Did you mean 'x'?"`, or an empty string when no candidate is similar."""
     options = [str(candidate) for candidate in candidates]
     folded = {option.lower(): option for option in reversed(options)}
     near = difflib.get_close_matches(str(name).lower(), folded, n=limit, cutoff=0.6)

@@ -1,7 +1,7 @@
-"""Measure a trained network as an option file says: `python llie/test.py -opt options/test/LOLv1.yml`.
+"""Evaluate a trained network from an option file: `python llie/test.py -opt options/test/LOLv1.yml`.
 
 Prints a table per data set and writes `results/<name>/<data set>.csv` and `.json` (and the pictures with
-`val.save_img`). Exit codes: 0 measured; 2 a mistake in what was given.
+`val.save_img`). Exit codes: 0: finished; 2: a mistake of the user.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llie.options.command_line import parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, start as many processes as there are GPUs, and measure in each."""
+    """Parse the command line, start as many processes as there are GPUs, and evaluate in each."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parse_arguments("test", argv)
     options = load_options(arguments.opt, arguments.force_yml, "test", debug=arguments.debug)
@@ -48,15 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def test(options: Mapping[str, Any], device: torch.device, root: str | None = None) -> int:
-    """Measure the network on every `datasets.test*`.
+    """Evaluate the network on every `datasets.test*`.
 
     Args:
         options: resolved options.
-        device: of this process.
+        device: the device of this process.
         root: folder of all results; by default `path.results_root`, or results/ in the repository.
 
     Raises:
-        UserError: no data set or no weights to measure; broken output.
+        UserError: no data set, no weights, or a network that returns invalid values.
     """
     keep_large_blocks()
     sections = {key: section for key, section in options["datasets"].items() if key.startswith("test")}
@@ -86,7 +86,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
         )
         if distributed.is_main():
             print(report.table())
-            print(f"figures of every image: {folder / name}.csv" + (f"; pictures: {pictures}" * val["save_img"]))
+            print(f"figures per image: {folder / name}.csv" + (f"; pictures: {pictures}" * val["save_img"]))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Train a network as an option file says: `python llie/train.py -opt options/train/LOLv1.yml`.
+"""Train a network from an option file: `python llie/train.py -opt options/train/LOLv1.yml`.
 
-Exit codes: 0 trained to the end; 2 a mistake in what was given; 143 and 130 stopped by SIGTERM and Ctrl-C after saving
-(continue with --auto_resume).
+Exit codes: 0: training finished; 2: a mistake of the user; 143 and 130: stopped by SIGTERM or Ctrl-C after saving
+(resume with --auto_resume).
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = False, root: str | None = None) -> int:
-    """Put the parts together and train.
+    """Build all parts and train.
 
     Args:
         options: resolved options.
-        device: of this process.
-        auto_resume: continue the run of this name if there is one.
+        device: the device of this process.
+        auto_resume: resume the run of this name if it exists.
         root: folder of all runs; by default `path.experiments_root`, or experiments/ in the repository.
 
     Returns:

@@ -169,5 +169,5 @@ def test_stage_2_of_drbn_says_what_it_needs(variant, tmp_path, monkeypatch):
     file = REPOSITORY / "options" / "train" / "drbn" / f"stage2_{variant}.yml"
     with pytest.raises(UserError, match=r"path\.pretrain_network_g: no checkpoint .*train it first"):
         train.main(["-opt", str(file)])
-    with pytest.raises(UserError, match="needs weights of its part stage1"):
+    with pytest.raises(UserError, match="needs weights for its part stage1"):
         train.main(["-opt", str(file), "--force_yml", "path.pretrain_network_g=null"])

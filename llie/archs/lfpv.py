@@ -154,7 +154,7 @@ class LFPV(nn.Module):
         self.host: Any = host if isinstance(host, nn.Module) else build(ARCH_REGISTRY, host, "host")
         if not isinstance(host, nn.Module) and card_of(self.host).parts:
             raise UserError(
-                f"LFPV: {host['type']} needs weights of its parts first; load them, and give it as a module"
+                f"LFPV: {host['type']} needs weights for its parts first; load them, and give it as a module"
             )
         if at is not None and getattr(self.host, "checkpoint_blocks", False):
             raise UserError("LFPV: with host.checkpoint_blocks the banks would be written twice; leave it out")

@@ -24,7 +24,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, metavar="CHECKPOINT",
         help="file, run folder, run name, hf:OWNER/REPO, or a network's name with weights in $LLIE_WEIGHTS",
     )  # fmt: skip
-    parser.add_argument("--network", metavar="NAME", help="which network the checkpoint is of, where it does not tell")
+    parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",

@@ -12,7 +12,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("compare", help="show folders of images side by side in one picture")
     parser.add_argument("columns", nargs="+", metavar="[LABEL=]FOLDER", help="folder of images, or one image")
     parser.add_argument("-o", "--output", required=True, help="picture to write")
-    parser.add_argument("--rows", type=int, default=8, help="at most so many images (default: 8)")
+    parser.add_argument("--rows", type=int, default=8, help="largest number of images (default: 8)")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""`llie data`: check data sets, pack them, make the demo's."""
+"""`llie data`: check and pack data sets, make the demo's."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from llie.commands import Verbs
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its actions."""
-    parser = verbs.add_parser("data", help="check data sets, pack them, make the demo's")
+    parser = verbs.add_parser("data", help="check and pack data sets, make the demo's")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="look at the data sets of an option file, and for leaks between them")
+    check = actions.add_parser("check", help="check the data sets of an option file, and look for leaks between them")
     check.add_argument("options", metavar="OPTION_FILE")
     check.set_defaults(run=run_check)
     lmdb = actions.add_parser("lmdb", help="pack a folder of images into an LMDB")
     lmdb.add_argument("folder")
     lmdb.add_argument("output", help="folder to make, ending in .lmdb")
     lmdb.set_defaults(run=run_lmdb)
-    demo = actions.add_parser("demo", help="make the demo's pairs from scikit-image's photographs")
+    demo = actions.add_parser("demo", help="make the demo's image pairs from scikit-image's photographs")
     demo.add_argument("folder", nargs="?", help="default: datasets/demo, or datasets/demo_haze")
-    demo.add_argument("--haze", action="store_true", help="hazy instead of dark ones, and depth maps to train with")
+    demo.add_argument("--haze", action="store_true", help="hazy instead of dark inputs, with depth maps for training")
     demo.set_defaults(run=run_demo)
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Print what is wrong with the data sets of an option file."""
+    """Check the data sets of an option file."""
     from llie.data.check import check
     from llie.options import load_options
 
-    return check(load_options(options.options, phase="data"))  # neither kind of set is required
+    return check(load_options(options.options, phase="data"))  # neither a training nor a test set is required
 
 
 def run_lmdb(options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def run_lmdb(options: argparse.Namespace) -> int:
     from llie.data import packing
 
     count = packing.build(options.folder, options.output)
-    print(f"{count} images packed into {options.output}; name it as a dataroot in an option file")
+    print(f"{count} images packed into {options.output}; use it as a dataroot in an option file")
     return 0
 
 

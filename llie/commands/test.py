@@ -10,7 +10,7 @@ from llie.commands import Verbs
 def add_parser(verbs: Verbs) -> None:
     """Add the verb, which passes all of its arguments on: `llie/test.py` starts each process with them."""
     parser = verbs.add_parser(
-        "test", help="test as an option file says (llie test -h)", add_help=False, prefix_chars="\0"
+        "test", help="test a network from an option file (llie test -h)", add_help=False, prefix_chars="\0"
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run)

@@ -10,7 +10,7 @@ from llie.commands import Verbs
 def add_parser(verbs: Verbs) -> None:
     """Add the verb, which passes all of its arguments on: `llie/train.py` starts each process with them."""
     parser = verbs.add_parser(
-        "train", help="train as an option file says (llie train -h)", add_help=False, prefix_chars="\0"
+        "train", help="train a network from an option file (llie train -h)", add_help=False, prefix_chars="\0"
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run)

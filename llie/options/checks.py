@@ -1,4 +1,4 @@
-"""Merged options -> checked options: every key known, every kind right, every name registered, every default filled."""
+"""Merged options -> validated options: known keys, right kinds, registered names, all defaults filled in."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class Checker:
-    """Walks the options beside the schema and the registered classes.
+    """Compares options with the schema and the registered classes.
 
     Args:
         origins: dotted path -> "file:line", for the error messages.
-        file: the option file itself, for what is missing from it.
+        file: the option file, for messages about missing keys.
     """
 
     def __init__(self, origins: Mapping[str, str], file: str):
@@ -55,11 +55,11 @@ class Checker:
             self.training(options["train"])
         if self.without_effect:
             ignored = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in self.without_effect.items())
-            self.tell(f"accepted without effect: {ignored}")
+            self.warn(f"accepted without effect: {ignored}")
         return options
 
     def error(self, path: str, message: str) -> UserError:
-        """A `UserError` that begins with where the key stands, and its dotted path."""
+        """A `UserError` that begins with the file, the line and the dotted path of the key."""
         place = path
         while place and place not in self.origins:
             place = place.rpartition(".")[0]
@@ -67,7 +67,7 @@ class Checker:
 
     @contextmanager
     def at(self, path: str) -> Iterator[None]:
-        """What goes wrong in here is told with where `path` stands, or the key below it that it begins with."""
+        """Add the file and line of `path`, or of the key below it that the message names, to errors from inside."""
         try:
             yield
         except UserError as error:
@@ -77,14 +77,14 @@ class Checker:
             raise self.error(named, message) from None
 
     def section(self, values: Any, rules: Section, path: str, others: Collection[str] = ()) -> dict[str, Any]:
-        """One mapping with defaults filled; keys in `others` belong to someone else and pass as they are."""
+        """One mapping with all defaults filled in; keys in `others` are kept unchecked."""
         values = {} if values is None else values
         if not isinstance(values, dict):
-            raise self.error(path, f"a mapping (key: value) is wanted here, not {values!r}")
+            raise self.error(path, f"expected a mapping (key: value), not {values!r}")
         known = {*rules, *others}
         for key in values:
             if key not in known:
-                raise self.error(_join(path, key), f"there is no such option.{suggest(key, sorted(known))}")
+                raise self.error(_join(path, key), f"unknown option.{suggest(key, sorted(known))}")
         checked: dict[str, Any] = {}
         for key, rule in rules.items():
             value, place = values.get(key), _join(path, key)
@@ -98,37 +98,37 @@ class Checker:
         return checked | {key: value for key, value in values.items() if key not in rules}
 
     def value(self, value: Any, rule: Key, path: str, given: bool) -> Any:
-        """One value of the right kind; `null` means not given where it cannot mean none."""
+        """One value of the right kind; where null is not a valid value, it means the default."""
         if value is None and not (given and type(None) in typing.get_args(rule.kind)):
             if rule.default is REQUIRED:
-                raise self.error(path, f"this is missing; {describe(rule.kind)} is wanted")
+                raise self.error(path, f"missing; expected {describe(rule.kind)}")
             return copy.deepcopy(rule.default)
         try:
             value = fit(value, rule.kind)
         except TypeError:
-            raise self.error(path, f"{describe(rule.kind)} is wanted here, not {value!r}") from None
+            raise self.error(path, f"expected {describe(rule.kind)}, not {value!r}") from None
         if rule.least is not None and isinstance(value, int | float) and not value >= rule.least:
-            raise self.error(path, f"{value} is too small; at least {rule.least:g} is wanted")
+            raise self.error(path, f"{value} is too small; the minimum is {rule.least:g}")
         if rule.most is not None and value > rule.most:
-            raise self.error(path, f"{value} is too large; at most {rule.most:g} is wanted")
+            raise self.error(path, f"{value} is too large; the maximum is {rule.most:g}")
         return value
 
     def name(self, name: str | None, path: str) -> None:
-        """A name that becomes a folder or file."""
+        """Check a name that becomes that of a folder or file."""
         if name is not None and (not name.strip(". ") or any(character in name for character in '/\\:*?"<>|')):
-            raise self.error(path, f"{name!r} becomes a folder's name; letters, digits, - and _ are safe")
+            raise self.error(path, f"{name!r} cannot be a folder name; use letters, digits, - and _")
 
-    def tell(self, message: str) -> None:
-        """A remark, once, however many processes read the file."""
+    def warn(self, message: str) -> None:
+        """Log a warning in the first process only."""
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             logger.warning("%s: %s", self.file, message)
 
     def typed(self, spec: Any, path: str, what: str) -> dict[str, Any]:
         """A mapping whose `type` is a name."""
         if not isinstance(spec, dict):
-            raise self.error(path, f"a mapping {{type: ...}} is wanted here, not {spec!r}")
+            raise self.error(path, f"expected a mapping {{type: ...}}, not {spec!r}")
         if not isinstance(spec.get("type"), str):
-            raise self.error(_join(path, "type"), f"the name of a registered {what} is wanted here")
+            raise self.error(_join(path, "type"), f"expected the name of a registered {what}")
         return spec
 
     def target(self, names: registry.Registry, spec: Mapping[str, Any], path: str) -> Any:
@@ -137,15 +137,15 @@ class Checker:
             return names.get(spec["type"])
 
     def network(self, spec: dict[str, Any], path: str, names: registry.Registry) -> dict[str, Any]:
-        """A network's class and arguments; the name of a preset stands for the arguments on the network's card."""
-        from llie.archs import card_of  # imports torch, which a misspelt key need not wait for
+        """A network's class and arguments; the name of a preset expands to the arguments on the network's card."""
+        from llie.archs import card_of  # imports torch; misspelt keys are reported before that
 
         self.typed(spec, path, "network")
         for name, network in names:
             presets = card_of(network).presets
             if spec["type"] in presets:
                 spec = {**presets[spec["type"]], **spec, "type": name}
-        if isinstance(spec.get("host"), dict):  # a plug-in around another network
+        if isinstance(spec.get("host"), dict):  # a plug-in that contains another network
             spec = {**spec, "host": self.network(spec["host"], f"{path}.host", names)}
         target = self.target(names, spec, path)
         with self.at(path):
@@ -173,19 +173,19 @@ class Checker:
         for name, spec in values.items():
             path = f"datasets.{name}"
             if not re.match(schema.DATASET_NAME, str(name)):
-                wanted = "train, val, test, or train_..., val_... and test_... for further ones"
-                raise self.error(path, f"a data set is called {wanted}.{suggest(name, ('train', 'val', 'test'))}")
+                wanted = "train, val, test, train_..., val_... or test_..."
+                raise self.error(path, f"a data set must be named {wanted}.{suggest(name, ('train', 'val', 'test'))}")
             checked[name] = self.dataset(spec, path, name)
         if phase == "train" and "train" not in checked:
             raise self.error("datasets.train", "training needs a training set")
         if phase == "test" and not any(name.startswith("test") for name in checked):
-            checked = {re.sub("^val", "test", name): spec for name, spec in checked.items()}  # as BasicSR has it
+            checked = {re.sub("^val", "test", name): spec for name, spec in checked.items()}  # as in BasicSR
             if not any(name.startswith("test") for name in checked):
-                raise self.error("datasets.test", "testing needs a data set called test, test_..., val or val_...")
+                raise self.error("datasets.test", "testing needs a data set named test, test_..., val or val_...")
         return checked
 
     def dataset(self, spec: Any, path: str, role: str) -> dict[str, Any]:
-        """One data set: keys of the loader beside arguments of its class."""
+        """One data set: the keys of the loader and the arguments of its class."""
         name = self.typed(spec, path, "dataset")["type"]
         spec = {**spec, "type": schema.DATASET_ALIASES.get(name, name)}
         target = self.target(registry.DATASET_REGISTRY, spec, path)
@@ -195,22 +195,22 @@ class Checker:
                 spec = {ours if key == theirs else key: value for key, value in spec.items()}
         rules = {**schema.DATASET, **schema.loader_keys(role)}
         taken = registry.argument_names(target, spec.keys() - rules.keys())
-        taken = [name for name in taken if name not in ("phase", "seed")]  # these come from elsewhere
+        taken = [name for name in taken if name not in ("phase", "seed")]  # not from option files
         checked = self.section(spec, _without(rules, *taken), path, taken)
         self.name(checked["name"], _join(path, "name"))
         with self.at(path):
             return checked | registry.check_arguments(target, _only(checked, taken), path)
 
     def streams(self, names: Collection[str], model: str) -> None:
-        """Every `datasets.train_*` is one that the model knows what to do with."""
+        """Check that the model uses every `datasets.train_*`."""
         known = [f"train_{name}" for name in getattr(registry.MODEL_REGISTRY.get(model), "streams", ())]
         for name in names:
             if name.startswith("train_") and name not in known:
-                has = f"has the streams {', '.join(known)}" if known else "has no streams beside train"
+                has = f"has the streams {', '.join(known)}" if known else "has no streams besides train"
                 raise self.error(f"datasets.{name}", f"{model} {has}.{suggest(name, known)}")
 
     def metrics(self, values: dict[str, Any]) -> dict[str, Any]:
-        """`{name: {type, ...}}`; the name is free, and is the type where none is given."""
+        """`{name: {type, ...}}`; any name; it is also the type where none is given."""
         from llie.metrics import create_metric
 
         checked = {}
@@ -223,7 +223,7 @@ class Checker:
         return checked
 
     def protocols(self, names: list[str]) -> None:
-        """Names of evaluation protocols."""
+        """Check the names of protocols."""
         if not names:
             raise self.error("val.protocols", "metrics need at least one protocol, for instance [rgb8]")
         from llie.metrics.protocols import protocol_steps
@@ -233,7 +233,7 @@ class Checker:
                 protocol_steps(name)
 
     def training(self, train: dict[str, Any]) -> None:
-        """What a training section means as a whole."""
+        """Check the training section as a whole."""
         import torch
 
         from llie.engine.optimizers import create_optimizer
@@ -261,11 +261,11 @@ class Checker:
                     create_schedule(train[key], train["total_iter"] or 1)
         gamma = train["random_gamma"]
         if gamma is not None and not 0 < gamma[0] <= gamma[1]:
-            raise self.error("train.random_gamma", f"{gamma} is no range of exponents; write it like [0.6, 1.2]")
+            raise self.error("train.random_gamma", f"{gamma} is not a range of exponents; write for example [0.6, 1.2]")
         covered = sum(train["scheduler"].get("periods") or [])
         if 0 < covered < (train["total_iter"] or 0):
-            held = f"the periods last {covered} of {train['total_iter']} iterations; then the last rate is held"
-            self.tell(f"train.scheduler: {held}")
+            held = f"the periods cover {covered} of {train['total_iter']} iterations; the last rate is kept after that"
+            self.warn(f"train.scheduler: {held}")
 
     def loss(self, spec: Any, path: str) -> None:
         """One loss term: how it is used, and the arguments of its class."""

@@ -11,29 +11,29 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
 
     Args:
         phase: "train" or "test".
-        arguments: words after the command's name; those of this process when None.
+        arguments: the command line without the command's name; by default that of this process.
 
     Returns:
         Namespace with `opt`, `launcher`, `auto_resume`, `debug`, `force_yml` (list of overrides), `print`, `output`.
     """
     parser = argparse.ArgumentParser(
-        prog=f"llie {phase}", description=f"{phase.capitalize()} as an option file says.", allow_abbrev=False
+        prog=f"llie {phase}", description=f"{phase.capitalize()} a network from an option file.", allow_abbrev=False
     )
     parser.add_argument(
         "-opt", "--opt", required=True, metavar="FILE", help="option file, for example options/train/LOLv1.yml"
     )
     parser.add_argument(
         "--launcher", choices=("none", "pytorch", "slurm"), default="none",
-        help="who starts the processes of a distributed run; found out by itself when left at none",
+        help="who starts the processes of a distributed run; none: detected automatically",
     )  # fmt: skip
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest checkpoint of this name")
+    parser.add_argument("--auto_resume", action="store_true", help="resume this run from its newest checkpoint")
     parser.add_argument("--debug", action="store_true", help="name the run debug_..., log, validate and save often")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", action="extend",
         help="override options: train.optim_g.lr=1e-4, or train:optim_g:lr=1e-4",
     )  # fmt: skip
-    parser.add_argument("--print", action="store_true", help="print the resolved options and stop")
+    parser.add_argument("--print", action="store_true", help="print the resolved options and exit")
     parser.add_argument("--output", metavar="FOLDER", help="write here instead of experiments/ or results/")
-    # torch.distributed.launch passes these; the environment says the same.
+    # torch.distributed.launch passes these; the environment has the same values.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Reading option files: safe YAML with the numbers people write, `_base_` inheritance, and where each value stands."""
+"""Reading option files: safe YAML with `1e-4` as a number, `_base_` inheritance, and the line of each value."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SHIPPED = _BUILT if _BUILT.is_dir() else Path(__file__).resolve().parents[2] / "
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only; a repeated key is an error; `1e-4` is a number, as in YAML 1.2 (1.1 wants a dot in it)."""
+    """Plain data only; a duplicate key is an error; `1e-4` is a number, as in YAML 1.2 (1.1 requires a dot)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                problem = f"the key {key.value!r} stands twice"
+                problem = f"duplicate key {key.value!r}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -51,10 +51,10 @@ _Dumper.add_representer(tuple, _represent_list)
 
 
 def parse_yaml(text: str, where: str) -> tuple[Any, dict[str, str]]:
-    """The data of a YAML text, and `{dotted path: "file:line"}` for all that stands in it.
+    """The data of a YAML text, and `{dotted path: "file:line"}` for everything in it.
 
     Raises:
-        UserError: not YAML, a key twice, or a tag that is not plain data; with the line.
+        UserError: invalid YAML, a duplicate key, or a tag that is not plain data; with the line.
     """
     try:
         loader = _Loader(text)
@@ -63,12 +63,12 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[str, str]]:
             return None, {}
         return loader.construct_document(node), {path: f"{where}:{line}" for path, line in _lines(node)}
     except yaml.constructor.ConstructorError as error:
-        tag = " (only plain data may stand in option files, no Python objects)" if "tag" in str(error.problem) else ""
+        tag = " (option files may contain plain data only, no Python objects)" if "tag" in str(error.problem) else ""
         raise UserError(f"{where}{_at(error)}: {error.problem}{tag}") from None
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{where}{_at(error)}: this is not YAML: {error.problem or error.context}") from None
+        raise UserError(f"{where}{_at(error)}: invalid YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise UserError(f"{where}: this is not YAML: {error}") from None
+        raise UserError(f"{where}: invalid YAML: {error}") from None
 
 
 def dump_yaml(data: Any) -> str:
@@ -90,9 +90,9 @@ def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, 
     Raises:
         UserError: a file is missing, unreadable, not a mapping, or inherits from itself.
     """
-    path = Path(os.path.normpath(path))  # a/b/../c.yml is c.yml to people
+    path = Path(os.path.normpath(path))  # a/b/../c.yml is shown as a/c.yml
     if path in chain:
-        raise UserError("_base_ goes in a circle: " + " -> ".join(str(p) for p in (*chain, path)))
+        raise UserError("_base_ is circular: " + " -> ".join(str(p) for p in (*chain, path)))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -102,11 +102,11 @@ def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, 
     data, lines = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         what = "empty" if data is None else "a list" if isinstance(data, list) else repr(data)
-        raise UserError(f"{path}: an option file is a mapping (key: value), this is {what}")
+        raise UserError(f"{path}: an option file must be a mapping (key: value), not {what}")
     bases = data.pop("_base_", None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UserError(f"{lines['_base_']}: _base_ is a file name or a list of file names")
+        raise UserError(f"{lines['_base_']}: _base_ must be a file name or a list of file names")
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for base in bases:
@@ -117,9 +117,9 @@ def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, 
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` upon `base`: mappings merge key by key, everything else is replaced; copies, never shared.
+    """`over` merged into a copy of `base`: mappings merge key by key, everything else is replaced.
 
-    A mapping with `_delete_: true` replaces the inherited one wholly.
+    A mapping with `_delete_: true` replaces the inherited one completely.
     """
     if not isinstance(over, dict):
         return [merge(None, item) for item in over] if isinstance(over, list) else over

@@ -1,4 +1,4 @@
-"""Option files -> resolved, validated options: inheritance, overrides, aliases, then every check and default."""
+"""Option files -> resolved, validated options: inheritance, overrides, aliases, checks and defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llie.options.schema import KEY_ALIASES, VALUE_ALIASES
 def load_options(
     path: str | Path, overrides: Sequence[str] = (), phase: str = "train", debug: bool = False
 ) -> dict[str, Any]:
-    """Read an option file and return all options, checked and with every default filled in.
+    """Read an option file and return all options, validated and with every default filled in.
 
     Nothing is built and no data set is touched: names and arguments are checked against the registered classes.
 
@@ -28,7 +28,7 @@ def load_options(
         debug: prefix the name with `debug_`; log at every iteration, validate and save every 8.
 
     Raises:
-        UserError: anything wrong, with the file, the line and the dotted path of the key.
+        UserError: any mistake; the message gives the file, the line and the dotted path of the key.
     """
     path = find_option_file(Path(path))
     values, origins = read_inherited(path)
@@ -66,10 +66,10 @@ def _override(values: dict[str, Any], origins: dict[str, str], override: str) ->
             target[key] = {}
         target = target[key]
         if following is not None and not isinstance(target, dict | list):
-            raise UserError(f"{where}: {part!r} is {target!r}, it has nothing called {following!r} in it")
+            raise UserError(f"{where}: {part!r} is {target!r}, which has no {following!r}")
     dotted = ".".join(parts)
     for path in [path for path in origins if path.startswith(dotted + ".")]:
-        del origins[path]  # what stood below is gone
+        del origins[path]  # their values were replaced
     origins[dotted] = where
 
 
@@ -80,7 +80,7 @@ def _index(items: list[Any], text: str, where: str) -> int:
 
 
 def _rename(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """Other toolkits' keys become ours, so that everything after this knows one name for each thing."""
+    """Rename other toolkits' keys to ours, so that later code knows one name for each option."""
     for theirs, ours in KEY_ALIASES.items():
         *folders, old = theirs.split(".")
         holder = _section(values, folders)

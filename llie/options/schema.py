@@ -41,15 +41,15 @@ def _ignored(why: str) -> Key:
     return Key(Any, ABSENT, no_effect=why)
 
 
-_PROGRESSIVE = _ignored("published files announce progressive training by these, yet nothing ever read them")
-_OWN_FRAMES = _ignored("the frames of video sets are found and read as the data set's layout demands")
+_PROGRESSIVE = _ignored("published files set these for progressive training, but no published code reads them")
+_OWN_FRAMES = _ignored("the layout of the data set determines its frames")
 
 # BasicSR's loss keys: `pixel_opt: {type, loss_weight, ...}` and the like, each one loss term.
 OLD_LOSS_KEYS = ("pixel_opt", "perceptual_opt", "ssim_opt", "gan_opt", "edge_opt", "tv_opt", "lpips_opt")
 
 DATASET_NAME = r"^(train(_\w+)?|(val|test)(\d+|_\w+)?)$"
 
-# What may stand in a data set's options beside the arguments of its class (an argument of that name comes first).
+# Keys of a data set besides the arguments of its class; an argument of the same name takes precedence.
 DATASET: Section = {
     "name": Key(str | None, None, "name in tables and of files"),
     "type": Key(str, REQUIRED, "name of the registered class"),
@@ -59,8 +59,8 @@ DATASET: Section = {
     "num_prefetch_queue": _ignored("the loader always prefetches"),
     "pin_memory": _ignored("memory is pinned whenever a GPU is used"),
     "persistent_workers": _ignored("workers live as long as the training"),
-    "task": _ignored("the type of the data set says it"),
-    "phase": _ignored("the name of the data set says it"),
+    "task": _ignored("the type of the data set determines it"),
+    "phase": _ignored("the name of the section determines it"),
     "scale": _ignored("enhancement keeps the size"),
     "mini_batch_sizes": _PROGRESSIVE,
     "iters": _PROGRESSIVE,
@@ -73,11 +73,11 @@ DATASET: Section = {
     "cache_keys": _OWN_FRAMES,
     "cache_data": _OWN_FRAMES,
     "mode": _OWN_FRAMES,
-    "color": _ignored("networks see RGB"),
-    "mean": _ignored("networks see values in [0, 1]"),
-    "std": _ignored("networks see values in [0, 1]"),
+    "color": _ignored("images are always RGB"),
+    "mean": _ignored("images are always in [0, 1]"),
+    "std": _ignored("images are always in [0, 1]"),
     "io_backend": _ignored("this data set recognises its storage by itself"),
-    "filename_tmpl": _ignored("this data set pairs by its own rule"),
+    "filename_tmpl": _ignored("this data set has its own rule for pairs"),
     "geometric_augs": _ignored("this data set has use_flip and use_rot"),
 }
 # Only a training set has these.
@@ -124,7 +124,7 @@ SCHEMA: Section = {
         "param_key_d": Key(str, "auto", "as param_key_g"),
         "strict_load_d": Key(bool, True, "as strict_load_g"),
         "resume_state": Key(str | None, None, "training state to continue from, models/ITERATION.state of a run"),
-        "root": _ignored("experiments_root says where runs are written"),
+        "root": _ignored("use experiments_root"),
         "ignore_resume_networks": _ignored("a run resumes as a whole"),
     },
     "train": {
@@ -179,7 +179,7 @@ SCHEMA: Section = {
         "average": Key(Literal["image", "folder"], "image", "mean over all images, or over the means of folders"),
         "pbar": _ignored("a progress bar is shown on terminals"),
         "window_size": _ignored("networks pad by themselves"),
-        "use_image": _ignored("metrics name their protocol"),
+        "use_image": _ignored("use val.protocols"),
         "rgb2bgr": _ignored("images are RGB everywhere"),
         "max_minibatch": _ignored("images are evaluated one by one"),
         "grids": _ignored("images are enhanced whole"),

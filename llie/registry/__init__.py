@@ -1,4 +1,4 @@
-"""Registries: a name and arguments from an option file go in, the class that was registered, or its object, comes out.
+"""Registries: a name and arguments go in, the registered class, or an object of it, comes out.
 
 `names` is the registry itself, `arguments` checks what a class takes before it is built, `kinds` compares a value with
 a type annotation, `plugins` imports users' own files. Everyone may call it; it imports nothing of llie but errors.

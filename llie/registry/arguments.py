@@ -1,4 +1,4 @@
-"""What a registered class takes, checked before it is built."""
+"""Arguments of registered classes, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
     """Check that `target` can be called with these keyword arguments, before anything is built.
 
     Returns:
-        The arguments as the annotations want them: 1e3 is 1000 where a whole number is wanted.
+        The arguments converted to the annotated types: 1e3 becomes 1000 where an integer is expected.
 
     Raises:
         UserError: an argument is unknown (with the nearest name), of the wrong kind, or a required one is missing.
@@ -38,7 +38,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
             fitted[argument] = fit(value, kinds.get(argument, Any))
         except TypeError:
             raise UserError(
-                f"{where}.{argument}: {target.__name__} wants {describe(kinds[argument])} here, not {value!r}"
+                f"{where}.{argument}: {target.__name__} expects {describe(kinds[argument])}, not {value!r}"
             ) from None
     return fitted
 
@@ -56,7 +56,7 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # names that exist for type checkers only
+    except (NameError, TypeError, AttributeError):  # names imported for type checkers only
         return {}
 
 
@@ -64,7 +64,7 @@ def build(registry: Registry, options: Mapping[str, Any], where: str = "", **ext
     """Build what `{type: NAME, **arguments}` describes; `extra` are arguments that no option file gives.
 
     Raises:
-        UserError: the name or an argument is unknown, or the class refuses the values (a width of 0).
+        UserError: the name or an argument is unknown, or the class rejects the values (a width of 0).
     """
     where = where or registry.name
     if "type" not in options:

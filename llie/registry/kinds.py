@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", types.NoneType: "empty (null)"}
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "null"}
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 _LISTS = (list, tuple, Sequence)
 _FROM_YAML = (bool, int, float, str, list, tuple, dict, types.NoneType)
 
 
 def fit(value: Any, kind: Any) -> Any:
-    """The value as that kind: `1e3` becomes the whole number 1000 where one is wanted, and 1 the number 1.0.
+    """The value as that kind: `1e3` becomes 1000 where an integer is expected, and 1 becomes 1.0 where a float is.
 
-    An annotation that says nothing about option files (a class of ours, `Any`) accepts everything, and a value that
-    no option file can hold (a tensor) fits everywhere.
+    An annotation without a counterpart in YAML (a class, `Any`) accepts everything, and a value that cannot come from
+    YAML (a tensor) always fits.
 
     Raises:
         TypeError: the value does not fit.
@@ -50,7 +50,7 @@ def fit(value: Any, kind: Any) -> Any:
 
 
 def describe(kind: Any) -> str:
-    """The kind in words, for error messages: "a whole number or empty (null)"."""
+    """The kind in words, for error messages: "an integer or null"."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(member) for member in _choices(members))
@@ -62,7 +62,7 @@ def describe(kind: Any) -> str:
     if kind in (dict, Mapping):
         told = members and members[1] is not Any
         return "a mapping (key: value)" + (f" (each {describe(members[1])})" if told else "")
-    return _WORDS.get(kind, "text" if kind is Path else str(kind))
+    return _WORDS.get(kind, "a string" if kind is Path else str(kind))
 
 
 def json_type(kind: Any) -> dict[str, Any]:

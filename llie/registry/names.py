@@ -12,10 +12,10 @@ from llie.errors import UserError, suggest
 
 
 class Fallback(NamedTuple):
-    """Another toolkit's names of the same kind.
+    """Another toolkit's entries of the same kind.
 
     Attributes:
-        find: the entry of a name, or None; may raise a `UserError` for a name that can only be its own.
+        find: the entry of a name, or None; raises a `UserError` for a name that only this toolkit could have.
         names: all names, for suggestions.
     """
 
@@ -55,10 +55,10 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """The entry of that name, else what the first fall-back that knows it has.
+        """The entry of that name, or that of the first fall-back that has it.
 
         Raises:
-            UserError: nothing bears that name; the message lists the nearest names.
+            UserError: unknown name; the message lists similar ones.
         """
         if name not in self._entries:
             self._discover()

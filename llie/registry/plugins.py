@@ -1,4 +1,4 @@
-"""Users' own Python files and modules, imported for what they register."""
+"""Import users' own Python files and modules, which register classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
         beside: folder in which a relative file is looked for first; then in the working folder.
 
     Raises:
-        UserError: a file or module is not there, or fails; the message names the file and the line.
+        UserError: a file or module is missing or fails; the message names the file and the line.
     """
     for prepare in preparations:
         prepare()
@@ -43,7 +43,7 @@ def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
             importlib.import_module(plugin)
         except ModuleNotFoundError as error:
             if error.name is None or not (plugin == error.name or plugin.startswith(error.name + ".")):
-                raise _failed(error) from error  # the plugin is there, what it imports is not
+                raise _failed(error) from error  # the plugin exists, a module that it imports does not
             raise UserError(f"plugins: no module named {plugin!r} (for a file, write its name with .py)") from None
         except Exception as error:
             raise _failed(error) from error
@@ -66,17 +66,17 @@ def _load_file(plugin: str, beside: Path | None) -> None:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name], _loaded[str(file)]  # half a module is none
+        del sys.modules[name], _loaded[str(file)]  # it is incomplete
         if isinstance(error, Exception):
             raise _failed(error, file) from error
         raise
 
 
 def _failed(error: Exception, file: Path | None = None) -> UserError:
-    """What went wrong in a plugin, and the last line of its own that was run."""
+    """The error in a plugin, with the last line of the plugin that ran."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, SyntaxError):  # never ran
+    if isinstance(error, SyntaxError):  # it did not run
         return UserError(f"plugins: {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == str(file)] or frames

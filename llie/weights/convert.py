@@ -18,7 +18,7 @@ def as_safetensors(source: str, half: bool = False, prefer: str = "params_ema") 
     Args:
         source: what `resolve_checkpoint` understands.
         half: store floating-point tensors as float16.
-        prefer: `params_ema` or `params`, where the checkpoint holds both.
+        prefer: `params_ema` or `params`, if the checkpoint has both.
 
     Raises:
         UserError: the checkpoint cannot be read, or a weight does not fit float16.
@@ -30,5 +30,5 @@ def as_safetensors(source: str, half: bool = False, prefer: str = "params_ema") 
     for key, value in state.items():
         tensors[key] = value.half().contiguous() if half and value.is_floating_point() else value.contiguous()
         if not tensors[key].isfinite().all():
-            raise UserError(f"{source}: {key} holds values that float16 cannot; write it without --half")
+            raise UserError(f"{source}: {key} has values beyond the range of float16; convert without --half")
     return save(tensors, {"format": "pt", "torch": torch.__version__, **({"network": found[0]} if found else {})})

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code from them, and reported by name when they cannot be."""
+"""Read checkpoint files without running code from them, and report unusable ones by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def _numpy_number(module: str) -> Callable[..., Any]:
-    """Stands for NumPy's constructor of scalars in files; `module` is where NumPy 1 or 2 has it."""
+    """Replaces NumPy's constructor of scalars in files; `module` is its place in NumPy 1 or 2."""
 
     def scalar(kind: np.dtype, data: bytes) -> Any:
         return np.frombuffer(data, kind)[0].item()
@@ -31,7 +31,7 @@ def _numpy_number(module: str) -> Callable[..., Any]:
     return scalar
 
 
-# Many trainers save NumPy numbers beside the weights (the step, the best PSNR). Read as plain numbers they run no code.
+# Many trainers save NumPy numbers beside the weights (the step, the best PSNR). As plain numbers they run no code.
 torch.serialization.add_safe_globals(
     [
         *map(_numpy_number, ("numpy.core.multiarray", "numpy._core.multiarray")),
@@ -45,7 +45,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file (safetensors, or anything `torch.save` wrote) without running code from it.
 
     Raises:
-        UserError: the file is missing, a folder, damaged, no checkpoint at all, or would run code when loaded.
+        UserError: the file is missing, a folder, damaged, not a checkpoint, or would run code when loaded.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -68,11 +68,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the checkpoint {path} ({path.stat().st_size} bytes) is damaged or cut short; "
+            f"the checkpoint {path} ({path.stat().st_size} bytes) is damaged or incomplete; "
             f"copy or download it again ({detail})"
         ) from None
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
+        raise UserError(f"{path} contains a {type(checkpoint).__name__}, not a dictionary of weights")
     return dict(checkpoint)
 
 
@@ -81,43 +81,43 @@ def _refuse_impostors(path: Path, start: bytes) -> None:
         raise UserError(f"the checkpoint {path} is empty")
     if start.startswith(b"<"):
         raise UserError(
-            f"{path} is a web page, not weights: the download gave a page of confirmation or of error instead of the "
-            "file; open the link in a browser and save the file itself"
+            f"{path} is a web page, not weights: the download returned a confirmation or error page instead of "
+            "the file; open the link in a browser and save the file"
         )
     if start.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path} is a git-lfs pointer, not weights; fetch the file itself with: git lfs pull")
-    if "constants.pkl" in _members(path, start):  # torch.load refuses it, and may not be told to do otherwise
+        raise UserError(f"{path} is a git-lfs pointer, not weights; fetch the file with: git lfs pull")
+    if "constants.pkl" in _members(path, start):  # torch.load does not read it with weights_only=True
         raise UserError(
-            f"{path} is a TorchScript archive, a whole network that torch.jit has compiled. If you trust where it "
-            "comes from, keep only its tensors once, in Python: import torch; "
+            f"{path} is a TorchScript archive, a whole network that torch.jit has compiled. If you trust its "
+            "source, extract its tensors once, in Python: import torch; "
             f"m = torch.jit.load({str(path)!r}, map_location='cpu'); torch.save(m.state_dict(), 'clean.pth')"
         )
 
 
 def _members(path: Path, start: bytes) -> dict[str, str]:
-    """What a zip archive holds, below its top folder; nothing for other files. `{name: full name}`."""
+    """The members of a zip archive as `{name below its top folder: full name}`; empty for other files."""
     if not start.startswith(b"PK"):
         return {}
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.partition("/")[2]: name for name in archive.namelist()}
     except zipfile.BadZipFile:
-        return {}  # PyTorch says what is the matter
+        return {}  # PyTorch reports the problem
 
 
 def _is_whole_object(path: Path, start: bytes) -> bool:
-    """Whether a file of torch.save holds an object of some class, such as a network, instead of a dictionary."""
+    """Whether a file of torch.save contains an object of some class, such as a network, instead of a dictionary."""
     try:
         if start.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read(_members(path, start)["data.pkl"]))
-        else:  # before PyTorch 1.6; three pickles go ahead: a magic number, the version, facts about the machine
+        else:  # before PyTorch 1.6; three pickles come first: a magic number, the version, facts about the machine
             content = io.BytesIO(path.read_bytes())
             for _ in range(3):
                 list(pickletools.genops(content))
         codes = ((code.name, argument) for code, argument, _ in pickletools.genops(content))
         name, argument = next((name, argument) for name, argument in codes if name not in ("PROTO", "FRAME"))
-    except (ValueError, KeyError, zipfile.BadZipFile):  # of no kind that torch.save writes
+    except (ValueError, KeyError, zipfile.BadZipFile):  # not written by torch.save
         return False
     return name != "EMPTY_DICT" and not str(argument).startswith("collections")
 
@@ -125,16 +125,16 @@ def _is_whole_object(path: Path, start: bytes) -> bool:
 def _unsafe(path: Path, error: str, start: bytes) -> str:
     culprit = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", error)
     if culprit is None:
-        return f"{path} is no checkpoint that torch.save wrote, or it is damaged; copy or download it again"
+        return f"{path} is damaged, or was not written by torch.save; copy or download it again"
     name = culprit[1] or culprit[2]
     whole = _is_whole_object(path, start)
     what, place = (
-        ("is a whole", ", from the folder of the code that defines it") if whole else ("holds an object of", "")
+        ("is a whole", ", from the folder of the code that defines it") if whole else ("contains an object of", "")
     )
-    # Loading it is the user's own decision, made outside of llie: the line below is shown, never run.
+    # The user may decide to load it outside of llie: this line is only shown.
     return (
-        f"{path} {what} {name}, which could run code when it is loaded, so it is refused. If you trust where it comes "
-        f"from, keep only its tensors once, in Python{place}: import torch; "
+        f"{path} {what} {name}, which could run code when loaded, so it is not loaded. If you trust its "
+        f"source, extract its tensors once, in Python{place}: import torch; "
         f"c = torch.load({str(path)!r}, map_location='cpu', weights_only=False); {_KEEP[whole]}"
     )
 
@@ -152,9 +152,9 @@ def checkpoints_in(folder: Path) -> list[str]:
 
 
 def listing(folder: Path) -> str:
-    """The end of an error message: what checkpoint files a folder holds, or nothing."""
+    """The end of an error message: the checkpoint files in a folder, or an empty string."""
     names = checkpoints_in(folder)
-    return f" (it holds {first(names)})" if names else ""
+    return f" (it contains {first(names)})" if names else ""
 
 
 def first(names: list[str], count: int = 3) -> str:

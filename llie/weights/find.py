@@ -1,4 +1,4 @@
-"""Where weights are: files, run folders, the Hugging Face hub, and the folders of downloaded backbones."""
+"""Find weights: files, run folders, the Hugging Face hub, and the folders of downloaded backbones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def resolve_checkpoint(text: str) -> Path:
 
     Args:
         text: a file; a run folder, or the name of a run under `experiments/` (its best weights, else its latest);
-            or `hf:OWNER/REPO[/FILE]`, which asks the Hugging Face hub, and is the only form that uses the network.
+            or `hf:OWNER/REPO[/FILE]`, which asks the Hugging Face hub, the only form that uses the internet.
     """
     if text.startswith("hf:"):
         return _from_hub(text)
@@ -31,29 +31,29 @@ def resolve_checkpoint(text: str) -> Path:
         if place.is_dir():
             return _newest(place)
     raise UserError(
-        f"no checkpoint {text!r}: neither a file, nor a run folder, nor a run under experiments/; "
-        f"train it first, or name a checkpoint that you have.{suggest(path.name, checkpoints_in(path.parent))}"
+        f"no checkpoint {text!r}: not a file, a run folder, or a run under experiments/; "
+        f"train it first, or give an existing checkpoint.{suggest(path.name, checkpoints_in(path.parent))}"
     )
 
 
 def find_weights(filename: str, option: str | Path | None = None) -> Path | None:
-    """A weight file that some tool needs (VGG19, AlexNet ...), looked up where such files usually lie.
+    """Find a weight file that a loss or metric needs (VGG19, AlexNet ...), in the usual folders.
 
     Args:
         filename: for instance `vgg19-dcbb9e9d.pth`.
-        option: where an option file says it is: the file, or a folder that holds it.
+        option: the path from an option file: the file, or its folder.
 
     Returns:
         The first that exists of: `option`, the folder `$LLIE_WEIGHTS`, torch hub's cache; or None.
 
     Raises:
-        UserError: `option` is given and there is nothing there.
+        UserError: `option` is given but the file does not exist.
     """
     if option is not None:
         path = Path(option).expanduser()
         path = path / filename if path.is_dir() else path
         if not path.is_file():
-            raise UserError(f"no weights {path}: the option that names them must give {filename} or its folder")
+            raise UserError(f"no weights at {path}: set the option to {filename} or to its folder")
         return path
     folders = [Path(torch.hub.get_dir()) / "checkpoints"]
     if os.environ.get("LLIE_WEIGHTS"):
@@ -70,7 +70,7 @@ def _newest(folder: Path) -> Path:
 
     found = [path for place in (folder / "models", folder) for path in place.glob("net_g_*.pth")]
     if not found:
-        raise UserError(f"{folder} holds no networks (net_g_*.pth, in it or in its models/){listing(folder)}")
+        raise UserError(f"{folder} contains no networks (net_g_*.pth, in it or in its models/){listing(folder)}")
     return max(found, key=rank)
 
 
@@ -78,7 +78,7 @@ def _from_hub(text: str) -> Path:
     owner, repository, *inside = [*text.removeprefix("hf:").split("/"), ""]
     filename = "/".join(inside).strip("/")
     if not owner or not repository:
-        raise UserError(f"{text!r} names no repository; write hf:OWNER/REPO or hf:OWNER/REPO/FILE")
+        raise UserError(f"{text!r} is not a repository; write hf:OWNER/REPO or hf:OWNER/REPO/FILE")
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -87,10 +87,10 @@ def _from_hub(text: str) -> Path:
     for name in (filename,) if filename else _HUB_FILES:
         try:
             return Path(hf_hub_download(f"{owner}/{repository}", name))
-        except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but here the hub was not reached
+        except LocalEntryNotFoundError:  # a subclass of EntryNotFoundError: the hub was not reached
             raise UserError(f"cannot fetch {name} of {text}: not in the local cache, and no connection") from None
         except EntryNotFoundError:
             continue
         except (OSError, ValueError) as error:  # the hub's HTTP errors are OSErrors, malformed names ValueErrors
             raise UserError(f"cannot fetch {name} of {text}: {str(error).splitlines()[0]}") from None
-    raise UserError(f"{text} holds no {filename or ' or '.join(_HUB_FILES)}; name the file: hf:OWNER/REPO/FILE")
+    raise UserError(f"{text} contains no {filename or ' or '.join(_HUB_FILES)}; name the file: hf:OWNER/REPO/FILE")

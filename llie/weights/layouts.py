@@ -1,4 +1,4 @@
-"""The layouts of checkpoints: what networks' weights are wrapped in."""
+"""Unwrap the weights of a network from the layouts of checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every mod
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], prefer: str = "params_ema") -> State:
-    """The network's tensors in a checkpoint, whatever it is wrapped in.
+    """The network's tensors in a checkpoint of any known layout.
 
     Understood: a bare state dict; BasicSR's `params_ema` and `params`; `model_state_dict`, `state_dict`, `ema`,
     `generator` and the like, also one in another; the prefixes that `DataParallel`, `AveragedModel` (`module.`) and
@@ -30,20 +30,20 @@ def state_dict_of(checkpoint: Mapping[str, Any], prefer: str = "params_ema") -> 
         prefer: the entry to take when there are several.
 
     Raises:
-        UserError: it holds no weights; the message lists what it holds.
+        UserError: it contains no weights; the message lists its contents.
     """
     containers = (*_AVERAGED, *_CONTAINERS) if prefer in _AVERAGED else (*_CONTAINERS, *_AVERAGED)
     state = _find(checkpoint, (prefer, *containers))
     if state is None:
-        kind = "a training state (give the net_g_*.pth beside it)" if "optimizers" in checkpoint else "a checkpoint"
-        raise UserError(f"this is {kind} without weights of a network; it holds {first(list(checkpoint), 8)}")
+        kind = "a training state (use the net_g_*.pth next to it)" if "optimizers" in checkpoint else "a checkpoint"
+        raise UserError(f"this is {kind} without weights of a network; it contains {first(list(checkpoint), 8)}")
     return state
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> Iterator[State]:
-    """A state dict, then what may be the network's share of it: Lightning saves `model.*` or `net_g.*` beside losses.
+    """A state dict, then the parts of it that may be the network: Lightning saves `model.*` or `net_g.*` beside losses.
 
-    Which of them is meant only the network can tell: one of a user's own may call its layers `model` itself.
+    Only the network can decide between them: a user's own network may call its layers `model`.
     """
     yield dict(state)
     for wrapper in _WRAPPERS:

@@ -1,4 +1,4 @@
-"""Weights into a network, fitted to its own key names."""
+"""Load weights into a network, under its own key names."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ def load_weights(
     Args:
         network: what to load into; changed in place.
         source: file, run folder, `hf:` name (see `resolve_checkpoint`), or a checkpoint already read. A network whose
-            card names parts may be given a list, each of which holds one part or several.
-        prefer: `params_ema` or `params`, where the checkpoint holds both.
+            card names parts accepts a list of sources that each contain one part or several.
+        prefer: `params_ema` or `params`, if the checkpoint has both.
         strict: every tensor must fit; otherwise those that fit are loaded and the others keep their values.
-        need: parts of the network that must not keep their values.
+        need: parts of the network that the sources must contain.
 
     Returns:
         The same network.
 
     Raises:
-        UserError: the weights do not fit; the message counts what is missing, unexpected or of another shape, and
-            says which registered network the checkpoint looks like. Or none of them holds a part that is needed.
+        UserError: the weights do not fit; the message counts the tensors that are missing, unexpected or of another
+            shape, and names the registered network that the checkpoint looks like. Or a needed part is missing.
     """
     sources = [source] if isinstance(source, str | Path | Mapping) else source
     filled = {part for each in sources for part in _load(network, each, prefer, strict)}
     missing = [part for part in need if part not in filled]
     if missing:
         raise UserError(
-            f"{type(network).__name__} needs weights of its part {' and '.join(missing)}, but "
-            + (f"what is given holds only {', '.join(sorted(filled))}" if filled else "no weights are given")
-            + "; name the checkpoint that holds them, or a list of several checkpoints in an option file"
+            f"{type(network).__name__} needs weights for its part {' and '.join(missing)}, but "
+            + (f"the given checkpoints contain only {', '.join(sorted(filled))}" if filled else "no weights are given")
+            + "; give the checkpoint that contains them, or in an option file a list of checkpoints"
         )
     return network
 
 
 def _load(network: nn.Module, source: Source, prefer: str, strict: bool) -> set[str]:
-    """One source of `load_weights`; returns the parts that it holds."""
+    """One source of `load_weights`; returns the parts that it contains."""
     where = "the state dict"
     if not isinstance(source, Mapping):
         path = resolve_checkpoint(str(source))
@@ -100,7 +100,7 @@ class _Fit:
 
 
 def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What does not fit, counted, with the first names of each kind."""
+    """The number of tensors that do not fit, and the first names, by kind."""
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     shapes = [
@@ -115,6 +115,6 @@ def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 def _looks_like(state: Mapping[str, Tensor]) -> str:
     found = identify(state)
     if found is None:
-        return "It looks like no registered network"
+        return "It does not look like any registered network"
     name, arguments = found
     return f"It looks like {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"

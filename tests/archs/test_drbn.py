@@ -115,23 +115,23 @@ def test_training_stage2_needs_stage1(tmp_path):
     torch.save(small().recompose.state_dict(), tmp_path / "recompose.pth")
     torch.save(small().stage1.state_dict(), tmp_path / "stage1.pth")
     options = {"network_g": {"type": "DRBNRecompose", **SMALL}, "path": {}}
-    with pytest.raises(UserError, match="needs weights of its part stage1, but no weights are given"):
+    with pytest.raises(UserError, match="needs weights for its part stage1, but no weights are given"):
         create_network(options)
     options["path"]["pretrain_network_g"] = str(tmp_path / "recompose.pth")
-    with pytest.raises(UserError, match=r"pretrain_network_g: .* part stage1, but what is given holds only recompose"):
+    with pytest.raises(UserError, match=r"pretrain_network_g: .* part stage1, but .* contain only recompose"):
         create_network(options)
     options["path"]["pretrain_network_g"] = str(tmp_path / "stage1.pth")
     network = create_network(options)
     assert {name for name, p in network.named_parameters() if not p.requires_grad} == {
         name for name, _ in network.named_parameters() if name.startswith("stage1.")
     }
-    with pytest.raises(UserError, match="needs weights of its part recompose"):
+    with pytest.raises(UserError, match="needs weights for its part recompose"):
         create_network(options, trained=True)
 
 
 def test_one_part_does_not_enhance(tmp_path):
     torch.save(officially_named(small().recompose.state_dict()), tmp_path / "recompose.pt")
-    with pytest.raises(UserError, match="DRBNRecompose needs weights of its part stage1"):
+    with pytest.raises(UserError, match="DRBNRecompose needs weights for its part stage1"):
         llie.load(tmp_path / "recompose.pt")
     torch.save(small().state_dict(), tmp_path / "both.pth")
     image = np.full((9, 10, 3), 40, np.uint8)
@@ -144,7 +144,7 @@ def test_weights_of_another_network_are_named(tmp_path):
         load_weights(DRBN(**SMALL), tmp_path / "recompose.pth")
     with pytest.raises(UserError, match=r"does not fit DRBNRecompose: .* looks like DRBN\(.*recursions=3"):
         load_weights(small(), DRBN(4, 2, recursions=3).state_dict())
-    with pytest.raises(UserError, match="no registered network"):
+    with pytest.raises(UserError, match="any registered network"):
         load_weights(DRBN(**SMALL), {"conv1.weight": torch.zeros(64, 6, 3, 3)})
 
 

@@ -251,7 +251,7 @@ def test_wide_hosts_get_narrow_updaters():
         ({**MAMBA, "host": {**MAMBA["host"], "checkpoint_blocks": True}}, "checkpoint_blocks"),
         (
             {"host": {"type": "DRBNRecompose"}, "at": "recompose.SFENet1"},
-            "DRBNRecompose needs weights of its parts first",
+            "DRBNRecompose needs weights for its parts first",
         ),
         ({"host": torch.nn.Conv2d(3, 3, 1), "at": "body"}, "Conv2d has no feature 'body'. There are: none"),
         ({**HVI, "nf": 8}, "nf: of the default host alone"),

@@ -50,7 +50,7 @@ def test_python_objects_are_refused(tag):
 
 
 def test_a_key_twice_is_an_error_with_its_line():
-    with pytest.raises(UserError, match=r"a\.yml:4.*'lr' stands twice"):
+    with pytest.raises(UserError, match=r"a\.yml:4.*duplicate key 'lr'"):
         parse("train:\n  lr: 1\n  beta: 2\n  lr: 3")
 
 

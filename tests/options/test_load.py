@@ -1,4 +1,4 @@
-"""Option files as users write them: what is accepted, what is filled in, and what each mistake is told."""
+"""Option files as users write them: what is accepted, what is filled in, and how each mistake is reported."""
 
 import logging
 from pathlib import Path
@@ -79,10 +79,10 @@ def test_overrides_are_typed_by_yaml(tmp_path, override, keys, value):
         ("train..lr=1", "write it like"),
         ("train.losses.1.weight=2", "not an index"),
         ("train.losses.-1.weight=2", "not an index"),
-        ("name.x=1", "nothing called 'x'"),
-        ("train.optim_g.lr=[", "not YAML"),
+        ("name.x=1", "which has no 'x'"),
+        ("train.optim_g.lr=[", "invalid YAML"),
         ("train.optim_g.lr=!!python/name:os.system", "no Python objects"),
-        ("train.total_itr=5", "train.total_itr: there is no such option. Did you mean 'total_iter'"),
+        ("train.total_itr=5", "train.total_itr: unknown option. Did you mean 'total_iter'"),
     ],
 )
 def test_wrong_overrides_are_named(tmp_path, override, told):
@@ -109,28 +109,28 @@ def test_printed_options_load_to_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("trian: {}", "options.yml:8: trian: there is no such option. Did you mean 'train'?"),
-        ("val:\n  val_frq: 5", "options.yml:9: val.val_frq: there is no such option. Did you mean 'val_freq'?"),
-        ("val: {val_freq: often}", "val.val_freq: a whole number or empty (null) is wanted here, not 'often'"),
-        ("val: {val_freq: 2.5}", "val.val_freq: a whole number"),
-        ("val: {save_img: 1}", "val.save_img: true or false is wanted here, not 1"),
-        ("val: {val_freq: 0}", "val.val_freq: 0 is too small; at least 1"),
-        ("val: [1]", "val: a mapping"),
+        ("trian: {}", "options.yml:8: trian: unknown option. Did you mean 'train'?"),
+        ("val:\n  val_frq: 5", "options.yml:9: val.val_frq: unknown option. Did you mean 'val_freq'?"),
+        ("val: {val_freq: often}", "val.val_freq: expected an integer or null, not 'often'"),
+        ("val: {val_freq: 2.5}", "val.val_freq: expected an integer"),
+        ("val: {save_img: 1}", "val.save_img: expected true or false, not 1"),
+        ("val: {val_freq: 0}", "val.val_freq: 0 is too small; the minimum is 1"),
+        ("val: [1]", "val: expected a mapping"),
         ("val: {metrics: {psnr: {type: psrn}}}", "no metric is called 'psrn'. Did you mean 'psnr'"),
         ("val: {metrics: {psnr: {type: psnr, crop_boarder: 4}}}", "Did you mean 'crop_border'"),
         ("val: {protocols: [rgb8, rbg8]}", "no protocol is called 'rbg8'. Did you mean 'rgb8'"),
         ("val: {controls: {alpha: 1.3}}", "val.controls: HVISMM has no control 'alpha'"),
-        ("val: {controls: {alpha_s: much}}", "val.controls: a mapping (key: value) (each a number or a list"),
-        ("val: {average: clip}", "val.average: one of 'image', 'folder' is wanted here, not 'clip'"),
-        ("num_gpu: many", "num_gpu: a whole number or one of 'auto' or a list"),
+        ("val: {controls: {alpha_s: much}}", "val.controls: expected a mapping (key: value) (each a number or a list"),
+        ("val: {average: clip}", "val.average: expected one of 'image', 'folder', not 'clip'"),
+        ("num_gpu: many", "num_gpu: expected an integer or one of 'auto' or a list"),
         ("num_gpu: -1", "num_gpu: -1 is too small"),
         ("model_type: SupervizedModel", "Did you mean 'SupervisedModel'"),
         ("path: {pretrain_network: x}", "Did you mean 'pretrain_network_"),
         ("plugins: [nowhere.py]", "no file"),
         ("plugins: [nowhere_at_all]", "no module named 'nowhere_at_all'"),
-        ("manual_seed: !!float 1.5", "manual_seed: a whole number"),
+        ("manual_seed: !!float 1.5", "manual_seed: expected an integer"),
         ("manual_seed: 99999999999999999999", "manual_seed: 99999999999999999999 is too large"),
-        ("logger: {keep_last: .nan}", "logger.keep_last: a whole number"),
+        ("logger: {keep_last: .nan}", "logger.keep_last: expected an integer"),
     ],
 )
 def test_mistakes_outside_training(tmp_path, more, told):
@@ -142,26 +142,26 @@ def test_mistakes_outside_training(tmp_path, more, told):
     [
         ("network_g.type=HVI_SMM", "no network is called 'HVI_SMM'. Did you mean 'HVISMM'"),
         ("network_g.chanels=[4]", "HVISMM takes no argument 'chanels'. Did you mean 'channels'"),
-        ("network_g.channels=4", "network_g.channels: HVISMM wants a list (each a whole number) here, not 4"),
-        ("network_g.norm=2", "HVISMM wants true or false here, not 2"),
-        ("network_g={nf: 3}", "network_g.type: the name of a registered network is wanted"),
-        ("network_g={type: [HVISMM]}", "network_g.type: the name of a registered network is wanted"),
-        ("datasets.train.type={}", "datasets.train.type: the name of a registered dataset is wanted"),
-        ("train.losses=[L1Loss]", "train.losses.0: a mapping {type: ...} is wanted here, not 'L1Loss'"),
-        ("val.metrics={psnr: 5}", "val.metrics.psnr: a mapping {type: ...} is wanted here, not 5"),
+        ("network_g.channels=4", "network_g.channels: HVISMM expects a list (each an integer), not 4"),
+        ("network_g.norm=2", "HVISMM expects true or false, not 2"),
+        ("network_g={nf: 3}", "network_g.type: expected the name of a registered network"),
+        ("network_g={type: [HVISMM]}", "network_g.type: expected the name of a registered network"),
+        ("datasets.train.type={}", "datasets.train.type: expected the name of a registered dataset"),
+        ("train.losses=[L1Loss]", "train.losses.0: expected a mapping {type: ...}, not 'L1Loss'"),
+        ("val.metrics={psnr: 5}", "val.metrics.psnr: expected a mapping {type: ...}, not 5"),
         ("train.scheduler={type: CosineAnnealingRestartLR, periods: 5}", "train.scheduler"),
-        ("val.metrics={5: ~}", "val.metrics.5.type: the name of a registered metric"),
-        ("network_g=HVISMM", "network_g: a mapping"),
+        ("val.metrics={5: ~}", "val.metrics.5.type: expected the name of a registered metric"),
+        ("network_g=HVISMM", "network_g: expected a mapping"),
         ("datasets.train.type=PairedImagesDataset", "Did you mean 'PairedImageDataset'"),
-        ("datasets.train.gt_sise=3", "datasets.train.gt_sise: there is no such option. Did you mean 'gt_size'"),
-        ("datasets.train.gt_size=big", "datasets.train.gt_size: PairedImageDataset wants a whole number"),
+        ("datasets.train.gt_sise=3", "datasets.train.gt_sise: unknown option. Did you mean 'gt_size'"),
+        ("datasets.train.gt_size=big", "datasets.train.gt_size: PairedImageDataset expects an integer"),
         ("datasets.train.batch_size_per_gpu=0", "datasets.train.batch_size_per_gpu: 0 is too small"),
         ("datasets.train.num_worker_per_gpu=-1", "datasets.train.num_worker_per_gpu: -1 is too small"),
         ("datasets.trian={type: PairedImageDataset}", "Did you mean 'train'"),
-        ("datasets.val_1=5", "datasets.val_1: a mapping {type: ...}"),
+        ("datasets.val_1=5", "datasets.val_1: expected a mapping {type: ...}"),
         ("train.losses.0.type=L2Loss", "no loss is called 'L2Loss'. Did you mean 'L1Loss'"),
         ("train.losses.0.wieght=1", "train.losses.0.wieght: L1Loss has no such option. Did you mean 'weight'"),
-        ("train.losses.0.weight=much", "LossTerm wants a number here, not 'much'"),
+        ("train.losses.0.weight=much", "LossTerm expects a number, not 'much'"),
         ("train.losses=[]", "train.losses: training needs a loss"),
         ("train.losses={content: {type: L1Loss, reductoin: mean}}", "train.losses.content.reductoin"),
         ("train.pixel_opt={type: L1Loss, lossweight: 1}", "Did you mean 'loss_weight'"),
@@ -169,25 +169,25 @@ def test_mistakes_outside_training(tmp_path, more, told):
         ("train.optim_g.type=LBFGS", "no optimiser is called 'LBFGS'"),
         ("train.optim_g.type=SparseAdam", "no optimiser is called 'SparseAdam'"),
         ("val.protocols=[]", "at least one protocol"),
-        ("dist_params.backend=foo", "dist_params.backend: one of 'gloo'"),
+        ("dist_params.backend=foo", "dist_params.backend: expected one of 'gloo'"),
         ("train.optim_g.learning_rate=1", "Adam takes no argument 'learning_rate'"),
-        ("train.optim_g.lr=fast", "'train.optim_g.lr=fast': train.optim_g.lr: Adam wants a number"),
-        ("network_g.gamma=x", "'network_g.gamma=x': network_g.gamma: HVISMM wants a number"),
+        ("train.optim_g.lr=fast", "'train.optim_g.lr=fast': train.optim_g.lr: Adam expects a number"),
+        ("network_g.gamma=x", "'network_g.gamma=x': network_g.gamma: HVISMM expects a number"),
         ("train.optim_g.lr=-1", "train.optim_g: Invalid learning rate: -1"),
         ("train.scheduler={type: CosineAnealing}", "Did you mean 'CosineAnnealingLR'"),
         ("train.scheduler={type: MultiStepLR, milestone: [1]}", "Did you mean 'milestones'"),
         ("train.total_epochs=3", "give either total_iter or total_epochs"),
         ("train.total_iter=", "give either total_iter or total_epochs"),
         ("train.total_iter=0", "train.total_iter: 0 is too small"),
-        ("train.amp=fp8", "train.amp: one of 'bf16', 'fp16' or empty (null) is wanted here, not 'fp8'"),
-        ("train.random_gamma=[0.6]", "train.random_gamma: a list"),
-        ("train.random_gamma=[1.2, 0.6]", "train.random_gamma: [1.2, 0.6] is no range"),
+        ("train.amp=fp8", "train.amp: expected one of 'bf16', 'fp16' or null, not 'fp8'"),
+        ("train.random_gamma=[0.6]", "train.random_gamma: expected a list"),
+        ("train.random_gamma=[1.2, 0.6]", "train.random_gamma: [1.2, 0.6] is not a range"),
         ("train.ema_decay=1.5", "train.ema_decay: 1.5 is too large"),
         ("train.ema_decay=.nan", "train.ema_decay: nan is too small"),
-        ("name=../elsewhere", "name: '../elsewhere' becomes a folder's name"),
-        ("name=..", "name: '..' becomes a folder's name"),
-        ("datasets.val.name=a/b", "datasets.val.name: 'a/b' becomes"),
-        ("train.mixing_augs.mixup=yess", "train.mixing_augs.mixup: true or false"),
+        ("name=../elsewhere", "name: '../elsewhere' cannot be a folder name"),
+        ("name=..", "name: '..' cannot be a folder name"),
+        ("datasets.val.name=a/b", "datasets.val.name: 'a/b' cannot be"),
+        ("train.mixing_augs.mixup=yess", "train.mixing_augs.mixup: expected true or false"),
         ("train.mixing_augs.mix_up=true", "Did you mean 'mixup'"),
     ],
 )
@@ -206,7 +206,7 @@ def test_required_keys(tmp_path, key):
     start = next(i for i, line in enumerate(lines) if line.startswith(key))
     end = next((i for i in range(start + 1, len(lines)) if not lines[i].startswith(" ")), len(lines))
     told = message(tmp_path, text="\n".join(lines[:start] + lines[end:]))
-    assert f"options.yml: {key}: this is missing" in told or f":1: {key}: this is missing" in told
+    assert f"options.yml: {key}: missing" in told or f":1: {key}: missing" in told
 
 
 def test_training_needs_a_training_set_and_testing_something_to_test(tmp_path):
@@ -324,7 +324,7 @@ def test_a_file_of_the_retinexformer_family_runs_unchanged(tmp_path, caplog):
     assert options["train"]["pixel_opt"]["loss_weight"] == 1
     assert options["val"]["val_freq"] == 1000
     assert isinstance(options["val"]["val_freq"], int)
-    assert "periods last 150000 of 300000 iterations; then the last rate is held" in caplog.text
+    assert "periods cover 150000 of 300000 iterations; the last rate is kept after that" in caplog.text
     [line] = [record.getMessage() for record in caplog.records if "without effect" in record.getMessage()]
     for key in ("scale", "train.use_grad_clip", "datasets.train.iters", "val.rgb2bgr", "logger.wandb", "pin_memory"):
         assert key in line

@@ -72,8 +72,8 @@ def test_a_tensor_fits_everywhere():
 
 
 def test_kinds_in_words():
-    assert describe(int | None) == "a whole number or empty (null)"
+    assert describe(int | None) == "an integer or null"
     assert describe(list[float]) == "a list (each a number)"
     assert describe(Literal["a", "b"]) == "one of 'a', 'b'"
-    assert describe(Mapping[str, Any] | torch.nn.Module | None) == "a mapping (key: value) or empty (null)"
-    assert describe(dict[str, int]) == "a mapping (key: value) (each a whole number)"
+    assert describe(Mapping[str, Any] | torch.nn.Module | None) == "a mapping (key: value) or null"
+    assert describe(dict[str, int]) == "a mapping (key: value) (each an integer)"

@@ -81,7 +81,7 @@ def test_build_checks_and_fits_the_arguments(shapes):
             {"type": "Square", "side": 1, "color": "red"},
             "here: Square takes no argument 'color'. Did you mean 'colour'?",
         ),
-        ({"type": "Square", "side": "1"}, "here.side: Square wants a whole number here, not '1'"),
+        ({"type": "Square", "side": "1"}, "here.side: Square expects an integer, not '1'"),
     ],
 )
 def test_wrong_specifications(shapes, spec, told):

@@ -52,5 +52,5 @@ def test_mistakes(checkpoint, tmp_path, capsys):
     assert "weights.bin must end in .safetensors" in capsys.readouterr().err
     large = {key: value * 1e9 for key, value in averaged.state_dict().items()}
     torch.save(large, path)
-    with pytest.raises(UserError, match="float16 cannot; write it without --half"):
+    with pytest.raises(UserError, match="beyond the range of float16; convert without --half"):
         as_safetensors(str(path), half=True)
