@@ -196,7 +196,7 @@ def test_the_advice_for_a_refused_file_works(tmp_path, kind, new, monkeypatch):
         content = {"state_dict": reference(), "optimizer": {"param_groups": [{}]}, **strange}
         kinds = {"whole network": network, "beside arguments": content, "bare beside arguments": reference() | strange}
         torch.save(kinds[kind], path, _use_new_zipfile_serialization=new)
-    with pytest.raises(UserError, match="keep only its tensors") as caught:
+    with pytest.raises(UserError, match="extract its tensors") as caught:
         read_checkpoint(path)
     assert ("torch.nn.modules.container.Sequential" in str(caught.value)) == (kind == "whole network")
     monkeypatch.chdir(tmp_path)
