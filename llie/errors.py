@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -37,6 +38,10 @@ def suggest(name: object, candidates: Iterable[object], limit: int = 3) -> str:
 
 def run_command(command: Callable[[], int | None]) -> int:
     """Run a command and turn its outcome into an exit code: 2 for a `UserError`, 130 for Ctrl-C, 143 for SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A console that lacks a character of a file name prints its code; printing never stops a command.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command() or 0
     except UserError as error:

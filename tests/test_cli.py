@@ -109,7 +109,7 @@ def test_mistakes_are_one_message_and_exit_code_2(checkpoint, tmp_path, monkeypa
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [[], ["enhanse"], ["enhance", "a.png"], ["data"]])
+@pytest.mark.parametrize("words", [[], ["enhanse"], ["enhance"], ["enhance", "a.png", "--quality", "101"], ["data"]])
 def test_wrong_usage_exits_with_2(words):
     with pytest.raises(SystemExit) as caught:
         cli.main(words)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llie.inference import Enhancer
 
 _HVI_CONTROLS = ("alpha_s", "alpha_i", "alpha_rgb")
+_CONTROLS = ("denoise", *_HVI_CONTROLS)
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
@@ -19,11 +20,20 @@ def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`, `--network`, `--device`, `--set`, the HVI networks' controls, and `--plugin`."""
+    """Add `--model`, `--strength` and further controls, `--memory`, `--network`, `--device`, and `--plugin`."""
     parser.add_argument(
-        "--model", required=True, metavar="CHECKPOINT",
-        help="file, run folder, run name, hf:OWNER/REPO, or a network's name with weights in $LLIE_WEIGHTS",
+        "--model", metavar="CHECKPOINT",
+        help="file, run folder, run name, hf:OWNER/REPO, or a network's name with weights in $LLIE_WEIGHTS "
+        "(default: the network that ships with llie)",
     )  # fmt: skip
+    parser.add_argument("--strength", type=float, default=1.0, metavar="S", help="0 (no effect) to 1 (default)")
+    parser.add_argument(
+        "--exposure", type=float, default=0.0, metavar="EV", help="brighter (1) or darker (-1) than that"
+    )
+    parser.add_argument("--denoise", type=float, metavar="D", help="0 to 1, if the network has it; --set denoise=D")
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="most memory for one image, like 4GB, if the network can keep it"
+    )
     parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument(
@@ -38,17 +48,27 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_enhancer(options: argparse.Namespace) -> Enhancer:
     """The network that the arguments of `add_network_arguments` describe, ready to use."""
-    from llie.engine.allocator import keep_large_blocks
+    from llie.engine.allocator import expect_many_sizes, keep_large_blocks
+    from llie.engine.distributed import local_device
     from llie.inference import load
     from llie.registry import load_plugins
 
     keep_large_blocks()
+    expect_many_sizes()
     load_plugins(options.plugin)
-    return load(options.model, options.device, options.network, **_controls(options))
+    return load(
+        options.model,
+        options.device or local_device(),
+        options.network,
+        strength=options.strength,
+        exposure=options.exposure,
+        memory=options.memory,
+        **_controls(options),
+    )
 
 
 def _controls(options: argparse.Namespace) -> dict[str, Any]:
-    controls: dict[str, Any] = {name: getattr(options, name) for name in _HVI_CONTROLS}
+    controls: dict[str, Any] = {name: getattr(options, name) for name in _CONTROLS}
     controls = {name: value for name, value in controls.items() if value is not None}
     for setting in options.set:
         name, _, value = setting.partition("=")

@@ -188,7 +188,10 @@ def _exif(image: Image.Image, data: bytes) -> Image.Exif:
     # Pillow would decode a whole PNG to look for EXIF data behind its pixels; there are at most 64 KiB of it.
     if image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data[-(2**17) :]:
         return Image.Exif()
-    return image.getexif()
+    try:
+        return image.getexif()
+    except Exception:
+        return Image.Exif()  # damaged EXIF data must not cost a photograph
 
 
 def _exif_of(data: bytes | None) -> Image.Exif:

@@ -12,7 +12,6 @@ import numpy as np
 
 from llie.errors import UserError
 
-_DNG_VERSION = 50706  # tag
 _RAW_PHOTOMETRIC = (32803, 34892)  # colour filter array, and linear raw
 _ALPHA_KINDS = {1: "associated", 2: "unassociated"}
 _GREY, _RGB, _WHITE_IS_ZERO = 1, 2, 0
@@ -33,13 +32,13 @@ def layout(data: bytes) -> Layout:
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own errors name the file
     file = tifffile.TiffFile(io.BytesIO(data))
-    page: Any = file.pages[0]
-    inner = [page, *(page.pages or [])]
-    raw = _DNG_VERSION in page.tags or any(int(p.photometric) in _RAW_PHOTOMETRIC for p in inner)
+    pages: list[Any] = list(file.pages)
+    page = pages[0]
+    inner = [one for outer in pages for one in (outer, *(outer.pages or []))]
+    raw = any(int(one.photometric or 0) in _RAW_PHOTOMETRIC for one in inner)
     bits = page.bitspersample
-    # Previews are no pages that anybody would miss.
-    pages = sum(not getattr(p, "is_reduced", False) for p in file.pages)
-    return Layout(page, max(bits) if isinstance(bits, tuple) else bits, pages, raw)
+    count = sum(not one.is_reduced for one in pages)  # nobody misses previews
+    return Layout(page, max(bits) if isinstance(bits, tuple) else bits, count, raw)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -110,6 +110,26 @@ def started_by_launcher() -> bool:
     return {"RANK", "WORLD_SIZE"} <= os.environ.keys() or bool(_slurm_environment())
 
 
+def launched_as() -> tuple[int, int]:
+    """This process's number, and how many a launcher started, without meeting them; (0, 1) when started alone."""
+    known = os.environ
+    if {"RANK", "WORLD_SIZE"} <= known.keys():
+        return int(known["RANK"]), int(known["WORLD_SIZE"])
+    # The script that sbatch runs has SLURM_NTASKS, too, but runs once: only srun makes it a step.
+    batch_script = "SLURM_JOB_ID" in known and "SLURM_STEP_ID" not in known
+    tasks = known.get("SLURM_STEP_NUM_TASKS", known.get("SLURM_NTASKS"))
+    if "SLURM_PROCID" not in known or tasks is None or batch_script:
+        return 0, 1
+    return int(known["SLURM_PROCID"]), int(tasks)
+
+
+def local_device() -> str | None:
+    """The GPU of this process among those that a launcher started on this machine; None to let others choose."""
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return None if local is None or gpus < 2 else f"cuda:{int(local) % gpus}"
+
+
 def choose_device(num_gpu: int | str = "auto") -> torch.device:
     """The device of this process; selects it when it is a GPU.
 

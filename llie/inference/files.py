@@ -1,129 +1,154 @@
-"""Enhancing image files and folders of them: any size, upright, one bad file does not stop the rest."""
+"""Enhancing image files and folders of them: nothing is overwritten, one bad file does not stop the rest."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from llie.data.formats import IMAGE_SUFFIXES
-from llie.data.readers import read_image, write_file, write_image
+from llie.data.decoding import MAX_PIXELS
+from llie.data.readers import to_float, write_image
 from llie.errors import UserError
+from llie.inference.compare import sheet
+from llie.inference.photo import open_photo
+from llie.inference.plan import Inputs, Job, Plan, make_plan
 
-_ORIENTATION = 0x0112  # EXIF tag
-_WITH_METADATA = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
-_DEEP = {".png", ".tif", ".tiff"}
+Enhance = Callable[[np.ndarray], np.ndarray]
+
+_COMPARED_SIDE = 1600  # pixels: before/after pictures are for looking, and made smaller
+_STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass
+class Outcome:
+    """What became of the images.
+
+    Attributes:
+        done: the results that were written.
+        skipped: those that were there already.
+        failures: the images that failed, each with the reason.
+        notes: what a user should know (transparency was dropped ...), with the images that it is true of.
+        stopped: why the rest was not tried, or empty.
+    """
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failures: dict[Path, str] = field(default_factory=dict)
+    notes: dict[str, list[Path]] = field(default_factory=dict)
+    stopped: str = ""
 
 
 def enhance_files(
-    enhance: Callable[[np.ndarray], np.ndarray], source: str | Path, output: str | Path, progress: bool = True
-) -> dict[Path, str]:
-    """Enhance one image, or all images in a folder and its subfolders.
+    enhance: Enhance,
+    inputs: Inputs,
+    output: str | Path | None = None,
+    *,
+    suffix: str | None = None,
+    format: str | None = None,
+    compare: bool = False,
+    quality: int = 95,
+    overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+) -> Outcome:
+    """Enhance images, folders of images (with subfolders) and patterns such as `*.jpg`.
 
-    The results bear the names of the inputs, and stand in the same subfolders of `output`; an image becomes one file
-    if `output` ends like an image file. Bit depth, EXIF data and colour profile are kept where the format can.
+    Results keep bit depth, transparency, EXIF data and colour profile where their format can; the network sees sRGB.
 
     Args:
-        enhance: maps an array (H, W, 3) to another of the same size and type.
-        source: image file or folder.
-        output: where the results go; made if missing. Never the inputs themselves.
+        enhance: maps an array (H, W, 3) to another of the same size and type; `llie.load(...)` is one.
+        inputs: files, folders and patterns.
+        output: a folder, or a file for a single image; beside the inputs if None (see `make_plan`).
+        suffix: see `make_plan`.
+        format: see `make_plan`.
+        compare: see `make_plan`.
+        quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        overwrite: replace results that exist; else their images are skipped.
+        max_pixels: larger images fail before they are unpacked.
         progress: show a progress bar (only on a terminal).
 
-    Returns:
-        The images that failed, each with the reason.
-
     Raises:
-        UserError: there is no image, or the output is the input.
+        UserError: see `make_plan`. Images that fail raise nothing.
     """
-    source, output = Path(source).expanduser(), Path(output).expanduser()
-    targets = plan(source, output)
-    failures: dict[Path, str] = {}
-    with tqdm(targets.items(), unit="image", disable=None if progress else True) as bar:
-        for path, target in bar:
-            bar.set_description(path.name)
+    plan = make_plan(inputs, output, suffix=suffix, format=format, compare=compare)
+    return carry_out(plan, enhance, quality=quality, overwrite=overwrite, max_pixels=max_pixels, progress=progress)
+
+
+def carry_out(
+    plan: Plan,
+    enhance: Enhance,
+    *,
+    quality: int = 95,
+    overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Do what a plan says; see `enhance_files`.
+
+    Args:
+        plan: from `make_plan`.
+        enhance: see `enhance_files`.
+        quality: see `enhance_files`.
+        overwrite: see `enhance_files`.
+        max_pixels: see `enhance_files`.
+        progress: see `enhance_files`.
+        report: called with a line for every failure, when it happens.
+    """
+    outcome = Outcome()
+    with tqdm(plan.jobs, unit="image", disable=None if progress else True) as bar:
+        for job in bar:
+            bar.set_description(job.source.name)
+            if job.target.exists() and not overwrite:
+                outcome.skipped.append(job.target)
+                continue
             try:
-                write_like(path, target, enhance(read_image(path)))
-            except UserError as error:
-                failures[path] = str(error)
-    return failures
+                _enhance_one(job, enhance, quality, max_pixels, outcome.notes)
+                outcome.done.append(job.target)
+            except (UserError, MemoryError, RuntimeError) as error:
+                reason = _reason(error, job)
+                outcome.failures[job.source] = reason
+                report(f"failed: {reason}")
+                if getattr(error.__cause__, "errno", None) in _STOPPING:
+                    outcome.stopped = reason
+                    break
+    return outcome
 
 
-def plan(source: Path, output: Path) -> dict[Path, Path]:
-    """Input file -> output file, for all images of `source`; see `enhance_files`."""
-    if source.is_file():
-        single = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
-        targets = {source: output if single else output / _name(source)}
-    elif source.is_dir():
-        if output.suffix.lower() in IMAGE_SUFFIXES or output.is_file():
-            raise UserError(f"{source} is a folder, so the output must be one too, not {output}")
-        inside = output.resolve()
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        # Results of an earlier run, where the output lies inside the input, are no inputs.
-        found = [p for p in found if inside == source.resolve() or inside not in p.resolve().parents]
-        if not found:
-            raise UserError(f"no images in {source} (looked for {', '.join(sorted(IMAGE_SUFFIXES))}, subfolders too)")
-        targets = {path: output / path.relative_to(source).parent / _name(path) for path in found}
-    else:
-        raise UserError(f"no such file or folder: {source}")
-    _refuse_clashes(targets)
-    return targets
+def _enhance_one(job: Job, enhance: Enhance, quality: int, max_pixels: int, notes: dict[str, list[Path]]) -> None:
+    photo = open_photo(job.source, max_pixels)
+    result = enhance(photo.pixels)
+    if job.comparison is not None:
+        write_image(job.comparison, sheet([[_small(photo.pixels), _small(result)]], ["before", "enhanced"]))
+    for note in (*photo.notes, *photo.save(result, job.target, quality)):
+        notes.setdefault(note, []).append(job.source)
 
 
-def write_like(source: Path, target: Path, image: np.ndarray) -> None:
-    """Write an image with the EXIF data and the colour profile of its source.
-
-    The orientation is already applied to the pixels, so its tag is set to upright. 16-bit images and formats without
-    metadata are written plain.
-    """
-    suffix = target.suffix.lower()
-    if image.dtype == np.uint16 and suffix not in _DEEP:
-        image = np.rint(image / 257).astype(np.uint8)
-    if image.dtype != np.uint8 or suffix not in _WITH_METADATA:
-        write_image(target, image)
-        return
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, Image.registered_extensions()[suffix], quality=95, **_metadata(source))
-    write_file(target, content.getvalue())
+def _reason(error: Exception, job: Job) -> str:
+    """What went wrong with an image, in a line that names it."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and "memory" not in text:
+        raise error  # a fault of ours or of a network, not of the image
+    if not isinstance(error, UserError):
+        text = "there is not enough memory for it; set a budget (--memory 2GB), or make the picture smaller"
+    return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
 
 
-def _metadata(source: Path) -> dict[str, object]:
-    try:
-        with Image.open(source) as original:
-            exif = original.getexif()
-            profile = original.info.get("icc_profile")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return {}  # Pillow cannot read it, OpenCV could: the pixels matter more
-    kept: dict[str, object] = {}
-    if _ORIENTATION in exif:
-        exif[_ORIENTATION] = 1
-    if len(exif):
-        kept["exif"] = exif
-    if profile and _is_rgb(profile):
-        kept["icc_profile"] = profile
-    return kept
+def _small(image: np.ndarray) -> np.ndarray:
+    factor = _COMPARED_SIDE / max(image.shape[:2])
+    if factor < 1:
+        size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.rint(to_float(image) * 255).astype(np.uint8)
 
 
-def _is_rgb(profile: bytes) -> bool:
-    """Whether a colour profile describes RGB: grey and CMYK images were converted, and theirs no longer hold."""
-    return profile[16:20] == b"RGB "
-
-
-def _name(path: Path) -> str:
-    """Name of the result: the input's own; `.npy` becomes a picture."""
-    return path.with_suffix(".png").name if path.suffix.lower() == ".npy" else path.name
-
-
-def _refuse_clashes(targets: dict[Path, Path]) -> None:
-    inputs = {path.resolve() for path in targets}
-    taken: dict[Path, Path] = {}
-    for path, target in targets.items():
-        place = target.resolve()
-        if place in inputs:
-            raise UserError(f"the result would overwrite {target}, an input; choose another output folder")
-        if place in taken:
-            raise UserError(f"{path} and {taken[place]} would both become {target}; rename one")
-        taken[place] = path
+def about(notes: dict[str, list[Path]]) -> Iterable[str]:
+    """A line for every note, with the names of the first images it is true of."""
+    for note, paths in notes.items():
+        names = ", ".join(path.name for path in paths[:3])
+        yield f"{note}: {names}" + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

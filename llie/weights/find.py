@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from llie.archs import card_of
 from llie.errors import UserError, suggest
+from llie.registry import ARCH_REGISTRY
 from llie.weights.files import checkpoints_in, listing
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -30,9 +32,11 @@ def resolve_checkpoint(text: str) -> Path:
             return place
         if place.is_dir():
             return _newest(place)
+    known = [place.name for home in homes for place in (home / "experiments").glob("*/")]
+    known += [name for own, network in ARCH_REGISTRY for name in (own, *card_of(network).presets)]
     raise UserError(
         f"no checkpoint {text!r}: not a file, a run folder, or a run under experiments/; "
-        f"train it first, or give an existing checkpoint.{suggest(path.name, checkpoints_in(path.parent))}"
+        "train it first, or give an existing checkpoint." + suggest(path.name, [*checkpoints_in(path.parent), *known])
     )
 
 

@@ -1,15 +1,21 @@
 """Files and folders: nothing is lost, nothing is overwritten, one bad file does not stop the rest."""
 
+import errno
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
+from llie.data import readers
+from llie.data.formats import missing_package
 from llie.data.readers import read_image
 from llie.errors import UserError
-from llie.inference.files import enhance_files
+from llie.inference.files import about, carry_out, enhance_files
+from llie.inference.plan import make_plan
+from tests.data.photographs import camera_raw, encoded, in_mode
 
 
 def brighten(image: np.ndarray) -> np.ndarray:
@@ -25,6 +31,10 @@ def save(path, image) -> None:
     assert cv2.imwrite(str(path), image[..., ::-1])
 
 
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def test_folder_is_mirrored_and_types_are_kept(tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     images = {
@@ -36,56 +46,115 @@ def test_folder_is_mirrored_and_types_are_kept(tmp_path):
     for name, image in images.items():
         save(source / name, image)
     (source / "notes.txt").write_text("no image", encoding="utf-8")
-    assert enhance_files(brighten, source, output, progress=False) == {}
-    written = {p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()}
-    assert written == set(images)
+    outcome = enhance_files(brighten, source, output, progress=False)
+    assert not outcome.failures and len(outcome.done) == 4
+    assert set(files_in(output)) == set(images)
     for name, image in images.items():
         result = read_image(output / name)
         assert result.dtype == image.dtype
         assert np.array_equal(result, brighten(image))
 
 
-def test_bad_files_are_reported_and_the_rest_is_done(tmp_path):
+def test_bad_files_are_reported_when_they_fail_and_the_rest_is_done(tmp_path):
     source = tmp_path / "in"
     for name in ("a.png", "z.png"):
         save(source / name, picture())
     (source / "broken.png").write_bytes((source / "a.png").read_bytes()[:60])
     (source / "text.jpg").write_text("hello", encoding="utf-8")
-    failures = enhance_files(brighten, source, tmp_path / "out", progress=False)
-    assert {path.name for path in failures} == {"broken.png", "text.jpg"}
-    assert all(path.name in reason for path, reason in failures.items())
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "z.png"]
+    (source / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (source / "large.png").write_bytes(encoded(in_mode("L", (100, 100)), "PNG"))
+    lines = []
+    outcome = carry_out(
+        make_plan(source, tmp_path / "out"), brighten, max_pixels=9999, progress=False, report=lines.append
+    )
+    bad = ["broken.png", "gone.png", "large.png", "text.jpg"]
+    assert [path.name for path in outcome.failures] == bad
+    assert all(name in line and line.startswith("failed: ") for name, line in zip(bad, lines, strict=True))
+    assert "--max-pixels 10000" in lines[2]
+    assert files_in(tmp_path / "out") == ["a.png", "z.png"]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_result_looks_upright_as_the_photograph_does(tmp_path, orientation):
-    stored = Image.fromarray(picture(height=16, width=24))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif[0x010F] = "maker"
-    stored.save(tmp_path / "photo.png", exif=exif)
-    enhance_files(brighten, tmp_path / "photo.png", tmp_path / "out", progress=False)
-    with Image.open(tmp_path / "photo.png") as before, Image.open(tmp_path / "out" / "photo.png") as after:
-        assert after.getexif().get(0x0112, 1) == 1
-        assert after.getexif()[0x010F] == "maker"
-        upright = np.asarray(ImageOps.exif_transpose(before))
-        assert np.array_equal(np.asarray(after), brighten(upright))
+def test_an_interrupted_folder_continues(tmp_path):
+    for n in range(4):
+        save(tmp_path / "in" / f"{n}.png", picture())
+    seen = []
+
+    def interrupted(image):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return brighten(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        enhance_files(interrupted, tmp_path / "in", tmp_path / "out", progress=False)
+    assert files_in(tmp_path / "out") == ["0.png", "1.png"]
+    before = (tmp_path / "out" / "0.png").stat().st_mtime_ns
+    outcome = enhance_files(brighten, tmp_path / "in", tmp_path / "out", progress=False)
+    assert [path.name for path in outcome.skipped] == ["0.png", "1.png"]
+    assert [path.name for path in outcome.done] == ["2.png", "3.png"]
+    assert (tmp_path / "out" / "0.png").stat().st_mtime_ns == before
+    outcome = enhance_files(lambda x: x, tmp_path / "in", tmp_path / "out", overwrite=True, progress=False)
+    assert len(outcome.done) == 4 and not outcome.skipped
+    assert np.array_equal(read_image(tmp_path / "out" / "0.png"), picture())
 
 
-def test_colour_profile_stays(tmp_path):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(picture()).save(tmp_path / "photo.jpg", icc_profile=profile)
-    enhance_files(brighten, tmp_path / "photo.jpg", tmp_path / "out", progress=False)
-    with Image.open(tmp_path / "out" / "photo.jpg") as after:
-        assert after.info["icc_profile"] == profile
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, monkeypatch, number):
+    for n in range(4):
+        save(tmp_path / "in" / f"{n}.png", picture())
+    enhance_files(brighten, tmp_path / "in" / "0.png", tmp_path / "out", progress=False)
+    kept = (tmp_path / "out" / "0.png").read_bytes()
+    written = Path.write_bytes
+
+    def full(path, content):
+        written(path, content[: len(content) // 2])
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(readers.Path, "write_bytes", full)
+    lines = []
+    plan = make_plan(tmp_path / "in", tmp_path / "out")
+    outcome = carry_out(plan, brighten, progress=False, report=lines.append)
+    assert len(lines) == len(outcome.failures) == 1 and os.strerror(number) in lines[0]
+    assert outcome.stopped
+    assert files_in(tmp_path / "out") == ["0.png"], "no half files, no temporary files"
+    assert (tmp_path / "out" / "0.png").read_bytes() == kept
+    monkeypatch.undo()
+    assert len(enhance_files(brighten, tmp_path / "in", tmp_path / "out", progress=False).done) == 3
 
 
-def test_single_image_to_a_file_or_into_a_folder(tmp_path):
+def test_too_little_memory_is_a_failure_of_one_image(tmp_path):
+    for n in range(3):
+        save(tmp_path / f"{n}.png", picture(height=6 + n))
+
+    def hungry(image):
+        if len(image) == 6:
+            raise MemoryError
+        if len(image) == 7:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+        return image
+
+    outcome = enhance_files(hungry, tmp_path, tmp_path / "out", progress=False)
+    assert [path.name for path in outcome.failures] == ["0.png", "1.png"]
+    assert all("--memory" in reason for reason in outcome.failures.values())
+
+
+def test_a_fault_of_ours_does_not_look_like_one_of_the_image(tmp_path):
+    save(tmp_path / "a.png", picture())
+
+    def faulty(image):
+        raise RuntimeError("sizes do not fit")
+
+    with pytest.raises(RuntimeError, match="sizes do not fit"):
+        enhance_files(faulty, tmp_path / "a.png", progress=False)
+
+
+def test_single_image_to_a_file_into_a_folder_or_beside(tmp_path):
     save(tmp_path / "a.png", picture(np.uint16))
-    enhance_files(brighten, tmp_path / "a.png", tmp_path / "b.jpg", progress=False)
-    enhance_files(brighten, tmp_path / "a.png", tmp_path / "folder", progress=False)
+    for output in (tmp_path / "b.jpg", tmp_path / "folder", None):
+        enhance_files(brighten, tmp_path / "a.png", output, progress=False)
     assert read_image(tmp_path / "b.jpg").dtype == np.uint8
-    assert np.array_equal(read_image(tmp_path / "folder" / "a.png"), brighten(picture(np.uint16)))
+    for result in ("folder/a.png", "a_enhanced.png"):
+        assert np.array_equal(read_image(tmp_path / result), brighten(picture(np.uint16)))
 
 
 def test_npy_becomes_a_picture(tmp_path):
@@ -95,48 +164,50 @@ def test_npy_becomes_a_picture(tmp_path):
     assert np.array_equal(read_image(tmp_path / "out" / "0001.png"), brighten(picture()))
 
 
-def test_inputs_are_never_overwritten(tmp_path):
-    save(tmp_path / "in" / "a.png", picture())
-    before = (tmp_path / "in" / "a.png").read_bytes()
-    (tmp_path / "link").symlink_to(tmp_path / "in")
-    for source, output in [("in", "in"), ("in", "link"), ("in/a.png", "in"), ("in/a.png", "in/a.png")]:
-        with pytest.raises(UserError, match="overwrite"):
-            enhance_files(brighten, tmp_path / source, tmp_path / output, progress=False)
-    assert (tmp_path / "in" / "a.png").read_bytes() == before
+def test_comparisons_show_both(tmp_path):
+    save(tmp_path / "wide.png", np.full((60, 2400, 3), 60, np.uint8))
+    save(tmp_path / "deep.png", np.full((20, 30, 3), 60 * 257, np.uint16))
+    enhance_files(brighten, [tmp_path / "wide.png", tmp_path / "deep.png"], compare=True, progress=False)
+    wide, deep = (cv2.imread(str(tmp_path / f"{name}_enhanced_compare.jpg")) for name in ("wide", "deep"))
+    for sheet, left, right in ((wide, 1000, 2600), (deep, 15, -15)):
+        row = sheet[-16]
+        assert abs(row[left].astype(int) - 60).max() < 4 and abs(row[right].astype(int) - 120).max() < 4
+    assert wide.shape[1] < 3300, "made smaller"
 
 
-def test_output_inside_the_input_is_not_enhanced_again(tmp_path):
-    save(tmp_path / "a.png", picture())
-    for _ in range(2):
-        enhance_files(brighten, tmp_path, tmp_path / "out", progress=False)
-    assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["a.png"]
+def test_notes_name_the_images(tmp_path):
+    frames = [in_mode("RGB", (8, 8)).quantize(9), Image.new("P", (8, 8))]
+    (tmp_path / "moving.gif").write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    for n in range(5):
+        (tmp_path / f"{n}.png").write_bytes(encoded(in_mode("RGBA"), "PNG"))
+    outcome = enhance_files(brighten, tmp_path, tmp_path / "out", format="jpg", progress=False)
+    assert list(about(outcome.notes)) == [
+        "transparency was dropped, .jpg has none (--format png keeps it): 0.png, 1.png, 2.png and 2 more",
+        "only the first of 2 pictures was used: moving.gif",
+    ]
+
+
+@pytest.mark.skipif(missing_package(".dng") is not None, reason="needs rawpy")
+def test_camera_raw_in_a_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dng").write_bytes(camera_raw())
+    save(tmp_path / "in" / "a.jpg", picture())
+    assert not enhance_files(brighten, tmp_path / "in", tmp_path / "out", progress=False).failures
+    assert read_image(tmp_path / "out" / "a_dng.jpg").shape == (64, 96, 3)
 
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         enhance_files(brighten, tmp_path / "nowhere", tmp_path / "out")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no images in"):
-        enhance_files(brighten, tmp_path / "empty", tmp_path / "out")
     save(tmp_path / "in" / "a.png", picture())
-    with pytest.raises(UserError, match="must be one too"):
+    with pytest.raises(UserError, match="need a folder"):
         enhance_files(brighten, tmp_path / "in", tmp_path / "out.png")
-    np.save(tmp_path / "in" / "a.npy", picture())
-    with pytest.raises(UserError, match="would both become"):
-        enhance_files(brighten, tmp_path / "in", tmp_path / "out")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_unwritable_folder_is_named(tmp_path):
-    save(tmp_path / "a.png", picture())
-    (tmp_path / "out").mkdir(mode=0o500)
-    failures = enhance_files(brighten, tmp_path / "a.png", tmp_path / "out", progress=False)
-    assert "cannot write" in failures[tmp_path / "a.png"]
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.bmp"])
-def test_a_file_where_the_output_folder_should_be_is_named(tmp_path, name):
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_a_folder_where_the_result_should_be_is_a_failure(tmp_path, name):
     save(tmp_path / name, picture())
-    (tmp_path / "out").write_text("", encoding="utf-8")
-    failures = enhance_files(brighten, tmp_path / name, tmp_path / "out", progress=False)
-    assert "cannot write" in failures[tmp_path / name]
+    plan = make_plan(tmp_path / name, tmp_path / "out")
+    (tmp_path / "out").write_text("", encoding="utf-8")  # since then
+    outcome = carry_out(plan, brighten, progress=False)
+    assert "cannot write" in outcome.failures[tmp_path / name]
