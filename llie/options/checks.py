@@ -32,31 +32,58 @@ class Checker:
         self.origins = origins
         self.file = file
         self.without_effect: dict[str, list[str]] = {}
+        self.mistakes: list[str] = []
 
     def resolve(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
-        """All options of a run, for `phase` "train" or "test"."""
-        options = self.section(values, schema.SCHEMA, "")
-        self.name(options["name"], "name")
-        options["model_type"] = schema.MODEL_ALIASES.get(options["model_type"], options["model_type"])
-        with self.at("model_type"):
-            registry.MODEL_REGISTRY.get(options["model_type"])
-        if isinstance(options["num_gpu"], list):
-            options["num_gpu"] = len(options["num_gpu"])
-        options["datasets"] = self.datasets(options["datasets"], phase)
-        options["network_g"] = self.network(options["network_g"], "network_g", registry.ARCH_REGISTRY)
-        if options["network_d"] is not None:
-            options["network_d"] = self.network(options["network_d"], "network_d", registry.DISCRIMINATOR_REGISTRY)
-        self.controls(options["val"]["controls"], options["network_g"])
-        options["val"]["metrics"] = self.metrics(options["val"]["metrics"] or {})
-        self.protocols(options["val"]["protocols"])
-        if phase == "train":
-            self.learner(options["network_g"])
-            self.streams(options["datasets"], options["model_type"])
-            self.training(options["train"])
+        """All options of a run, for `phase` "train" or "test".
+
+        Raises:
+            UserError: all mistakes that were found, one a line; an unknown key does not hide the next one.
+        """
+        options: dict[str, Any] = {}
+        with self.noting():
+            self._resolve(values, phase, options)
+        if self.mistakes:
+            head = f"{len(self.mistakes)} mistakes in the options:\n  " if len(self.mistakes) > 1 else ""
+            raise UserError(head + "\n  ".join(self.mistakes))
         if self.without_effect:
             ignored = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in self.without_effect.items())
             self.warn(f"accepted without effect: {ignored}")
         return options
+
+    def _resolve(self, values: dict[str, Any], phase: str, options: dict[str, Any]) -> None:
+        options |= self.section(values, schema.SCHEMA, "")
+        self.name(options["name"], "name")
+        options["model_type"] = schema.MODEL_ALIASES.get(options["model_type"], options["model_type"])
+        if isinstance(options["num_gpu"], list):
+            options["num_gpu"] = len(options["num_gpu"])
+        options["datasets"] = self.datasets(options["datasets"], phase)
+        with self.noting():
+            options["network_g"] = self.network(options["network_g"], "network_g", registry.ARCH_REGISTRY)
+            self.controls(options["val"]["controls"], options["network_g"])
+            if phase == "train":
+                self.learner(options["network_g"])
+        with self.noting():
+            if options["network_d"] is not None:
+                options["network_d"] = self.network(options["network_d"], "network_d", registry.DISCRIMINATOR_REGISTRY)
+        options["val"]["metrics"] = self.metrics(options["val"]["metrics"] or {})
+        with self.noting():
+            self.protocols(options["val"]["protocols"])
+        with self.noting():
+            with self.at("model_type"):
+                registry.MODEL_REGISTRY.get(options["model_type"])
+            if phase == "train":
+                self.streams(options["datasets"], options["model_type"])
+        if phase == "train":
+            self.training(options["train"])
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """A mistake in here is remembered, so that what follows is looked at, too."""
+        try:
+            yield
+        except UserError as error:
+            self.mistakes.append(str(error))
 
     def error(self, path: str, message: str) -> UserError:
         """A `UserError` that begins with the file, the line and the dotted path of the key."""
@@ -83,8 +110,9 @@ class Checker:
             raise self.error(path, f"expected a mapping (key: value), not {values!r}")
         known = {*rules, *others}
         for key in values:
-            if key not in known:
-                raise self.error(_join(path, key), f"unknown option.{suggest(key, sorted(known))}")
+            with self.noting():
+                if key not in known:
+                    raise self.error(_join(path, key), f"unknown option.{suggest(key, sorted(known))}")
         checked: dict[str, Any] = {}
         for key, rule in rules.items():
             value, place = values.get(key), _join(path, key)
@@ -95,7 +123,7 @@ class Checker:
                     self.without_effect.setdefault(rule.no_effect, []).append(place)
             elif key in values or rule.default is not ABSENT:
                 checked[key] = self.value(value, rule, place, given=key in values)
-        return checked | {key: value for key, value in values.items() if key not in rules}
+        return checked | {key: values[key] for key in values if key in others and key not in rules}
 
     def value(self, value: Any, rule: Key, path: str, given: bool) -> Any:
         """One value of the right kind; where null is not a valid value, it means the default."""
@@ -148,8 +176,17 @@ class Checker:
         if isinstance(spec.get("host"), dict):  # a plug-in that contains another network
             spec = {**spec, "host": self.network(spec["host"], f"{path}.host", names)}
         target = self.target(names, spec, path)
+        return {"type": spec["type"], **self.arguments(target, _without(spec, "type"), path)}
+
+    def arguments(self, target: Any, values: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """The arguments of a registered class; unknown ones are noted one by one."""
+        unknown = [key for key in values if key not in registry.argument_names(target, values)]
+        for key in unknown:
+            place = _join(path, key)
+            with self.noting(), self.at(place):
+                registry.check_arguments(target, {key: values[key]}, place)
         with self.at(path):
-            return {"type": spec["type"], **registry.check_arguments(target, _without(spec, "type"), path)}
+            return registry.check_arguments(target, _without(values, *unknown), path)
 
     def learner(self, network: Mapping[str, Any]) -> None:
         """`network_g` of a training run."""
@@ -169,13 +206,22 @@ class Checker:
 
     def datasets(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
         """All data sets: `train` and its further streams `train_*`, any number of `val`, `val_*`, `test`, `test_*`."""
-        checked = {}
+        checked: dict[str, Any] = {}
         for name, spec in values.items():
             path = f"datasets.{name}"
-            if not re.match(schema.DATASET_NAME, str(name)):
-                wanted = "train, val, test, train_..., val_... or test_..."
-                raise self.error(path, f"a data set must be named {wanted}.{suggest(name, ('train', 'val', 'test'))}")
-            checked[name] = self.dataset(spec, path, name)
+            with self.noting():
+                if not re.match(schema.DATASET_NAME, str(name)):
+                    wanted = "train, val, test, train_..., val_... or test_..."
+                    near = suggest(name, ("train", "val", "test"))
+                    raise self.error(path, f"a data set must be named {wanted}.{near}")
+                checked[name] = {}  # present, whatever is wrong in it
+                checked[name] = self.dataset(spec, path, name)
+        with self.noting():
+            checked = self.of_phase(checked, phase)
+        return checked
+
+    def of_phase(self, checked: dict[str, Any], phase: str) -> dict[str, Any]:
+        """The data sets; an error if those that the phase needs are missing."""
         if phase == "train" and "train" not in checked:
             raise self.error("datasets.train", "training needs a training set")
         if phase == "test" and not any(name.startswith("test") for name in checked):
@@ -217,9 +263,10 @@ class Checker:
         for name, spec in values.items():
             path = f"val.metrics.{name}"
             spec = {"type": name, **spec} if isinstance(spec, dict) else spec or {"type": name}
-            checked[name] = self.typed(spec, path, "metric")
-            with self.at(path):
-                create_metric(spec, name)
+            with self.noting():
+                checked[name] = self.typed(spec, path, "metric")
+                with self.at(path):
+                    create_metric(spec, name)
         return checked
 
     def protocols(self, names: list[str]) -> None:
@@ -239,30 +286,33 @@ class Checker:
         from llie.engine.optimizers import create_optimizer
         from llie.engine.schedules import create_schedule
 
-        if (train["total_iter"] is None) == (train["total_epochs"] is None):
-            raise self.error("train.total_iter", "give either total_iter or total_epochs")
+        with self.noting():
+            if (train["total_iter"] is None) == (train["total_epochs"] is None):
+                raise self.error("train.total_iter", "give either total_iter or total_epochs")
         named = train["losses"].items() if isinstance(train["losses"], dict) else enumerate(train["losses"])
         losses = {f"train.losses.{name}": spec for name, spec in named}
         losses |= {f"train.{key}": train[key] for key in schema.OLD_LOSS_KEYS if train.get(key)}
-        if not losses:
-            raise self.error("train.losses", "training needs a loss: a list of {type, weight, ...}")
+        with self.noting():
+            if not losses:
+                raise self.error("train.losses", "training needs a loss: a list of {type, weight, ...}")
         for path, spec in losses.items():
-            self.loss(spec, path)
+            with self.noting():
+                self.loss(spec, path)
         for network in ("g", "d"):
             if (optimizer := train[f"optim_{network}"]) is not None:
-                with self.at(f"train.optim_{network}"):
+                with self.noting(), self.at(f"train.optim_{network}"):
                     try:
                         create_optimizer([torch.nn.Parameter(torch.zeros(1))], optimizer, f"optim_{network}")
                     except ValueError as error:  # torch checks the ranges
                         raise UserError(str(error)) from None
         for key in ("scheduler", "scheduler_d"):
             if train[key] is not None:
-                with self.at(f"train.{key}"):
+                with self.noting(), self.at(f"train.{key}"):
                     create_schedule(train[key], train["total_iter"] or 1)
         gamma = train["random_gamma"]
         if gamma is not None and not 0 < gamma[0] <= gamma[1]:
             raise self.error("train.random_gamma", f"{gamma} is not a range of exponents; write for example [0.6, 1.2]")
-        covered = sum(train["scheduler"].get("periods") or [])
+        covered = 0 if self.mistakes else sum(train["scheduler"].get("periods") or [])
         if 0 < covered < (train["total_iter"] or 0):
             held = f"the periods cover {covered} of {train['total_iter']} iterations; the last rate is kept after that"
             self.warn(f"train.scheduler: {held}")
@@ -274,8 +324,10 @@ class Checker:
         target = self.target(registry.LOSS_REGISTRY, self.typed(spec, path, "loss"), path)
         usage, taken = registry.argument_names(LossTerm)[1:], registry.argument_names(target)
         for key in spec:
-            if key not in (known := {"type", "loss_weight", *usage, *taken}):
-                raise self.error(_join(path, key), f"{spec['type']} has no such option.{suggest(key, sorted(known))}")
+            with self.noting():
+                if key not in (known := {"type", "loss_weight", *usage, *taken}):
+                    text = f"{spec['type']} has no such option.{suggest(key, sorted(known))}"
+                    raise self.error(_join(path, key), text)
         with self.at(path):
             registry.check_arguments(LossTerm, {"loss": None} | _only(spec, usage), path)
             registry.check_arguments(target, _only(spec, taken), path)

@@ -9,8 +9,8 @@ from typing import Any
 from llie import registry
 from llie.errors import UserError
 from llie.options.checks import Checker
+from llie.options.dialects import refuse_older_dialect, rename
 from llie.options.files import dump_yaml, find_option_file, parse_yaml, read_inherited
-from llie.options.schema import KEY_ALIASES, VALUE_ALIASES
 
 
 def load_options(
@@ -34,7 +34,8 @@ def load_options(
     values, origins = read_inherited(path)
     for override in overrides:
         _override(values, origins, override)
-    _rename(values, origins)
+    refuse_older_dialect(values, path, phase)
+    rename(values, origins)
     plugins = values.get("plugins") or []
     registry.load_plugins([plugins] if isinstance(plugins, str) else plugins, beside=path.parent)
     options = Checker(origins, str(path)).resolve(values, phase)
@@ -77,34 +78,3 @@ def _index(items: list[Any], text: str, where: str) -> int:
     if not text.isdecimal() or int(text) >= len(items):
         raise UserError(f"{where}: {text!r} is not an index of a list of {len(items)} (the first is 0)")
     return int(text)
-
-
-def _rename(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """Rename other toolkits' keys to ours, so that later code knows one name for each option."""
-    for theirs, ours in KEY_ALIASES.items():
-        *folders, old = theirs.split(".")
-        holder = _section(values, folders)
-        if holder is None or old not in holder:
-            continue
-        *folders, new = ours.split(".")
-        target = _section(values, folders, create=True)
-        if target is None:
-            continue  # a section that is none is reported as such
-        if new in target:
-            raise UserError(f"{origins.get(theirs, '')}: {theirs} is another name for {ours}; give only one of them")
-        target[new] = holder.pop(old)
-        meanings = VALUE_ALIASES.get(theirs, {})
-        if isinstance(target[new], bool) and target[new] in meanings:
-            target[new] = meanings[target[new]]
-        for path in [path for path in origins if path == theirs or path.startswith(theirs + ".")]:
-            origins[ours + path.removeprefix(theirs)] = origins[path]
-
-
-def _section(values: Any, folders: Sequence[str], create: bool = False) -> dict[str, Any] | None:
-    for folder in folders:
-        if not isinstance(values, dict):
-            return None
-        if create and values.get(folder) is None:
-            values[folder] = {}
-        values = values.get(folder)
-    return values if isinstance(values, dict) else None

@@ -195,6 +195,45 @@ def test_mistakes_in_the_parts_of_a_training(tmp_path, override, told):
     assert told in message(tmp_path, override)
 
 
+MISTAKEN = """
+name: test
+model: x
+datasets:
+  train: {type: PairedImageDataset, dataroot: somewhere, gt_sise: 3, use_hflp: true}
+  vall: {type: PairedImageDataset, dataroot: somewhere}
+network_g:
+  type: HVISMM
+  chanels: [4]
+  gama: 0.3
+train:
+  total_itr: 10
+  losses: [{type: L1Loss, wieght: 1}, {type: L3Loss}]
+  optim_g: {type: Adan}
+val: {metrics: {psnr: {crop_boarder: 4}, sim: }}
+"""
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path):
+    told = message(tmp_path, text=MISTAKEN).replace(str(tmp_path / "options.yml"), "FILE").split("\n  ")
+    expected = [
+        "FILE:3: model: unknown option. Did you mean",
+        "FILE:12: train.total_itr: unknown option. Did you mean 'total_iter'?",
+        "FILE:5: datasets.train.gt_sise: unknown option. Did you mean 'gt_size'",
+        "FILE:5: datasets.train.use_hflp: unknown option. Did you mean 'use_hflip'",
+        "FILE:6: datasets.vall: a data set must be named",
+        "FILE:9: network_g.chanels: HVISMM takes no argument 'chanels'. Did you mean 'channels'?",
+        "FILE:10: network_g.gama: HVISMM takes no argument 'gama'. Did you mean 'gamma'?",
+        "FILE:15: val.metrics.psnr: metric psnr: psnr takes no argument 'crop_boarder'. Did you mean 'crop_border'?",
+        "FILE:15: val.metrics.sim: no metric is called 'sim'. Did you mean 'ssim'?",
+        "FILE:11: train.total_iter: give either",
+        "FILE:13: train.losses.0.wieght: L1Loss has no such option. Did you mean 'weight'?",
+        "FILE:13: train.losses.1.type: no loss is called 'L3Loss'. Did you mean 'L1Loss'",
+        "FILE:14: train.optim_g: no optimiser is called 'Adan'. Did you mean 'Adam'",
+    ]
+    assert told[0] == f"{len(expected)} mistakes in the options:"
+    assert [line[: len(start)] for line, start in zip(told[1:], expected, strict=True)] == expected
+
+
 def test_the_file_and_line_of_an_inherited_mistake_are_told(tmp_path):
     (tmp_path / "base.yml").write_text("logger:\n  prnt_freq: 5\n", encoding="utf-8")
     assert "base.yml:2: logger.prnt_freq" in message(tmp_path, more="_base_: base.yml")
@@ -447,6 +486,38 @@ def test_keys_of_the_lfpv_dialect(tmp_path):
     assert options["path"]["pretrain_network_g"] == "a.pth"
     assert options["path"]["strict_load_g"] is False
     assert options["num_gpu"] == 3
+
+
+OLDER = """
+name: some_run
+model: {model}
+distortion: sr
+scale: 1
+gpu_ids: [0]
+datasets:
+  train: {{name: {data}, mode: video_samesize, dataroot_GT: a, dataroot_LQ: b, GT_size: 160, n_workers: 3}}
+network_G: {{which_model_G: {network}, nf: 64}}
+path: {{pretrain_model_G: ~}}
+train: {{lr_G: !!float 4e-4, niter: 600000, pixel_criterion: cb}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "network", "data", "recipe"),
+    [
+        ("video_base4_m", "low_light_transformer", "SDSD_indoor", "options/train/snr_aware/SDSD_indoor.yml"),
+        ("video_base4_m", "low_light_transformer", "LOL-v2-real", "options/train/snr_aware/LOLv2_real.yml"),
+        ("video_base3_refine2", "low_light_transformer4", "SMID", "options/train/SMID.yml"),
+        ("base", "LEDNet", "LOL-Blur", "options/train/LOLBlur.yml"),
+        ("base", "EDVR", "Vimeo90K", "options/train/custom.yml"),
+    ],
+)
+def test_the_older_dialect_is_named_once_with_our_recipe(tmp_path, model, network, data, recipe):
+    text = OLDER.format(model=model, network=network, data=data)
+    told = message(tmp_path, text=text)
+    assert "older dialect" in told and f"start from {recipe} and" in told and "\n" not in told
+    assert (Path(__file__).parents[2] / recipe).is_file()
+    assert recipe.replace("train", "test") in message(tmp_path, text=text, phase="test")
 
 
 def test_both_names_of_one_key_are_an_error(tmp_path):
