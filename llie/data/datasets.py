@@ -22,7 +22,7 @@ from llie.data.pairing import (
     template_key,
 )
 from llie.data.pairs import PairDataset, describe_size
-from llie.data.transforms import Augmentation
+from llie.data.transforms import Augmentation, check_size, resize_lanczos
 from llie.errors import UserError
 from llie.registry import DATASET_REGISTRY
 
@@ -181,15 +181,25 @@ class SICEDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class UnpairedImageDataset(PairDataset):
-    """Images alone: photographs without reference (DICM, LIME, your own) to enhance and score, or a stream in training.
+    """Images alone: photographs without reference (DICM, LIME, your own), to enhance and score or to train with.
 
-    Streams of training (`datasets.train_<name>`) are cropped and flipped, those of evaluation never.
+    In training, as `datasets.train` or one of its streams `datasets.train_<name>`, they are cropped and flipped; in
+    evaluation never. The other arguments are those of `PairedImageDataset`.
+
+    Args:
+        dataroot_lq: folder(s) of photographs, with subfolders, or LMDB(s).
+        dataroot: another name of `dataroot_lq`.
+        train_size: width and height that images are resized to in training when read (Lanczos, as Zero-DCE does).
+        gt_size: side of the random crop in training; smaller images are refused.
     """
+
+    has_reference = False
 
     def __init__(
         self,
         dataroot_lq: str | list[str] | None = None,
         dataroot: str | list[str] | None = None,
+        train_size: tuple[int, int] | None = None,
         gt_size: int | None = None,
         use_hflip: bool = False,
         use_vflip: bool = False,
@@ -199,20 +209,22 @@ class UnpairedImageDataset(PairDataset):
         phase: str = "test",
         seed: int = 0,
     ):
-        """Find the images of one or several folders, with subfolders; `dataroot` is another name of `dataroot_lq`.
-
-        The other arguments are those of `PairedImageDataset`, but images smaller than the crop are refused.
-        """
+        """Find the images."""
         roots = dataroot_lq or dataroot
         if roots is None:
             raise UserError("set dataroot_lq to the folder of photographs")
         check_backend(io_backend, as_list(roots))
+        check_size(train_size)
         pairs = [Pair(path) for root in as_list(roots) for path in list_images(root)]
         augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
-        super().__init__(pairs, augment if phase == "train" else None, cache=cache, seed=seed)
+        trains = phase == "train"
+        super().__init__(pairs, augment if trains else None, cache=cache, seed=seed)
+        self.train_size = train_size if trains else None
 
     def _read(self, path: Path) -> np.ndarray:
         image = super()._read(path)
+        if self.train_size is not None:
+            image = resize_lanczos(image, self.train_size)
         crop = self.augment.crop if self.augment else None
         if crop and min(image.shape[:2]) < crop:
             # Enlarged, it would be blurred: no example of what photographs look like.

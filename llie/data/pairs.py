@@ -30,7 +30,10 @@ class PairDataset(Dataset[Item]):
         pairs: the paths of each item.
         augment: what training does to a pair; None in evaluation.
         seed: the run's seed; the training loader sets it.
+        has_reference: whether its items have a `gt`.
     """
+
+    has_reference = True
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from llie.errors import UserError
@@ -31,6 +32,24 @@ def check_range(option: str, values: Sequence[float], least: float = 0.0, most: 
     if not least <= low <= high <= most:
         within = f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
         raise UserError(f"{option}: [{low:g}, {high:g}] is no range of numbers {within}, the smaller one first")
+
+
+def check_size(size: Sequence[int] | None) -> None:
+    """Raise a `UserError` unless `size` is a width and a height, or None."""
+    if size is not None and min(size) < 1:
+        raise UserError(f"train_size: {list(size)} is no width and height; give pixels, for instance [600, 400]")
+
+
+def resize_lanczos(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """An image (H, W, 3) brought to (width, height), antialiased, by Pillow's Lanczos filter; its type is kept."""
+    width, height = size
+    if image.dtype == np.uint8:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    channels = (Image.fromarray(image[..., c].astype(np.float32)) for c in range(image.shape[2]))
+    resized = np.stack([np.asarray(c.resize((width, height), Image.Resampling.LANCZOS)) for c in channels], axis=-1)
+    if np.issubdtype(image.dtype, np.integer):
+        return np.rint(resized).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
+    return resized.clip(0, 1).astype(image.dtype)
 
 
 @dataclass(frozen=True)
@@ -54,10 +73,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 0:
             raise UserError(f"gt_size: {self.crop} is no size of a crop; give pixels, or null for whole images")
-        if self.size is not None and min(self.size) < 1:
-            raise UserError(
-                f"train_size: {list(self.size)} is no width and height; give pixels, for instance [600, 400]"
-            )
+        check_size(self.size)
 
     def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
         """Treat images (H, W, 3) of one size alike; returns new views or arrays, never changes the given ones."""

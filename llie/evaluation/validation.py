@@ -47,8 +47,10 @@ class Validation:
 
     @property
     def lower_is_better(self) -> bool:
-        """Direction of the first metric, which decides what the best checkpoint is."""
-        return bool(self.metrics) and next(iter(self.metrics.values())).better == "lower"
+        """Direction of the first metric that is measured, which decides what the best checkpoint is."""
+        paired = all(getattr(dataset, "has_reference", True) for dataset in [*self.datasets.values()][:1])
+        measured = [metric for metric in self.metrics.values() if paired or not metric.needs_reference]
+        return bool(measured) and measured[0].better == "lower"
 
     def __call__(self, network: nn.Module, iteration: int) -> dict[str, float]:
         """Mean of every metric under every protocol; the data set's name leads when there are several."""

@@ -3,6 +3,6 @@
 Models build them from option files; metrics share the backbones.
 """
 
-from llie.losses.terms import LossSum, LossTerm, build_losses, create_loss
+from llie.losses.terms import LossSum, LossTerm, build_losses, create_loss, needs_reference
 
-__all__ = ["LossSum", "LossTerm", "build_losses", "create_loss"]
+__all__ = ["LossSum", "LossTerm", "build_losses", "create_loss", "needs_reference"]

@@ -23,7 +23,8 @@ class LossTerm(nn.Module):
             with `pred: plain`, among the outputs "plain" (as its "out") and "plain/..." (by their further names).
         weight: factor on the loss.
         pred: name of the output to judge.
-        target: name of what it should be: an entry of the batch, or else another output of the network.
+        target: name of what it should be: an entry of the batch, or else another output of the network. By default the
+            loss's own `default_target`, else "gt".
         target_stride: compare with every n-th row and column of the target, for outputs of a coarser scale.
         space: "rgb", or "hvi" to compare in the colour space whose exponent is the output "k".
         name: what logs call it.
@@ -34,7 +35,7 @@ class LossTerm(nn.Module):
         loss: nn.Module,
         weight: float = 1.0,
         pred: str = "out",
-        target: str = "gt",
+        target: str | None = None,
         target_stride: int = 1,
         space: str = "rgb",
         name: str = "",
@@ -44,7 +45,8 @@ class LossTerm(nn.Module):
         if target_stride < 1:
             raise UserError(f"target_stride: at least 1 is wanted, not {target_stride}")
         self.loss, self.weight, self.name = loss, weight, name or type(loss).__name__
-        self.pred, self.target, self.target_stride, self.space = pred, target, target_stride, space
+        self.pred, self.target_stride, self.space = pred, target_stride, space
+        self.target: str = target or getattr(loss, "default_target", "gt")
 
     def forward(self, outputs: Tensor | Mapping[str, Tensor], batch: Tensor | Mapping[str, Any]) -> Tensor:
         """The weighted loss as a scalar.
@@ -94,6 +96,13 @@ class LossTerm(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows of the term."""
         return f"weight={self.weight}, pred={self.pred!r}, target={self.target!r}, space={self.space!r}"
+
+
+def needs_reference(loss: type, target: str | None = None) -> bool:
+    """Whether a term of that loss class, with that `target` option, asks the batch for the reference `gt`."""
+    if getattr(loss, "takes_outputs", False):
+        return True
+    return getattr(loss, "needs_target", True) and (target or getattr(loss, "default_target", "gt")) == "gt"
 
 
 class LossSum(nn.Module):

@@ -71,7 +71,10 @@ class AdversarialModel(Model):
         return self._judge(batch) if phase == "d" else self._enhance(batch)
 
     def _judge(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        real = _together(batch, [name for name in ("gt", "hq") if name in batch])
+        judged_real = [name for name in ("gt", "hq") if name in batch]
+        if not judged_real:
+            raise UserError("AdversarialModel needs real images: pairs as datasets.train, or datasets.train_hq")
+        real = _together(batch, judged_real)
         if self.shares:
             outputs = self._outputs(batch)
             self.waiting = (batch, outputs)

@@ -76,6 +76,8 @@ class Checker:
                 self.streams(options["datasets"], options["model_type"])
         if phase == "train":
             self.training(options["train"])
+            if not self.mistakes:  # it reads what has just been validated
+                self.references(options["datasets"]["train"]["type"], options["train"])
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -289,9 +291,7 @@ class Checker:
         with self.noting():
             if (train["total_iter"] is None) == (train["total_epochs"] is None):
                 raise self.error("train.total_iter", "give either total_iter or total_epochs")
-        named = train["losses"].items() if isinstance(train["losses"], dict) else enumerate(train["losses"])
-        losses = {f"train.losses.{name}": spec for name, spec in named}
-        losses |= {f"train.{key}": train[key] for key in schema.OLD_LOSS_KEYS if train.get(key)}
+        losses = _loss_terms(train)
         with self.noting():
             if not losses:
                 raise self.error("train.losses", "training needs a loss: a list of {type, weight, ...}")
@@ -317,6 +317,24 @@ class Checker:
             held = f"the periods cover {covered} of {train['total_iter']} iterations; the last rate is kept after that"
             self.warn(f"train.scheduler: {held}")
 
+    def references(self, dataset: str, train: Mapping[str, Any]) -> None:
+        """No loss asks for references that the training set does not have."""
+        from llie.losses import needs_reference
+
+        if getattr(registry.DATASET_REGISTRY.get(dataset), "has_reference", True):
+            return
+        for path, spec in _loss_terms(train).items():
+            used = path != "train.gan_opt" and spec.get("weight", spec.get("loss_weight")) != 0
+            if used and needs_reference(registry.LOSS_REGISTRY.get(spec["type"]), spec.get("target")):
+                free = [
+                    name for name, loss in registry.LOSS_REGISTRY if not needs_reference(loss) and name != "GANLoss"
+                ]
+                raise self.error(
+                    path,
+                    f"{spec['type']} compares with the reference gt, which {dataset} does not have; compare with "
+                    f"another output or with the input (target: lq), or use losses that need none: {', '.join(free)}",
+                )
+
     def loss(self, spec: Any, path: str) -> None:
         """One loss term: how it is used, and the arguments of its class."""
         from llie.losses import LossTerm
@@ -335,6 +353,13 @@ class Checker:
 
 def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
+
+
+def _loss_terms(train: Mapping[str, Any]) -> dict[str, Any]:
+    """All loss terms of a training section, by dotted path."""
+    named = train["losses"].items() if isinstance(train["losses"], dict) else enumerate(train["losses"])
+    old = {f"train.{key}": train[key] for key in schema.OLD_LOSS_KEYS if train.get(key)}
+    return {f"train.losses.{name}": spec for name, spec in named} | old
 
 
 def _only(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
