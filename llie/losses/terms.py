@@ -46,7 +46,7 @@ class LossTerm(nn.Module):
             raise UserError(f"target_stride: at least 1 is wanted, not {target_stride}")
         self.loss, self.weight, self.name = loss, weight, name or type(loss).__name__
         self.pred, self.target_stride, self.space = pred, target_stride, space
-        self.target: str = target or getattr(loss, "default_target", "gt")
+        self.target: str = getattr(loss, "default_target", "gt") if target is None else target
 
     def forward(self, outputs: Tensor | Mapping[str, Tensor], batch: Tensor | Mapping[str, Any]) -> Tensor:
         """The weighted loss as a scalar.
