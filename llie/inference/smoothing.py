@@ -1,8 +1,7 @@
 """Frames of a clip one after another, without flicker.
 
 A network that sees every frame for itself decides anew how much light is missing, and noise moves that decision: the
-picture flickers. Here what is decided is averaged over the past, each moment with the weight exp(-age / `seconds`), so
-that the result does not depend on the frame rate:
+picture flickers. Here what is decided is averaged over the past, in seconds rather than frames:
 
 - networks that decide from a thumbnail (`card.halo`): their decision itself;
 - all others: the field of their logarithmic gains, log(result / input) of thumbnails of `SIDE` x `SIDE` pixels, and the
@@ -24,7 +23,7 @@ from torch import Tensor
 from llie.inference.enhancer import Enhancer
 from llie.ops.bilateral_grid import DARKEST, log_scale, make_thumbnail
 
-SECONDS = 0.75  # long against noise, short against the adaptation of an eye or a camera
+SECONDS = 1.0  # long against noise, short against the adaptation of an eye or a camera
 SIDE = 16  # pixels of the thumbnails: few, so that noise averages out
 MOVES = 0.1  # change of a pixel of the thumbnail from which on its past counts nothing
 CUT = 0.06  # least mean change of the thumbnail at a cut; that between photographs is 0.07 to 0.2
@@ -76,7 +75,11 @@ class Steady:
 
 
 class MovingAverage:
-    """The average over the past, each moment with the weight exp(-age / `seconds`)."""
+    """The average over the past: an exponential one, and another one of it, each over half the time.
+
+    Two in a row leave less than half the jitter of a single one that lags as far behind: their weights rise from 0, so
+    that no single value counts much, and then fall as exp(-2 age / `seconds`).
+    """
 
     def __init__(self, seconds: float):
         self.seconds = seconds
@@ -84,7 +87,7 @@ class MovingAverage:
 
     def forget(self) -> None:
         """Start again with the next value."""
-        self._average: Tensor | None = None
+        self._averages: list[Tensor] = []
         self._time = 0.0
 
     def __call__(self, value: Tensor, time: float, stays: Tensor | float = 1) -> Tensor:
@@ -95,11 +98,13 @@ class MovingAverage:
             time: in seconds.
             stays: share of the past that still counts, beside its age.
         """
-        if self._average is None:
-            self._average = value
-        kept = math.exp(-max(0.0, time - self._time) / self.seconds) * stays
-        self._average, self._time = value + kept * (self._average - value), time
-        return self._average
+        kept = math.exp(-2 * max(0.0, time - self._time) / self.seconds) * stays
+        averages = []
+        for average in self._averages or [value, value]:
+            value = value + kept * (average - value)
+            averages.append(value)
+        self._averages, self._time = averages, time
+        return value
 
 
 class CutDetector:

@@ -100,12 +100,22 @@ def test_the_gain_of_a_lamp_does_not_stay_where_it_was():
     assert after[-1][:, 16:32, 36:44].mean().item() == pytest.approx(0.3, rel=0.15)
 
 
-def test_the_average_counts_seconds_not_frames():
-    slow, fast = MovingAverage(0.5), MovingAverage(0.5)
-    for average, rate in ((slow, 10), (fast, 40)):
-        for number in range(rate + 1):
-            value = average(torch.tensor(float(number > 0)), number / rate)
-        assert value.item() == pytest.approx(1 - math.exp(-1 / 0.5), abs=1e-5)
+@pytest.mark.parametrize("rate", [20, 50, 200])
+def test_the_average_counts_seconds_not_frames(rate):
+    average = MovingAverage(1.0)
+    for number in range(rate + 1):
+        value = average(torch.tensor(float(number > 0)), number / rate)
+    assert value.item() == pytest.approx(1 - 3 * math.exp(-2), abs=0.03)  # of two exponentials in continuous time
+
+
+def test_two_exponentials_jitter_less_than_one_that_lags_as_far_behind():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    average, single, one = MovingAverage(1.0), [], torch.tensor(0.0)
+    double = [average(value, number / RATE) for number, value in enumerate(values)]
+    for value in values:
+        one = value + math.exp(-1 / RATE) * (one - value)
+        single.append(one)
+    assert torch.stack(double)[100:].diff().abs().mean() < torch.stack(single)[100:].diff().abs().mean() / 2
 
 
 def test_an_average_forgets():
