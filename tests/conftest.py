@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.golden import fill
+from tests.processes import Children
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +52,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def golden():
     return Golden
+
+
+@pytest.fixture(scope="session")
+def children():
+    """Starts training processes: `children(argv, log, processes=1, die_at_sync=None)` gives the group."""
+    started = Children()
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from llie import train
 from llie.errors import UserError
 from llie.options import load_options
 from tests.conftest import REPOSITORY
+from tests.processes import finish, kill, wait_until
 from tests.runs import assert_same, final_weights, make_project
-from tests.test_reliability import children, finish, kill, wait_until  # noqa: F401 (a fixture)
 
 STREAM = {"type": "UnpairedImageDataset", "gt_size": 16, "use_hflip": True}
 
@@ -46,7 +46,7 @@ def both_networks(folder):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, children, processes):  # noqa: F811
+def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, children, processes):
     changes = {"train__total_iter": 40, "logger__save_checkpoint_freq": 8, "val__val_freq": None}
     options = project(tmp_path, **changes)
     argv = ["-opt", str(options), "--auto_resume"]
@@ -65,7 +65,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, children, pr
         assert_same(weights, expected[name])
 
 
-def test_two_processes_equal_one_with_the_double_batch(tmp_path, children):  # noqa: F811
+def test_two_processes_equal_one_with_the_double_batch(tmp_path, children):
     # Without dropout, batch statistics, mixup and drawn labels, which differ between processes.
     plain = {
         "network_g": {"type": "TinyNet", "dropout": 0.0, "norm": False},

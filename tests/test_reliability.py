@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import socket
-import stat
 import sys
 import time
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,91 +18,13 @@ import torch
 from llie import train
 from llie.engine import checkpoint
 from llie.errors import UserError
+from tests.processes import PATIENCE, finish, kill, wait_until
 from tests.runs import assert_same, final_weights, make_project
 
 BEGUN = (
     "iteration"  # "training iterations 1 to ..." or, where an earlier start came to the end, "already trained to ..."
 )
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
-
-
-def train_in_child(argv: list[str], environment: dict[str, str], die_at_sync: int | None, log: str) -> None:
-    """Train; if wanted, die in the middle of writing a file: at the n-th sync, with half of its bytes on disk."""
-    os.environ.update(environment)
-    os.setpgid(0, 0)
-    with Path(log).open("a") as file:
-        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-    torch.set_num_threads(1)
-    real_sync, calls = os.fsync, iter(range(10**9))
-
-    def sync(descriptor: int) -> None:
-        if next(calls) == die_at_sync:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-            os.killpg(0, signal.SIGKILL)
-        real_sync(descriptor)
-
-    os.fsync = sync
-    sys.exit(train.main(argv))
-
-
-@pytest.fixture(scope="module")
-def children():
-    """Starts training processes; a fork server spares each of them the seconds of importing torch."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.preload"])
-    started = []
-
-    def start(argv, log, processes=1, die_at_sync=None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        group = []
-        for rank in range(processes):
-            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            environment = ranks | place if processes > 1 else {}
-            child = context.Process(
-                target=train_in_child, args=(argv, environment, die_at_sync if rank == 0 else None, str(log))
-            )
-            child.start()
-            group.append(child)
-        started.extend(group)
-        return group
-
-    yield start
-    for child in started:
-        if child.is_alive():
-            child.kill()
-
-
-def finish(group, seconds=60.0, grace=0.0):
-    """Wait for all; kill the rest when one has died, after the seconds of grace that a launcher gives them."""
-    end = time.monotonic() + seconds
-    while any(child.is_alive() for child in group) and time.monotonic() < end:
-        for child in group:
-            child.join(0.02)
-        if any(child.exitcode not in (0, None) for child in group):
-            for child in group:
-                child.join(grace)
-            kill(group)
-    return [child.exitcode for child in group]
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def kill(group):
-    for child in group:
-        if child.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # with its loader's workers
-    for child in group:
-        child.join()
 
 
 @pytest.mark.parametrize(("workers", "processes"), [(0, 1), (2, 1), (0, 2)], ids=["alone", "workers", "two-processes"])
@@ -120,19 +36,17 @@ def test_kill_nine_at_ten_random_moments(tmp_path, children, workers, processes)
     whole_log = (tmp_path / "experiments" / "run" / "metrics.jsonl").read_text()
     shutil.rmtree(tmp_path / "experiments")
 
-    moments, writing = random.Random(workers + 10 * processes), 0
-    for death in range(10):
+    moments = random.Random(workers + 10 * processes)
+    for _ in range(5):  # in the middle of writing a file; first, since these come long before the end at any speed
+        group = children(argv, tmp_path / "log", processes, die_at_sync=moments.randrange(1, 14))
+        assert finish(group)[0] == -signal.SIGKILL
+    for death in range(5):
         log = tmp_path / f"log{death}"
         log.touch()
-        if death % 2:  # in the middle of writing a file
-            group = children(argv, log, processes, die_at_sync=moments.randrange(1, 14))
-            writing += -signal.SIGKILL in finish(group)
-        else:
-            group = children(argv, log, processes)
-            wait_until(lambda log=log: BEGUN in log.read_text())
-            time.sleep(moments.uniform(0, 0.3))
-            kill(group)
-    assert writing >= 2  # else the run ended too early for this test to mean anything
+        group = children(argv, log, processes)
+        wait_until(lambda log=log: BEGUN in log.read_text())
+        time.sleep(moments.uniform(0, 0.3))
+        kill(group)
     assert finish(children(argv, tmp_path / "log", processes)) == [0] * processes, (tmp_path / "log").read_text()
 
     assert_same(final_weights(tmp_path), expected[0])
@@ -166,7 +80,7 @@ def test_two_processes_stop_together(tmp_path, children):
     group = children(["-opt", str(options)], tmp_path / "log", processes=2)
     wait_until(lambda: checkpoint.saved_iterations(tmp_path / "experiments" / "run"))
     os.kill(group[1].pid, signal.SIGTERM)  # only one of them is told
-    assert finish(group, grace=20.0) == [128 + signal.SIGTERM] * 2, (tmp_path / "log").read_text()
+    assert finish(group, grace=PATIENCE) == [128 + signal.SIGTERM] * 2, (tmp_path / "log").read_text()
 
 
 def test_two_processes_equal_one_with_the_double_batch(tmp_path, children):

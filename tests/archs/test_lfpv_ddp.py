@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from llie.archs import create_network
+from tests.processes import together
 
 STEPS = 5
 HVISMM = {"host": {"type": "HVISMM", "channels": [4, 4, 8, 8], "heads": [1, 1, 1, 1]}, "at": "trunk.lca4.i"}
@@ -50,7 +50,7 @@ def share(rank, folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(share, (str(folder),), nprocs=2)
+    together(share, str(folder))
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from llie.archs.mamballie import MambaLLIE
+from tests.processes import together
 
 
 def gradients(batch, wrap=lambda network: network):
@@ -31,7 +31,7 @@ def half(rank, folder):
 
 
 def test_two_processes_give_the_gradients_of_the_double_batch(tmp_path):
-    multiprocessing.spawn(half, (str(tmp_path),), nprocs=2)
+    together(half, str(tmp_path))
     expected = gradients(images())
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pth", weights_only=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from llie.archs.snr_aware import SNRAware
+from tests.processes import together
 
 
 def gradients(images, maps, wrap=lambda network: network):
@@ -34,7 +34,7 @@ def half(rank, folder):
 
 
 def test_two_processes_give_the_gradients_of_the_double_batch(tmp_path):
-    multiprocessing.spawn(half, (str(tmp_path),), nprocs=2)
+    together(half, str(tmp_path))
     expected = gradients(*batch())
     assert expected["transformer.layer_stack.0.slf_attn.w_qs.weight"].any()
     for rank in range(2):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from llie.errors import UserError
 from llie.evaluation import Report, evaluate
 from llie.evaluation.evaluate import image_names
 from llie.metrics import Metric, psnr, ssim
+from tests.processes import together
 
 
 def item(index, with_gt=True, folder="set", size=(24, 20)):
@@ -220,7 +220,7 @@ def evaluate_in_a_group(rank, folder):
 
 
 def test_two_processes_share_the_work_agree_and_fail_together(tmp_path):
-    multiprocessing.spawn(evaluate_in_a_group, (tmp_path,), nprocs=2)
+    together(evaluate_in_a_group, tmp_path)
     alone = evaluate(brighten, [item(index) for index in range(5)], METRICS)
     for rank in range(2):
         assert torch.load(tmp_path / f"report{rank}.pt", weights_only=True) == [alone.rows, alone.means]
