@@ -1,4 +1,4 @@
-"""Networks: (B, 3, H, W) in [0, 1] goes in, the same comes out; one file per family, beside each class its card.
+"""Networks: (B, 3, H, W) in [0, 1] goes in, the same comes out; one file per family; each class has a card.
 
 `create_network` builds any of them by name. Weights, models, inference and options call it.
 """

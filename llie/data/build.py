@@ -1,4 +1,4 @@
-"""From a data set's section of an option file to the data set."""
+"""Build a data set from its section of an option file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llie.data.streams import StreamedDataset
 from llie.errors import UserError
 from llie.registry import DATASET_REGISTRY, build
 
-# The loader's keys, which stand in the same section.
+# The loader's keys are in the same section.
 _NOT_FOR_DATASET = ("name", "batch_size_per_gpu", "num_worker_per_gpu")
 
 
@@ -24,7 +24,7 @@ def build_dataset(options: Mapping[str, Any], phase: str) -> Dataset[dict[str, A
             others ("val", "test_1") evaluate.
 
     Raises:
-        UserError: the class is unknown, an argument does not fit it, or its files are not there.
+        UserError: the class is unknown, an argument does not fit it, or its files are missing.
     """
     arguments = {key: value for key, value in options.items() if key not in _NOT_FOR_DATASET}
     name = options.get("name") or phase

@@ -1,4 +1,4 @@
-"""Look at every image that an option file names, before hours of training do: `llie data check OPTIONS`."""
+"""Check every image that an option file names before hours of training: `llie data check OPTIONS`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Survey:
     Attributes:
         name: its name in the option file (`train`, `val` ...).
         pairs: the paths of its items.
-        sizes: how many images there are of each "600x400 uint8".
+        sizes: number of images of each size and type, such as "600x400 uint8".
         hashes: hash of each image's pixels, by path.
         views: thumbnail of each reference (of each input where there is none), by path.
-        problems: one line for each thing that is wrong.
+        problems: one line for each problem.
     """
 
     name: str
@@ -60,14 +60,14 @@ class Survey:
 
 
 def check(options: Mapping[str, Any]) -> int:
-    """Print what the data sets of resolved options hold, and where training and test data coincide.
+    """Print the contents of the data sets of resolved options, and where training and test data overlap.
 
     Args:
         options: from `load_options`; its `datasets` are read.
 
     Returns:
-        0, or 1 when pixels of a training image are in a test set. What official splits and recipes do themselves is
-        reported, no failure: merely similar views (LOLv1), and test inputs as unlabelled photographs (DRBN).
+        0, or 1 when a test image is also a training image, pixel for pixel. What official splits and recipes do is only
+        reported: similar views (LOLv1), and test inputs used as unlabelled photographs (DRBN).
 
     Raises:
         UserError: an empty set, a missing partner, unequal sizes, an unreadable or mislabelled file, an input
@@ -81,7 +81,7 @@ def check(options: Mapping[str, Any]) -> int:
     if problems:
         more = [f"... and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
         listed = "\n  ".join(problems[:_MOST_PROBLEMS] + more)
-        raise UserError(f"the data is not in order ({len(problems)} found):\n  {listed}")
+        raise UserError(f"the data has {len(problems)} problems:\n  {listed}")
     leaks = 0
     for train in (found for found in surveys if found.name.startswith("train")):
         for test in (found for found in surveys if not found.name.startswith("train")):
@@ -188,7 +188,7 @@ def _without_border(size: str, border: int) -> str:
 
 
 class _Look(NamedTuple):
-    """What remains of an image once it was read; `problem` says why it could not be."""
+    """What is kept of an image after reading it; `problem` says why it could not be read."""
 
     path: Path
     size: str = ""

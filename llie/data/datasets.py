@@ -234,7 +234,7 @@ class UnpairedImageDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class SyntheticLowLightDataset(PairDataset):
-    """Any folder of well-lit photographs; the dark input is made on the fly, anew in each epoch (see `lowlight.py`).
+    """Any folder of well-lit photographs; each epoch makes new dark inputs (see `lowlight.py`).
 
     The other arguments are those of `PairedImageDataset`.
 
@@ -275,7 +275,7 @@ class SyntheticLowLightDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class SyntheticHazeDataset(PairDataset):
-    """Clear photographs with depth maps; the hazy input is made on the fly, anew in each epoch (see `haze.py`).
+    """Clear photographs with depth maps; each epoch makes new hazy inputs (see `haze.py`).
 
     An item's `lq_path` is that of the depth map. The other arguments are those of `PairedImageDataset`.
 

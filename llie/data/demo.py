@@ -15,7 +15,7 @@ from llie.data.lowlight import LowLight
 from llie.data.readers import read_image, write_image
 from llie.errors import UserError
 
-# Both views of the stereo pair show one scene, so they stand on the same side of the split.
+# Both views of the stereo pair show one scene, so they are on the same side of the split.
 # The grey ones and the stained tissue teach brightness and noise; colour comes from the photographs.
 TRAIN = (
     "astronaut.png",
@@ -62,8 +62,8 @@ def make(folder: str | Path = "datasets/demo") -> Path:
 def make_haze(folder: str | Path = "datasets/demo_haze") -> Path:
     """Write `FOLDER/train/{clear,depth}/*.png`, for `SyntheticHazeDataset`, and pairs `FOLDER/val/{hazy,clear}/*.png`.
 
-    The left view of the stereo pair has its measured depth. The other photographs have none: a tilted plane stands in
-    for it. Otherwise as `make`.
+    The left view of the stereo pair has its measured depth. The other photographs have none: a tilted plane replaces
+    it. Otherwise as `make`.
     """
     folder = Path(folder)
     clear: dict[str, Maker] = {"clear": lambda name, random: _photograph(name)}

@@ -42,7 +42,7 @@ class Haze:
         check_range("tint", (self.tint, self.tint), most=1)
 
     def __call__(self, image: np.ndarray, depth: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Veil an RGB image (H, W, 3) of any bit depth; `depth` (H, W) is in [0, 1].
+        """Add haze to an RGB image (H, W, 3) of any bit depth; `depth` (H, W) is in [0, 1].
 
         Returns uint8 of the same size, the same for the same stream.
         """
@@ -71,7 +71,7 @@ def read_depth(path: str | Path) -> np.ndarray:
             raise UserError(f"cannot read the depth map {path}: {error}") from error
         if depth.ndim != 2 or depth.dtype.kind not in "uif":
             raise UserError(
-                f"{path} is no depth map: it holds {depth.dtype} of shape {depth.shape}, not numbers (H, W)"
+                f"{path} is not a depth map: it contains {depth.dtype} of shape {depth.shape}, not numbers (H, W)"
             )
     else:
         depth = read_any(path)[..., 0]

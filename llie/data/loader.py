@@ -2,7 +2,7 @@
 
 The stream is one random permutation of the data set after another. It runs over the border of an epoch inside a
 batch, so every image is seen equally often and none is dropped, however the sizes divide. A data set smaller than one
-batch over all processes is refused: it would put the same image twice into one step.
+batch over all processes is an error: it would put the same image twice into one step.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Order:
 
 
 class _Keys:
-    """The endless batch sampler that PyTorch's loader wants."""
+    """The endless batch sampler for PyTorch's loader."""
 
     def __init__(self, order: Order, first: int):
         self.order = order

@@ -35,14 +35,14 @@ def check_backend(io_backend: Mapping[str, Any] | None, roots: Iterable[Path]) -
     """Check BasicSR's option `io_backend: {type: disk | lmdb}` against the folders; their names decide without it.
 
     Raises:
-        UserError: the type is another one, or it is lmdb and a folder is no LMDB.
+        UserError: unknown type, or the type is lmdb and a folder is not an LMDB.
     """
     kind = (io_backend or {}).get("type", "disk")
     if kind not in ("disk", "lmdb"):
         raise UserError(f"io_backend.type is disk or lmdb, not {kind!r}")
     for root in roots:
         if kind == "lmdb" and not is_lmdb(root):
-            raise UserError(f"io_backend is lmdb, but {root} is no folder *.lmdb; `llie data lmdb` makes one")
+            raise UserError(f"io_backend is lmdb, but {root} is not a folder *.lmdb; `llie data lmdb` makes one")
 
 
 def list_lmdb(folder: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def list_lmdb(folder: Path) -> list[Path]:
     try:
         lines = (folder / _META).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UserError(f"{folder} is no LMDB data set: cannot read its {_META} ({error.strerror})") from error
+        raise UserError(f"{folder} is not an LMDB data set: cannot read its {_META} ({error.strerror})") from error
     # "a/b.png (400,600,3) 1"; the name itself may hold spaces.
     return [folder / line.rsplit(" (", 1)[0] for line in lines if line.strip()]
 

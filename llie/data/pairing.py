@@ -78,7 +78,7 @@ def pattern_key(pattern: str) -> Key:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UserError(f"key_pattern {pattern!r} is no regular expression: {error}") from error
+        raise UserError(f"key_pattern {pattern!r} is not a regular expression: {error}") from error
     if compiled.groups < 1:
         raise UserError(f"key_pattern {pattern!r} needs a group in parentheses: the part that pairs share")
 

@@ -51,15 +51,15 @@ class PairDataset(Dataset[Item]):
         each side of a reference; with `crop_below` n each side keeps its first floor((side - 1) / n) n pixels.
         """
         if gt_border < 0:
-            raise UserError(f"gt_border: {gt_border} is no width of a border; give pixels, or 0 for none")
+            raise UserError(f"gt_border: {gt_border} is not the width of a border; give pixels, or 0 for none")
         if crop_below < 0:
-            raise UserError(f"crop_below: {crop_below} is no multiple to crop to; give pixels, or 0 for whole images")
+            raise UserError(f"crop_below: {crop_below} cannot be a multiple to crop to; give pixels, or 0 for none")
         self.pairs = pairs
         self.augment = augment
         self.npy_size = npy_size
         if npy_size is not None and min(npy_size) < 1:
             raise UserError(
-                f"train_size: {list(npy_size)} is no width and height; give pixels, for instance [960, 512]"
+                f"train_size: {list(npy_size)} is not a width and height; give pixels, for instance [960, 512]"
             )
         self.gt_border = gt_border
         self.crop_below = crop_below

@@ -101,7 +101,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         ):
             check_range(name, (value, value))
         if gt_size < 1:
-            raise UserError(f"gt_size: {gt_size} is no size of a crop; give pixels")
+            raise UserError(f"gt_size: {gt_size} is not the size of a crop; give pixels")
         self.photographs = [path for root in _as_list(dataroot_gt) for path in list_images(Path(root))]
         sides = [find_sides(root, phase) for root in _as_list(dataroot)]
         self.pairs = pair_folders([low for low, _ in sides], [high for _, high in sides]) if sides else []

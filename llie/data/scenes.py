@@ -142,7 +142,7 @@ class SceneDataset(PairDataset):
         super().__init__(pairs, augment if phase == "train" else None, npy_size=train_size, cache=cache, seed=seed)
 
     def test_rule(self, scenes: Iterable[str], names: Sequence[str] | None, root: Path) -> Callable[[str], bool]:
-        """The function that tells whether a scene is for testing; `names` are the user's test scenes, if any."""
+        """The function that decides whether a scene is for testing; `names` are the user's test scenes, if any."""
         raise NotImplementedError  # every set has a rule of its own
 
     def pair_scene(self, inputs: list[Path], references: list[Path]) -> list[Pair]:

@@ -37,7 +37,7 @@ class StreamedDataset(Dataset[Item]):
         for name, stream in self.streams.items():
             random = generator(self.seed, epoch, index, zlib.crc32(name.encode()))
             place = int(random.integers(len(stream)))  # type: ignore[arg-type]
-            # A drawn epoch: the picture is cropped anew whenever it comes.
+            # A drawn epoch: the picture gets a new crop every time.
             other = stream[int(random.integers(2**32)), place]
             if "gt" in other:
                 raise UserError(

@@ -31,13 +31,13 @@ def check_range(option: str, values: Sequence[float], least: float = 0.0, most: 
     low, high = values
     if not least <= low <= high <= most:
         within = f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
-        raise UserError(f"{option}: [{low:g}, {high:g}] is no range of numbers {within}, the smaller one first")
+        raise UserError(f"{option}: [{low:g}, {high:g}] is not a range of numbers {within}, the smaller one first")
 
 
 def check_size(size: Sequence[int] | None) -> None:
     """Raise a `UserError` unless `size` is a width and a height, or None."""
     if size is not None and min(size) < 1:
-        raise UserError(f"train_size: {list(size)} is no width and height; give pixels, for instance [600, 400]")
+        raise UserError(f"train_size: {list(size)} is not a width and height; give pixels, for instance [600, 400]")
 
 
 def resize_lanczos(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -72,7 +72,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 0:
-            raise UserError(f"gt_size: {self.crop} is no size of a crop; give pixels, or null for whole images")
+            raise UserError(f"gt_size: {self.crop} is not the size of a crop; give pixels, or null for whole images")
         check_size(self.size)
 
     def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""One process or many: what the ranks tell each other, and how further processes are started.
+"""One process or many: what the ranks exchange, and how further processes are started.
 
 Single-process code needs no special case: rank 0 of 1, and every exchange returns what it was given.
 Starting and meeting is PyTorch's own work (torchrun's elastic launcher and its rendezvous).
@@ -137,7 +137,7 @@ def choose_device(num_gpu: int | str = "auto") -> torch.device:
         num_gpu: "auto" (GPU when there is one), a number of GPUs, or 0 for the CPU.
 
     Raises:
-        UserError: GPUs were asked for that are not there.
+        UserError: the requested GPUs do not exist.
     """
     count = gpu_count(num_gpu)
     if count == 0:
@@ -156,7 +156,7 @@ def gpu_count(num_gpu: int | str = "auto") -> int:
     """How many GPUs to use on this machine.
 
     Raises:
-        UserError: more were asked for than are visible.
+        UserError: more GPUs are requested than are visible.
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if num_gpu == "auto":
@@ -165,7 +165,7 @@ def gpu_count(num_gpu: int | str = "auto") -> int:
         raise UserError(f"num_gpu: must be auto, 0 (CPU) or a number of GPUs, not {num_gpu!r}")
     if num_gpu > visible:
         raise UserError(
-            f"num_gpu: {num_gpu} asked for, but {visible} visible to PyTorch {torch.__version__}; "
+            f"num_gpu: {num_gpu} requested, but {visible} visible to PyTorch {torch.__version__}; "
             "use num_gpu: auto, or num_gpu: 0 for the CPU"
         )
     return num_gpu

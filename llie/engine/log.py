@@ -1,4 +1,4 @@
-"""What a run tells: console and file, metrics.jsonl, TensorBoard, and a progress bar on terminals. Rank 0 only."""
+"""The logs of a run: console and file, metrics.jsonl, TensorBoard, and a progress bar on terminals. Rank 0 only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class RunLog:
             self._writer.add_image(name, image.detach().float().clamp(0, 1).cpu(), iteration)
 
     def progress(self, **shown: str) -> None:
-        """One iteration done; `shown` stands beside the bar."""
+        """One iteration done; `shown` appears beside the bar."""
         if self._on:
             self._bar.update()
             if shown:

@@ -99,7 +99,7 @@ def edvr_cosine(
     Args:
         T_period: lengths of the half cosines in steps, one more than there are restarts (a restart at the very end of
             the run needs none).
-        restarts: steps after which the rate begins anew.
+        restarts: steps after which the rate restarts.
         restart_weights: where it then begins, as factors on the base rate.
         eta_min: rate at the end of each half cosine.
     """

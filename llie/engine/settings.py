@@ -13,7 +13,7 @@ from llie.errors import UserError
 
 @dataclass
 class Settings:
-    """Everything the trainer is told; see `Trainer` for the meaning of the parts.
+    """All settings of the trainer; see `Trainer` for the meaning of the parts.
 
     Attributes:
         total_iter: optimiser steps in the whole run.
@@ -28,7 +28,7 @@ class Settings:
         max_nonfinite: give up after so many steps in a row with a non-finite loss or gradient.
         warmup_iter: linear warm-up up to this iteration.
         optimizers: network name -> `{type, lr, ...}` of torch.optim.
-        schedules: network name -> `{type, ...}`; "g" stands for networks without an own one.
+        schedules: network name -> `{type, ...}`; "g" is for networks without their own.
         val_freq: validate every so many iterations; None: only at the end.
         best: name of the value that decides which checkpoint is best; None: the first one validation returns.
         lower_is_better: direction of `best`.

@@ -211,7 +211,7 @@ class Trainer:
             what = "gradient" if math.isfinite(own_loss) else "loss"
             names = [name for batch in micro_batches for name in batch.get("lq_path", [])]
             path = folder / f"iter_{self.iteration}_{phase}_rank_{rank()}.pt"
-            if len(list(folder.glob("*.pt"))) < self.settings.max_nonfinite:  # a sick run must not fill the disk
+            if len(list(folder.glob("*.pt"))) < self.settings.max_nonfinite:  # a diverged run must not fill the disk
                 content = {"iteration": self.iteration, "batches": micro_batches}
                 checkpoint.write_atomically(path, checkpoint.serialise(content))
             self.log.warn(f"iteration {self.iteration}: non-finite {what}, step skipped; batch in {path}: {names[:8]}")

@@ -85,7 +85,7 @@ def evaluate(
             if save_folder is not None:
                 write_image(Path(save_folder) / f"{row['name']}.png", output[0].permute(1, 2, 0).float().cpu().numpy())
             rows.append(row | {"path": item["lq_path"]} | measured.figures(output, item))
-    except Exception as error:  # other ranks are still at work, and what is measured must be written first
+    except Exception as error:  # other ranks are still working, and the results so far must be written first
         failure = error
     allocator.suit(pixels=0)  # training goes on
     rows = broadcast(sorted(gather(rows), key=lambda row: row["index"]))
@@ -105,7 +105,7 @@ def evaluate(
 def image_names(dataset: Items) -> list[str] | None:
     """A name for each image, without ending: its path below the folder that all share.
 
-    None for a data set that does not tell its `pairs` of paths; files then bear the name of the input alone.
+    None for a data set without `pairs` of paths; files then have the name of the input only.
     """
     pairs = getattr(dataset, "pairs", None)
     if pairs is None:

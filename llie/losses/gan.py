@@ -17,7 +17,7 @@ KINDS = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
 class GANLoss(nn.Module):
     """Distance of a discriminator's scores from "real" or "fake".
 
-    A label may be a range [low, high]: the discriminator then learns from labels drawn anew for every score ("soft
+    A label may be a range [low, high]: the discriminator then learns from a new random label for every score ("soft
     labels", Salimans et al., NeurIPS 2016), while the generator asks for a plain 1.
 
     Args:
@@ -76,5 +76,5 @@ class GANLoss(nn.Module):
 def _as_range(option: str, value: float | tuple[float, float]) -> tuple[float, float]:
     low, high = (value, value) if isinstance(value, int | float) else value
     if low > high:
-        raise UserError(f"{option}: [{low}, {high}] is no range; write it like [0.7, 1.2]")
+        raise UserError(f"{option}: [{low}, {high}] is not a range; write for example [0.7, 1.2]")
     return low, high

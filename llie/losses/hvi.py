@@ -40,7 +40,7 @@ class HVILoss(nn.Module):
         k_grad_in_inverse: the exponent also learns through the inverse transform of `gt_mean: hvi`; as the network's.
         skip_aligned: leave out p' when W is 1 and not on its way to less: value and gradient stay the same, at half
             the cost. It reads W back from the device once in a step; turn it off to capture the step as a graph.
-        weights: file with torchvision's VGG19 weights, or its folder; None looks where such files usually lie.
+        weights: file with torchvision's VGG19 weights, or its folder; None searches the usual folders.
         precision: "float32"; or "bfloat16" for VGG's convolutions, most of the arithmetic of a training step.
 
     Raises:

@@ -20,7 +20,7 @@ def lpips_network(net: str = "alex", weights: str | None = None) -> nn.Module:
 
     Args:
         net: "alex", "vgg" or "squeeze".
-        weights: file with torchvision's backbone weights, or its folder; None looks where such files usually lie.
+        weights: file with torchvision's backbone weights, or its folder; None searches the usual folders.
 
     Raises:
         UserError: an unknown network, no weights, or the package is not installed.
@@ -46,7 +46,7 @@ class LPIPSLoss(ImageLoss):
 
     Args:
         net: "alex", "vgg" or "squeeze".
-        weights: file with torchvision's backbone weights, or its folder; None looks where such files usually lie.
+        weights: file with torchvision's backbone weights, or its folder; None searches the usual folders.
 
     Raises:
         UserError: an unknown network, no weights, or the package lpips is not installed.

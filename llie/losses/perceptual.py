@@ -33,7 +33,7 @@ class PerceptualLoss(ImageLoss):
         style_weight: factor on the distance between Gram matrices.
         criterion: "l1", or "l2" (also called "mse").
         reduction: "mean" over the elements of each layer, or "sum" over them and over the batch.
-        weights: file with torchvision's VGG weights, or its folder; None looks where such files usually lie.
+        weights: file with torchvision's VGG weights, or its folder; None searches the usual folders.
         precision: "float32"; or "bfloat16" for VGG's convolutions, several times faster where the hardware knows it.
             The value stays within 1 %; the gradient grows noisy as the prediction nears the target.
 

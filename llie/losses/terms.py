@@ -43,7 +43,7 @@ class LossTerm(nn.Module):
         super().__init__()
         check_choice("space", space, ("rgb", "hvi"))
         if target_stride < 1:
-            raise UserError(f"target_stride: at least 1 is wanted, not {target_stride}")
+            raise UserError(f"target_stride: the minimum is 1, not {target_stride}")
         self.loss, self.weight, self.name = loss, weight, name or type(loss).__name__
         self.pred, self.target_stride, self.space = pred, target_stride, space
         self.target: str = getattr(loss, "default_target", "gt") if target is None else target

@@ -34,7 +34,7 @@ class VGGFeatures(nn.Module):
         vgg_type: "vgg16" or "vgg19".
         use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
         range_norm: map [-1, 1] to [0, 1] first.
-        weights: file with torchvision's weights, or its folder; None looks where such files usually lie.
+        weights: file with torchvision's weights, or its folder; None searches the usual folders.
         precision: "float32"; or "bfloat16" for the convolutions, several times faster where the hardware knows it.
 
     Raises:

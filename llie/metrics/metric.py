@@ -85,13 +85,13 @@ def create_metric(spec: Mapping[str, Any], name: str = "") -> Metric:
         raise UserError(f"{where}: 'type' is missing (the name of a registered metric)")
     function = METRIC_REGISTRY.get(spec["type"])
     arguments = {key: value for key, value in spec.items() if key not in ("type", "better")}
-    own = getattr(function, "better", None)  # BasicSR's and a user's own may not tell
+    own = getattr(function, "better", None)  # metrics of BasicSR or of a user may not have it
     better = spec.get("better", own or "higher")
     if better not in ("higher", "lower") or (own and better != own):
         raise UserError(f"{where}: better: {better} is wrong; {spec['type']} is better when {own or 'higher or lower'}")
     metric = Metric(name or spec["type"], function, arguments, better)
     names = ("pred", "gt", "protocol") if metric.needs_reference else ("pred", "protocol")
-    given = dict.fromkeys(names, object())  # filled in later: fits whatever a metric says it wants
+    given = dict.fromkeys(names, object())  # filled in later: accepted for any annotation
     check_arguments(function, given | arguments, where)
     return metric
 

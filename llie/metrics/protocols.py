@@ -123,7 +123,7 @@ def protocol_steps(name: str) -> tuple[Step, ...]:
     """The steps of a protocol.
 
     Raises:
-        UserError: no protocol bears that name; the message lists the nearest names.
+        UserError: unknown protocol; the message lists similar names.
     """
     if name not in PROTOCOLS:
         raise UserError(f"no protocol is called {name!r}.{suggest(name, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}")

@@ -43,7 +43,7 @@ class AdversarialModel(Model):
         self.gan_weight = gan.pop("loss_weight", gan.pop("weight", 1.0))
         self.gan = build(LOSS_REGISTRY, gan, "train.gan_opt")
         if "is_disc" not in argument_names(self.gan.forward):
-            raise UserError(f"train.gan_opt: {gan['type']} is no adversarial loss; GANLoss is one, with its gan_type")
+            raise UserError(f"train.gan_opt: {gan['type']} is not an adversarial loss; use GANLoss with a gan_type")
         self.losses = build_losses(train)
         self.criteria.extend([self.losses, self.gan])
         self.every, self.pretraining = train.get("net_d_iters", 1), train.get("net_d_init_iters", 0)
@@ -103,7 +103,7 @@ class AdversarialModel(Model):
         """What the generator makes of `lq`, by name, and of `lq_real`, as "lq_real" and "lq_real/..."."""
         names = [name for name in self.enhanced if name in batch]
         given = self.training_inputs(batch) if names == ["lq"] else {}  # they belong to the pairs alone
-        # One call for both: DDP wants one forward for each backward.
+        # One call for both: DDP needs one forward for each backward.
         outputs = self.trained["g"](_together(batch, names), **given)
         result_of(outputs)  # says so if there is none
         outputs = {"out": outputs} if isinstance(outputs, Tensor) else outputs
@@ -129,6 +129,6 @@ def _together(batch: Mapping[str, Any], names: Sequence[str]) -> Tensor:
     """The images of several entries of a batch as one."""
     sizes = {name: tuple(batch[name].shape[2:]) for name in names}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())
-        raise UserError(f"the data streams differ in size: {told}; give all training sets the same gt_size")
+        listed = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())
+        raise UserError(f"the data streams differ in size: {listed}; give all training sets the same gt_size")
     return torch.cat([batch[name] for name in names])

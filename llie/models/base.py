@@ -21,9 +21,9 @@ class Model:
         networks: bare networks by name: "g" enhances, "d" judges.
         trained: the same as wrapped by the trainer (DDP, compiled). A phase calls its own network through this, so
             that gradients are exchanged; all others through `networks`.
-        controls: what "g" is told beside the image when it is evaluated, not while it trains.
+        controls: further arguments of "g" in evaluation, but not in training.
         criteria: losses with weights of their own, which must be on the networks' device.
-        streams: names of the data streams beside the pairs that the model knows what to do with.
+        streams: names of the data streams, besides the pairs, that the model uses.
     """
 
     streams: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Model:
         raise NotImplementedError  # every model has its own
 
     def training_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Entries of the batch that "g" takes beside the image while it trains."""
+        """Entries of the batch that "g" takes besides the image in training."""
         return {name: batch[name] for name in card_of(self.networks["g"]).training_inputs if name in batch}
 
     def predict(self, network: nn.Module, batch: dict[str, Any]) -> Tensor:

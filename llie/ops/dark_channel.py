@@ -75,7 +75,7 @@ def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) ->
         (B, H // 4, W // 4) or (H // 4, W // 4), int64 in 0 .. classes-1.
 
     Raises:
-        UserError: the image is no RGB image of at least 4x4 pixels, or there are no classes.
+        UserError: the image is not an RGB image of at least 4x4 pixels, or there are no classes.
     """
     if classes < 1:
         raise UserError(f"haze_regions: classes is at least 1, not {classes}")

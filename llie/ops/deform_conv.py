@@ -52,7 +52,7 @@ def deform_conv2d(
         (B, C_out, h, w), of x's type.
 
     Raises:
-        UserError: shapes do not fit, or there is no such backend.
+        UserError: shapes do not fit, or the backend is unknown.
     """
     if backend not in ("auto", "torchvision", "grid_sample"):
         raise UserError(f"deform_conv2d: backend is 'auto', 'torchvision' or 'grid_sample', not {backend!r}")
@@ -113,7 +113,7 @@ class DeformConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         taps = self.weight.shape[-1] ** 2
-        with torch.autocast(x.device.type, enabled=False):  # eight bits do not tell apart neighbouring pixels
+        with torch.autocast(x.device.type, enabled=False):  # eight bits do not distinguish neighbouring pixels
             offset, mask = self.conv_offset_mask(x.to(self.weight.dtype)).split([2 * taps, taps], 1)
             return deform_conv2d(
                 x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask.sigmoid()

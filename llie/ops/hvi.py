@@ -84,7 +84,7 @@ def hvi_to_rgb(
 
 def _collapse(value: Tensor, k: Tensor | float) -> Tensor:
     """(sin(pi value / 2) + EPS) ** k; a value above 2, where the sine is negative, counts as black instead of NaN."""
-    # exp of log, because the gradient of ** would compute both powers anew.
+    # exp of log, because the gradient of ** would compute both powers again.
     return (k * (relu((value * (math.pi / 2)).sin()) + EPS).log()).exp()
 
 

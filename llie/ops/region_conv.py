@@ -107,7 +107,7 @@ def region_map(regions: Tensor, count: int, size: tuple[int, int, int], check: b
     """
     batch, height, width = size
     if not isinstance(regions, Tensor):
-        raise UserError(f"regions: a tensor of indices or a mask is wanted, not {regions!r}")
+        raise UserError(f"regions: expected a tensor of indices or a mask, not {regions!r}")
     if regions.dim() == 5 and regions.shape[2] == 1:
         regions = regions.squeeze(2)
     is_map = regions.dim() == 3
@@ -237,7 +237,7 @@ def _region_by_region(x: Tensor, kernels: Tensor, regions: Tensor, stride: int, 
 class _Gathered(torch.autograd.Function):
     """Pixels sorted by region; the patches of a chunk of them as rows of a matrix, times their region's kernel.
 
-    The backward pass gathers the patches anew: kept, they would take k * k copies of the map.
+    The backward pass gathers the patches again: stored, they would take k * k copies of the map.
     """
 
     @staticmethod
@@ -291,7 +291,7 @@ class _GuideGradient(torch.autograd.Function):
         guide, x, kernels = ctx.saved_tensors
         x, kernels, p = x.to(grad.dtype), kernels.to(grad.dtype), guide.softmax(1)
         with torch.autocast(grad.device.type, enabled=False):
-            # One region's output at a time, computed anew: all of them are R copies of the map.
+            # One region's output at a time, computed again: all of them are R copies of the map.
             products = (grad * _conv(x, own, ctx.stride, ctx.padding) for own in kernels.unbind(1))
             d = torch.stack([product.sum(1) for product in products], dim=1)
         grad_guide = p * (d - (p * d).sum(1, keepdim=True))

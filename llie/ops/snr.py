@@ -45,7 +45,7 @@ def snr_map(x: Tensor, quantile: float = 1.0) -> Tensor:
         (B, 1, H, W), float32 (float64 for such images).
 
     Raises:
-        UserError: these are no RGB images.
+        UserError: these are not RGB images.
     """
     if x.dim() != 4 or x.shape[1] != 3:
         raise UserError(f"snr_map: images are (B, 3, H, W), not {tuple(x.shape)}")

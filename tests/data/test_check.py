@@ -52,7 +52,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path, put, picture):
         check({"datasets": sets})
     message = str(caught.value)
     for part in (
-        "not in order (6 found)",
+        "the data has 6 problems",
         "a/low/1.png is 20x20, but its reference",
         "a/high/2.png is a damaged or truncated PNG",
         "a/low/3.png is mislabelled: its content is JPEG",

@@ -140,7 +140,7 @@ def test_lmdb_gives_the_same_items(folders, tmp_path):
             one[1, index]["lq"], three[1, index]["lq"]
         )
     _ = pickle.loads(pickle.dumps(two))[0]
-    with pytest.raises(UserError, match=r"io_backend is lmdb, but .*low is no folder \*\.lmdb"):
+    with pytest.raises(UserError, match=r"io_backend is lmdb, but .*low is not a folder \*\.lmdb"):
         paired(folders, io_backend={"type": "lmdb"})
     with pytest.raises(UserError, match="disk or lmdb"):
         paired(folders, io_backend={"type": "petrel"})

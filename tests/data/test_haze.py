@@ -31,8 +31,8 @@ class TestHaze:
     @pytest.mark.parametrize(
         ("ranges", "message"),
         [
-            ({"beta": (2, 1)}, r"beta: \[2, 1\] is no range of numbers at least 0"),
-            ({"airlight": (-1, 0.5)}, r"airlight: \[-1, 0\.5\] is no range of numbers in \[0, 1\]"),
+            ({"beta": (2, 1)}, r"beta: \[2, 1\] is not a range of numbers at least 0"),
+            ({"airlight": (-1, 0.5)}, r"airlight: \[-1, 0\.5\] is not a range of numbers in \[0, 1\]"),
             ({"tint": 5}, "tint"),
         ],
     )
@@ -95,8 +95,8 @@ class TestDepth:
         ("array", "message"),
         [
             (np.zeros((4, 5)), r"depth\.npy: no pixel .* above 0"),
-            (np.ones((4, 5, 3)), r"depth\.npy is no depth map: it holds float64 of shape \(4, 5, 3\)"),
-            (np.full((4, 5), "far"), r"depth\.npy is no depth map"),
+            (np.ones((4, 5, 3)), r"depth\.npy is not a depth map: it contains float64 of shape \(4, 5, 3\)"),
+            (np.full((4, 5), "far"), r"depth\.npy is not a depth map"),
         ],
     )
     def test_what_is_no_depth_map(self, tmp_path, array, message):

@@ -149,7 +149,7 @@ def test_sdsd_twins_stay_on_one_side(tmp_path, put):
 def test_a_size_without_pixels_is_refused(tmp_path, put):
     put(tmp_path, "input/pair1/0001.npy", "GT/pair1/0001.npy")
     options = {"type": "SDSDDataset", "dataroot": str(tmp_path), "testing_dir": ["pair1"], "train_size": [960, 0]}
-    with pytest.raises(UserError, match=r"train_size: \[960, 0\] is no width and height"):
+    with pytest.raises(UserError, match=r"train_size: \[960, 0\] is not a width and height"):
         build_dataset(options, "test")
 
 

@@ -29,7 +29,7 @@ def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert distributed.choose_device("auto") == torch.device("cpu")
     assert distributed.choose_device(0) == torch.device("cpu")
-    with pytest.raises(UserError, match=r"num_gpu: 2 asked for, but 0 visible.*num_gpu: 0"):
+    with pytest.raises(UserError, match=r"num_gpu: 2 requested, but 0 visible.*num_gpu: 0"):
         distributed.choose_device(2)
     with pytest.raises(UserError, match="auto"):
         distributed.choose_device("all")

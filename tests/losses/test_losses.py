@@ -158,5 +158,5 @@ class TestGAN:
         assert self.value("lsgan", True, **soft) == self.value("lsgan", True)  # the generator asks for 1
 
     def test_no_range(self):
-        with pytest.raises(UserError, match=r"real_label_val: \[1\.2, 0\.7\] is no range"):
+        with pytest.raises(UserError, match=r"real_label_val: \[1\.2, 0\.7\] is not a range"):
             self.value("lsgan", True, real_label_val=[1.2, 0.7])

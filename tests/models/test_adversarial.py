@@ -156,7 +156,7 @@ def test_a_missing_judge_is_named(missing):
 
 
 def test_a_loss_that_is_not_adversarial_is_named():
-    with pytest.raises(UserError, match=r"train\.gan_opt: L1Loss is no adversarial loss"):
+    with pytest.raises(UserError, match=r"train\.gan_opt: L1Loss is not an adversarial loss"):
         model(gan_opt={"type": "L1Loss"})
 
 

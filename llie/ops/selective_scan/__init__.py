@@ -52,7 +52,7 @@ def selective_scan(
         delta_bias: added to `delta` in float32, (channels,).
         delta_softplus: apply softplus to `delta` (after the bias).
         return_last_state: also return h after the last position, (batch, channels, states).
-        backend: "auto", "torch", "c", "numba", "triton" or "mamba_ssm"; "auto" obeys the variable LLIE_SCAN.
+        backend: "auto", "torch", "c", "numba", "triton" or "mamba_ssm"; "auto" follows the variable LLIE_SCAN.
 
     Returns:
         y, (batch, channels, length), of u's type; with `return_last_state` also the last state.

@@ -20,7 +20,7 @@ PREFERENCE = {"cpu": ("c", "numba", "torch"), "cuda": ("triton", "torch")}
 
 
 def requested(backend: str) -> str:
-    """The name asked for by argument or, where that says "auto", by LLIE_SCAN."""
+    """The requested name: by argument or, if that is "auto", by LLIE_SCAN."""
     name = os.environ.get("LLIE_SCAN", "auto").strip().lower() or "auto" if backend == "auto" else backend
     known = ("auto", *MODULES, "mamba_ssm")
     if name not in known:
@@ -34,7 +34,7 @@ def choose(backend: str, u: Tensor) -> ModuleType:
     """The module whose `forward` and `backward` compute a scan of `u`.
 
     Raises:
-        UserError: the backend asked for does not exist or cannot run here.
+        UserError: the requested backend does not exist or cannot run here.
     """
     name = requested(backend)
     device = u.device.type

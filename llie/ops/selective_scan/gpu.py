@@ -224,7 +224,7 @@ def _strides(tensor: Tensor, groups: int) -> tuple[int, ...]:
 
 
 def prepare() -> None:
-    """Compile for the device at hand and compare with the plain form, before anyone relies on it.
+    """Compile for the current device and compare with the plain form before first use.
 
     Raises:
         RuntimeError: there is no device, or the kernels do not run or are wrong on it.
