@@ -31,6 +31,7 @@ test-oldest:
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell .
 
 types: $(READY)
 	$(BIN)/mypy
