@@ -158,7 +158,7 @@ def test_streams_that_no_one_reads_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"datasets\.train_lq_rael: AdversarialModel has the streams .*'train_lq_real'"):
         load_options(misspelt)
     supervised = project(tmp_path, model_type="SupervisedModel")
-    with pytest.raises(UserError, match=r"SupervisedModel has no streams beside train"):
+    with pytest.raises(UserError, match=r"SupervisedModel has no streams besides train"):
         load_options(supervised)
 
 

@@ -165,7 +165,7 @@ def test_it_means_what_it_meant(official, caplog):
     assert options["train"]["pixel_opt"] == {"type": "L1Loss", "loss_weight": 1, "reduction": "mean"}
     assert options["train"]["optim_g"]["lr"] == 2e-4 and options["val"]["val_freq"] == 1000
     assert options["train"]["mixing_augs"] == {"mixup": True, "mixup_beta": 1.2, "use_identity": True}
-    assert "the periods last 150000 of 300000 iterations" in caplog.text  # where the official trainer stops
+    assert "the periods cover 150000 of 300000 iterations" in caplog.text  # where the official trainer stops
     for key in ("use_grad_clip", "window_size", "mini_batch_sizes", "gt_sizes", "iters"):
         assert key in caplog.text  # told that it has no effect
 

@@ -119,7 +119,7 @@ def test_epochs_instead_of_iterations(tmp_path):
 
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="num_gpu: 1 asked for"):
+    with pytest.raises(UserError, match="num_gpu: 1 requested"):
         train.main(["-opt", str(make_project(tmp_path, num_gpu=1))])
 
 

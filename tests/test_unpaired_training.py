@@ -136,7 +136,7 @@ def test_a_crop_larger_than_a_photograph_is_named(project):
 
 
 def test_train_size_is_checked(project):
-    with pytest.raises(UserError, match=r"train_size: \[48, 0\] is no width and height"):
+    with pytest.raises(UserError, match=r"train_size: \[48, 0\] is not a width and height"):
         train.main(["-opt", str(project), "--force_yml", "datasets.train.train_size=[48, 0]"])
 
 
