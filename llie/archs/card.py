@@ -14,7 +14,7 @@ from llie.errors import UserError, suggest
 
 @dataclass(frozen=True)
 class Card:
-    """Facts about a network; a network class bears them as its attribute `card`.
+    """Facts about a network: the attribute `card` of its class.
 
     Attributes:
         paper: title and venue, as one would cite it.
@@ -24,7 +24,7 @@ class Card:
         halo: for networks that decide from a thumbnail, `decide(thumbnail)`, and then work locally,
             `render(x, decision, region, **controls)`: how many pixels around a pixel its result depends on. Parts of an
             image with such a margin give what the whole image gives. None for all other networks.
-        parts: submodules whose weights may come from files of their own, each holding one or several.
+        parts: submodules whose weights may come from separate files, each holding one or several.
         presets: names of published configurations -> constructor arguments.
         official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
         detect: constructor arguments read off a state dict with our keys; None when it is another network's.
@@ -46,7 +46,7 @@ class Card:
 
 
 def card_of(network: nn.Module | type[nn.Module]) -> Card:
-    """The network's card, or one with defaults for a network that bears none (BasicSR's, for instance)."""
+    """The network's card, or one with defaults for a network without a card (BasicSR's, for instance)."""
     return getattr(network, "card", None) or Card()
 
 
@@ -68,7 +68,7 @@ def check_controls(network: nn.Module | type[nn.Module], names: Iterable[str]) -
     """Check that the network has these controls.
 
     Raises:
-        UserError: it has not; the message names the nearest.
+        UserError: it does not; the message names the nearest.
     """
     known = controls_of(network)
     for name in names:

@@ -187,7 +187,7 @@ class DRBN(nn.Module):
 
 
 class Recompose(nn.Module):
-    """Mixes three frequency bands anew, with a weight for each pixel, channel and band."""
+    """Mixes three frequency bands again, with a weight for each pixel, channel and band."""
 
     def __init__(self, width: int, growth: int, convs: int):
         super().__init__()

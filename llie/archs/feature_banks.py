@@ -1,7 +1,7 @@
 """Banks of common features (LFPV, ICCV 2025): learned from all training images, read by every position of a feature.
 
 One bank holds vectors, the other small patches; a vector is a patch of a single position, so both are the same thing.
-In training two small networks write the banks anew at every iteration: the sample-updater lets each slot take in
+In training two small networks rewrite the banks at every iteration: the sample-updater lets each slot take in
 features of the present batch, the mutual-updater lets random pairs of slots exchange what they know. Every position of
 the feature map attends to the banks and adds what it finds. At test the banks are constants.
 """
@@ -45,7 +45,7 @@ def updater(inputs: int, channels: int, hidden_width: int, hidden_layers: int, k
 
 
 class Bank(nn.Module):
-    """A bank (slots, C, side, side): how it is read, and how it is written anew."""
+    """A bank (slots, C, side, side): how it is read, and how it is rewritten."""
 
     features: Tensor
 
@@ -104,7 +104,7 @@ class Bank(nn.Module):
 class FeatureBanks(nn.Module):
     """Both banks on one feature map: `f + vectors read by f + patches read by f` (Eq. 8).
 
-    In training the banks are written anew from the batch first. All processes of a run write the same banks, from the
+    In training the banks are first rewritten from the batch. All processes of a run write the same banks, from the
     samples of all of them, so that the result does not depend on how a batch is split.
 
     The samples are chosen where "the network does not fit" them yet, given a map of its error: each image gives the
@@ -183,7 +183,7 @@ class FeatureBanks(nn.Module):
         samples = [cut(f, draws.vector_at, 1).flatten(1), cut(f, draws.patch_at, side).flatten(1), shares[:, None]]
         packed = torch.cat(samples, dim=1)  # one exchange between ranks
         packed = packed if self.parity else gather_batch(packed)
-        # One bad image must not spoil the batch statistics for good; its loss is not finite, and that is told.
+        # One bad image must not damage the batch statistics for good; its loss is not finite, and that is reported.
         packed = packed.nan_to_num(0, 0, 0)
         vectors, patches, shares = packed.split([sample.shape[1] for sample in samples], dim=1)
         shares = shares[:, 0] + 1e-8

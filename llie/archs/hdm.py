@@ -155,7 +155,7 @@ class HDM(nn.Module):
     """HDM; the defaults are the published network.
 
     Official checkpoints hold the tensors of both variants and tell neither which one they are of nor the task. They are
-    taken for "mask", the published one, and images are taken as they are, unless a preset is asked for by its name.
+    read as "mask", the published one, and images are not normalised, unless a preset is named.
 
     Args:
         width: channels of all maps, a multiple of 8.

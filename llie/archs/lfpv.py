@@ -1,4 +1,4 @@
-"""LFPV: learnable feature patches and vectors, a plug-in that lends any network banks of common features.
+"""LFPV: learnable feature patches and vectors, a plug-in that gives any network banks of common features.
 
 Xu et al., "Learnable Feature Patches and Vectors for Boosting Low-light Image Enhancement without External Knowledge",
 ICCV 2025. The network, here the host, runs twice in training: plainly, and with one of its features enriched by the
@@ -63,7 +63,7 @@ def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Arguments of LFPV on SNR-Aware; those of other hosts stand in the options that our checkpoints hold."""
+    """Arguments of LFPV on SNR-Aware; those of other hosts are in the options that our checkpoints hold."""
     host = {key.removeprefix("host."): value for key, value in state.items() if key.startswith("host.")}
     arguments = SNRAware.card.detect(host) if "banks.patches.features" in state else None
     if arguments is None:
@@ -211,7 +211,7 @@ class LFPV(nn.Module):
         """The same for a host that does not say how to split it: two runs, the second with a hook at the feature."""
         plain = self.host(x, **controls) if self.training else None
         error = self._error(plain, gt)
-        # Set anew for each run: a hook that stayed would refer to these banks in every copy of the network.
+        # Set again for each run: a hook that stayed would refer to these banks in every copy of the network.
         module = self.host.get_submodule(self.at)
         hook = module.register_forward_hook(lambda module, inputs, feature: self.banks(feature, error))
         try:
@@ -239,7 +239,7 @@ def attachment(host: nn.Module, at: str | None) -> tuple[int, int]:
     """Channels and stride of the feature of a host where the banks attach, found by running it on a small image.
 
     Raises:
-        UserError: there is no such feature; the message lists those there are.
+        UserError: there is no such feature; the message lists the existing ones.
     """
     title = type(host).__name__
     if at is None and hasattr(host, "encode") and hasattr(host, "decode"):

@@ -182,7 +182,7 @@ class SNRAware(nn.Module):
         front_blocks: residual blocks before the branches.
         back_blocks: residual blocks after them.
         layers: of the transformer.
-        edges: the long-range branch takes patches of 16x16 pixels. At sizes that are no multiples of 16, "zeros" leaves
+        edges: the long-range branch takes patches of 16x16. At sizes that are not multiples of 16, "zeros" leaves
             it out of the last rows and columns, as published: they come out worse. "reflect" completes the patches.
         mask_threshold: patches whose mean ratio is not above it cannot be attended to.
         snr_quantile: see `llie.ops.snr.snr_map`. Experiment: with 0.5 the mask is no longer empty on photographs.
@@ -246,7 +246,7 @@ class SNRAware(nn.Module):
         """The map (B, 1, H, W) of an image: the given one, checked, or the one that the network makes.
 
         Raises:
-            UserError: the given one is no map of this image.
+            UserError: the given map does not fit this image.
         """
         if given is None:
             return snr_map(x.detach(), self.snr_quantile)

@@ -17,7 +17,7 @@ def files_below(folder: str | Path) -> list[Path]:
     seen: set[Path] = set()
     found: list[Path] = []
     starts = [top]
-    while starts:  # first all folders that are no links, then what links lead to, then the links in there
+    while starts:  # first all folders that are not links, then what links lead to, then the links in there
         links: list[Path] = []
         for place, subfolders, names in (step for start in starts for step in os.walk(start)):
             here = Path(place)

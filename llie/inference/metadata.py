@@ -1,4 +1,4 @@
-"""What a photograph's file says about the photograph (EXIF), as it may stand in another file."""
+"""What a photograph's file says about the photograph (EXIF), as it may be written to another file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Metadata:
         return {tag: values for tag, values in ((_EXIF_DIRECTORY, self.exif), (_GPS_DIRECTORY, self.gps)) if values}
 
     def to_bytes(self, limit: int | None = None) -> bytes:
-        """EXIF data as they stand in a JPEG file; empty if there are none.
+        """EXIF data in the form of a JPEG file; empty if there are none.
 
         Args:
             limit: leave the camera's own notes out if there would be more bytes.

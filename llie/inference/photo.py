@@ -113,7 +113,7 @@ def open_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
                 pixels = space.to_srgb(pixels)
         except ValueError:
             space = None
-            notes.append("its colour profile is unusable; its colours were taken for sRGB")
+            notes.append("its colour profile is unusable; its colours were read as sRGB")
     return Photo(pixels, decoded, space, tuple(notes))
 
 
@@ -127,7 +127,7 @@ def check_suffix(path: Path) -> str:
     if suffix not in WRITTEN_SUFFIXES:
         endings = sorted(WRITTEN_SUFFIXES)
         raise UserError(
-            f"{path}: {suffix or 'no ending'} is no image format that llie writes ({' '.join(endings)})."
+            f"{path}: {suffix or 'no ending'} is not an image format that llie writes ({' '.join(endings)})."
             + suggest(suffix, endings)
         )
     if suffix in HEIC_SUFFIXES:

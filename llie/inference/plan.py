@@ -35,7 +35,7 @@ class Plan:
 
     Attributes:
         jobs: in the order of the inputs.
-        left_out: how many files of each ending are no images, or need a package that is missing.
+        left_out: how many files of each ending are not images, or need a package that is missing.
         output: the file or folder that results go to, for messages; None if they go beside their sources.
     """
 
@@ -75,7 +75,7 @@ def make_plan(
 
     Without `output`, results go beside the inputs: `a.jpg` becomes `a_enhanced.jpg`, a folder `b` becomes
     `b_enhanced`. With it, they have the names of their sources, in the same subfolders; several folders keep their
-    names there. Results of an earlier run are no inputs.
+    names there. Results of an earlier run are not inputs.
 
     Args:
         inputs: one or several.

@@ -35,7 +35,7 @@ class ColourSpace:
         profile: the bytes of an ICC profile.
 
     Raises:
-        ValueError: they are no profile of RGB or grey.
+        ValueError: they are not a profile of RGB or grey.
     """
 
     def __init__(self, profile: bytes):

@@ -1,6 +1,6 @@
 """Frames of a clip one after another, without flicker.
 
-A network that sees every frame for itself decides anew how much light is missing, and noise moves that decision: the
+A network that sees every frame for itself decides each time how much light is missing; noise moves that decision: the
 picture flickers. Here what is decided is averaged over the past, in seconds rather than frames:
 
 - networks that decide from a thumbnail (`card.halo`): their decision itself;

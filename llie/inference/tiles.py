@@ -68,7 +68,7 @@ def memory_budget(memory: str | float | None, device: torch.device) -> int:
     """Bytes that may be used: what the user says ("4GB", "512MiB", a number of bytes), else half of what is free.
 
     Raises:
-        UserError: it is no amount of memory.
+        UserError: it is not an amount of memory.
     """
     if memory is None:
         return free_memory(device) // 2

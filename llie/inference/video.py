@@ -90,7 +90,7 @@ def enhance_video(
         progress: show a progress bar (only on a terminal).
 
     Raises:
-        UserError: there is no video in the file, it cannot be encoded as wanted, or the work could not be finished (the
+        UserError: there is no video in the file, it cannot be encoded as requested, or it could not be finished (the
             input is cut short, the disk is full ...); the message says what of it is in the target.
         Stopped: by Ctrl-C or SIGTERM; what was done is in the target.
     """
@@ -216,7 +216,7 @@ class _Reader:
             yield frame
 
     def _note_damage(self) -> None:
-        # A recording of a broadcast may begin in the middle of a group of pictures: that is no damage.
+        # A recording of a broadcast may begin in the middle of a group of pictures: the file is not damaged.
         self.damaged = self.damaged or self.frames > 0
 
     def _note_time(self, time: Fraction) -> None:

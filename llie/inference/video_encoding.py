@@ -98,12 +98,12 @@ def choose_encoder(encoding: Encoding, container: str, source: VideoFormat) -> E
     """Choose encoder, quality and pixel format.
 
     Args:
-        encoding: what the user wants.
+        encoding: what the user requests.
         container: FFmpeg's name of the output format.
         source: pixel format and size of the input.
 
     Raises:
-        UserError: there is no such encoder, or it cannot encode what is wanted.
+        UserError: there is no such encoder, or it cannot encode what is requested.
     """
     wanted = encoding.codec.lower() if encoding.codec is not None else "vp9" if container == "webm" else "h264"
     codec = CODECS.get(_ALIASES.get(wanted, wanted), Codec(wanted))
