@@ -220,17 +220,6 @@ def test_ctrl_c_leaves_a_playable_file(tmp_path, capsys):
     assert "5 frames" in capsys.readouterr().err
 
 
-def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing_unfinished(tmp_path):
-    def stopped(image):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        return image
-
-    with pytest.raises(KeyboardInterrupt):
-        enhance_video(stopped, make_clip(tmp_path / "clip.mp4"), tmp_path / "out.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
-
-
 @pytest.mark.parametrize(("ending", "subtitles"), [("mp4", None), ("mp4", "mov_text"), ("mkv", None), ("ts", None)])
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch, ending, subtitles):
     def put(self, data):
