@@ -332,7 +332,7 @@ def test_formats_that_are_not_written(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(in_mode("RGB"), "PNG"))
     photo = open_photo(tmp_path / "a.png")
     for name in ("b.gif", "b.nef", "b.xyz", "b"):
-        with pytest.raises(UserError, match="no image format that llie writes"):
+        with pytest.raises(UserError, match="not an image format that llie writes"):
             photo.save(photo.pixels, tmp_path / name)
     with pytest.raises(UserError, match=r"Did you mean '\.jpg'"):
         photo.save(photo.pixels, tmp_path / "b.jpgg")

@@ -72,7 +72,7 @@ def test_to_a_file(here):
         make_plan(["a.nef", "b.jpg"], "out.jpg")
     with pytest.raises(UserError, match="a single image"):
         make_plan(".", "out.jpg")
-    with pytest.raises(UserError, match=r"\.jgp is no image format.*Did you mean '\.jpg'.*slash"):
+    with pytest.raises(UserError, match=r"\.jgp is not an image format.*Did you mean '\.jpg'.*slash"):
         make_plan("b.jpg", "out.jgp")
     with pytest.raises(UserError, match="leave one out"):
         make_plan("b.jpg", "out.png", format="jpg")
