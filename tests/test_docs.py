@@ -261,3 +261,17 @@ def test_the_readme_counts_parameters_right():
     for name, page, count in rows:
         assert parameters(name) == count, name
         assert (REPOSITORY / page).is_file()
+
+
+AMERICAN = re.compile(
+    r"\b(colors?|grays?|centers?|\w*normaliz\w+|optimiz\w+|initializ\w+|behaviors?|organiz\w+|recogniz\w+|summariz\w+|"
+    r"analyz\w+|neighbors?|labeled|quantiz\w+|visualiz\w+|minimiz\w+|maximiz\w+|equaliz\w+)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_prose_has_british_spelling(page):
+    """Code and titles of papers keep their own."""
+    prose = re.sub(r"```.*?```|`[^`]*`|HVI: A New Color Space", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert AMERICAN.findall(prose) == []
