@@ -30,6 +30,10 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+class TooManyPixels(UserError):
+    """A picture is larger than the limit; it was not unpacked."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What an image file holds.
@@ -61,8 +65,8 @@ def decode(data: bytes, path: str | Path, max_pixels: int = MAX_PIXELS) -> Decod
         max_pixels: refuse larger pictures before they are unpacked.
 
     Raises:
-        UserError: it is empty, truncated, damaged, too large, no image, or of a kind that is not read; the message
-            names it.
+        TooManyPixels: it is larger than `max_pixels`.
+        UserError: it is empty, truncated, damaged, no image, or of a kind that is not read; the message names it.
     """
     found = image_format(data)
     if not data:
@@ -178,7 +182,7 @@ def _open(data: bytes, formats: tuple[str, ...], path: str | Path, max_pixels: i
 
 def _check_size(height: int, width: int, path: str | Path, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise UserError(
+        raise TooManyPixels(
             f"{path} has {width}x{height} pixels, more than the limit of {max_pixels}; if the file is what you expect, "
             f"raise the limit: --max-pixels {width * height}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,15 +68,32 @@ class Enhancer:
         self.halo = card_of(network).halo
         if self.halo is not None:  # small convolutions at full resolution: a third faster, with half the copies
             self.network.to(memory_format=torch.channels_last)
-        self.controls = dict(controls or {})
-        check_controls(network, self.controls)
+        self._set(controls or {}, strength, exposure)
+        self.memory = None if memory is None else memory_budget(memory, self.device)
+        self._tile_pixels: int | None = None  # what a GPU's memory was found to hold
+
+    def _set(self, controls: Mapping[str, float | Sequence[int]], strength: float, exposure: float) -> None:
+        check_controls(self.network, controls)
         if not 0 <= strength <= 1:
             raise UserError(f"strength: {strength} is not between 0 (the image as it is) and 1 (the full effect)")
         if not -10 <= exposure <= 10:
             raise UserError(f"exposure: {exposure} is not between -10 and 10 EV")
-        self.strength, self.exposure = strength, exposure
-        self.memory = None if memory is None else memory_budget(memory, self.device)
-        self._tile_pixels: int | None = None  # what a GPU's memory was found to hold
+        self.controls, self.strength, self.exposure = dict(controls), strength, exposure
+
+    def adjusted(self, strength: float = 1.0, exposure: float = 0.0, **controls: float | Sequence[int]) -> Enhancer:
+        """The same network with other settings; it shares the weights, and costs nothing.
+
+        Args:
+            strength: see `Enhancer`.
+            exposure: see `Enhancer`.
+            **controls: see `Enhancer`; those that are not named have their defaults.
+
+        Raises:
+            UserError: the network has no such control, or a value is out of range.
+        """
+        other = copy.copy(self)
+        other._set(controls, strength, exposure)
+        return other
 
     def __call__(self, image: Image, decision: Tensor | None = None) -> Image:
         """Enhance one image or a batch.

@@ -62,6 +62,21 @@ class Photo:
             UserError: its ending names no format that is written, or it cannot be written.
         """
         path = Path(path)
+        content, notes = self.encode(result, path, quality)
+        write_file(path, content)
+        return notes
+
+    def encode(self, result: np.ndarray, path: Path, quality: int = 95) -> tuple[bytes, tuple[str, ...]]:
+        """The content of the file that `save` would write, and what a user should know about it.
+
+        Args:
+            result: see `save`.
+            path: its ending gives the format; the rest of it is only for error messages.
+            quality: see `save`.
+
+        Raises:
+            UserError: see `save`.
+        """
         suffix = check_suffix(path)
         image, profile = self._in_space_of_source(result, suffix)
         image = _as_type(image, _type_for(suffix, self.decoded.pixels.dtype))
@@ -70,15 +85,14 @@ class Photo:
             if suffix in _WITH_ALPHA:
                 image = np.dstack([image, _as_type(self.decoded.alpha, image.dtype)])
             elif (self.decoded.alpha < self.decoded.alpha.max()).any():
-                notes.append(f"transparency was dropped, {suffix} has none (--format png keeps it)")
+                notes.append(f"transparency was dropped, {suffix} has none (the format png keeps it)")
         try:
             height, width = image.shape[:2]
             metadata = described(self.decoded.exif, height, width, srgb=self.space is None or profile == SRGB)
             content = _encoded(image, suffix, quality, metadata, profile, path)
         except (OSError, ValueError, struct.error, cv2.error) as error:
             raise UserError(f"cannot write {path}: {error}") from error
-        write_file(path, content)
-        return tuple(notes)
+        return content, tuple(notes)
 
     def _in_space_of_source(self, result: np.ndarray, suffix: str) -> tuple[np.ndarray, bytes | None]:
         if self.space is None:
@@ -101,7 +115,21 @@ def open_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     Raises:
         UserError: it is missing, damaged, larger than `max_pixels`, or no image; the message names it.
     """
-    decoded = decode(read_bytes(path), path, max_pixels)
+    return decode_photo(read_bytes(path), path, max_pixels)
+
+
+def decode_photo(data: bytes, path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
+    """The photograph in the bytes of a file, as `open_photo` reads it.
+
+    Args:
+        data: the whole file.
+        path: its name, for error messages; an ending may say that it is camera raw.
+        max_pixels: refuse larger pictures before they are unpacked.
+
+    Raises:
+        UserError: see `open_photo`; `TooManyPixels` where it is larger than `max_pixels`.
+    """
+    decoded = decode(data, path, max_pixels)
     notes = [f"only the first of {decoded.frames} pictures was used"] if decoded.frames > 1 else []
     pixels, space = decoded.pixels, None
     if decoded.profile:

@@ -100,7 +100,7 @@ def test_failures_and_what_was_left_out(enhance):
 def test_transparency_and_frames_are_reported(enhance):
     Path("a.png").write_bytes(encoded(in_mode("RGBA"), "PNG"))
     _, _, errors = enhance("a.png", "--format", "jpg")
-    assert errors == "transparency was dropped, .jpg has none (--format png keeps it): a.png\n"
+    assert errors == "transparency was dropped, .jpg has none (the format png keeps it): a.png\n"
 
 
 def test_strength_and_controls_reach_the_network(enhance, checkpoint):

@@ -194,3 +194,16 @@ def test_a_decision_can_be_made_beforehand_and_for_another_image():
     assert torch.equal(enhance(dark, decision=enhance.decide(dark)), enhance(dark))
     assert not torch.equal(enhance(dark, decision=enhance.decide(light)), enhance(dark))
     assert enhance.decides and not Enhancer(nn.Identity(), "cpu").decides
+
+
+def test_other_settings_share_the_network(brighten):
+    image = picture(np.float32) / 4
+    other = brighten.adjusted(strength=0.0, exposure=1.0, gain=3.0)
+    assert other.network is brighten.network
+    assert np.allclose(other(image), Enhancer(nn.Identity(), "cpu", exposure=1.0)(image), atol=1e-6)
+    assert np.allclose(other.adjusted(gain=3.0)(image), image * 3, atol=1e-6)
+    assert np.allclose(brighten(image), image * 2, atol=1e-6), "the first is as it was"
+    with pytest.raises(UserError, match="no control 'gian'"):
+        brighten.adjusted(gian=1.0)
+    with pytest.raises(UserError, match="strength: 2"):
+        brighten.adjusted(strength=2.0)

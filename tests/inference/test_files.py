@@ -182,7 +182,7 @@ def test_notes_name_the_images(tmp_path):
         (tmp_path / f"{n}.png").write_bytes(encoded(in_mode("RGBA"), "PNG"))
     outcome = enhance_files(brighten, tmp_path, tmp_path / "out", format="jpg", progress=False)
     assert list(about(outcome.notes)) == [
-        "transparency was dropped, .jpg has none (--format png keeps it): 0.png, 1.png, 2.png and 2 more",
+        "transparency was dropped, .jpg has none (the format png keeps it): 0.png, 1.png, 2.png and 2 more",
         "only the first of 2 pictures was used: moving.gif",
     ]
 

@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
+from llie.data.decoding import TooManyPixels
 from llie.data.formats import missing_package
 from llie.errors import UserError
-from llie.inference.photo import WRITTEN_SUFFIXES, Photo, open_photo
+from llie.inference.photo import WRITTEN_SUFFIXES, Photo, decode_photo, open_photo
 from llie.inference.profiles import SRGB, ColourSpace
 from tests.data import icc
 from tests.data.photographs import MODES, ORIENTATIONS, as_rgb, camera_raw, encoded, in_mode, noise, tiff, turned
@@ -144,7 +146,7 @@ def test_transparency_that_a_format_has_not_is_reported(tmp_path, target):
     (tmp_path / "a.png").write_bytes(encoded(image, "PNG"))
     photo = open_photo(tmp_path / "a.png")
     (note,) = photo.save(photo.pixels, tmp_path / target)
-    assert "transparency was dropped" in note and "--format png" in note
+    assert "transparency was dropped" in note and "format png" in note
     image.putalpha(255)  # nothing is lost with this one
     (tmp_path / "a.png").write_bytes(encoded(image, "PNG"))
     photo = open_photo(tmp_path / "a.png")
@@ -339,3 +341,16 @@ def test_formats_that_are_not_written(tmp_path):
     with pytest.raises(UserError, match="cannot write"):  # WebP is at most 16383 pixels wide
         photo.save(np.zeros((1, 20000, 3), np.uint8), tmp_path / "b.webp")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_bytes_give_what_files_give(tmp_path):
+    """For those who have no file: the same reading and writing."""
+    data = encoded(in_mode("RGBA"), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    read, opened = decode_photo(data, "a.png"), open_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(read.pixels, opened.pixels)
+    np.testing.assert_array_equal(read.decoded.alpha, opened.decoded.alpha)
+    notes = opened.save(opened.pixels, tmp_path / "b.jpg", 80)
+    assert read.encode(read.pixels, Path("b.jpg"), 80) == ((tmp_path / "b.jpg").read_bytes(), notes)
+    with pytest.raises(TooManyPixels, match=r"^upload has \d+x\d+ pixels"):
+        decode_photo(data, "upload", max_pixels=1)
