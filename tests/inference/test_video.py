@@ -2,6 +2,8 @@
 
 import errno
 import signal
+import subprocess
+import sys
 import weakref
 from fractions import Fraction
 
@@ -15,8 +17,7 @@ pytest.importorskip("av")
 
 import av
 
-from llie.inference import video
-from llie.inference.video import Encoding, enhance_video
+from llie.inference.video import Encoding, enhance_video, formats, reserved_file
 from tests.inference.clips import cut_short, frames_of, make_clip, packets_of, times_of
 
 UNEVEN = [0, 0.1, 0.35, 0.4, 1, 1.2, 1.25, 2, 2.1, 2.5, 2.6, 3]
@@ -24,7 +25,7 @@ UNEVEN = [0, 0.1, 0.35, 0.4, 1, 1.2, 1.25, 2, 2.1, 2.5, 2.6, 3]
 
 @pytest.fixture(autouse=True)
 def small_reserve(monkeypatch):
-    monkeypatch.setattr(video, "_RESERVE", 1000)
+    monkeypatch.setattr(reserved_file, "_RESERVE", 1000)
 
 
 def brighten(image: torch.Tensor) -> torch.Tensor:
@@ -202,7 +203,7 @@ def test_files_without_a_readable_video(tmp_path):
 
 
 def test_ctrl_c_leaves_a_playable_file(tmp_path, capsys):
-    source, target = make_clip(tmp_path / "clip.mp4"), tmp_path / "out.mp4"
+    source, partial = make_clip(tmp_path / "clip.mp4"), tmp_path / "out.partial.mp4"
     done = []
 
     def stopped(image):
@@ -211,13 +212,37 @@ def test_ctrl_c_leaves_a_playable_file(tmp_path, capsys):
             signal.raise_signal(signal.SIGINT)
         return brighten(image)
 
-    with pytest.raises(Stopped, match=r"out.mp4 has the first 0:01.2 \(5 frames\)"):
-        enhance_video(stopped, source, target)
-    assert times_of(target) == times_of(source)[:5]
+    with pytest.raises(Stopped, match=r"out.partial.mp4 has the first 0:01.2 \(5 frames\)"):
+        enhance_video(stopped, source, tmp_path / "out.mp4")
+    assert times_of(partial) == times_of(source)[:5]
     assert len(list(tmp_path.iterdir())) == 2
     done.clear()
-    assert run_command(lambda: enhance_video(stopped, source, target)) == 130
+    assert run_command(lambda: enhance_video(stopped, source, tmp_path / "out.mp4")) == 130
     assert "5 frames" in capsys.readouterr().err
+    enhance_video(brighten, source, tmp_path / "out.mp4")
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}, "the partial result is superseded"
+
+
+@pytest.mark.parametrize("started_with", [signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing_unfinished(tmp_path, started_with):
+    """Shells start what runs in their background with Ctrl-C ignored."""
+    done = []
+
+    def stopped(image):
+        done.append(image)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return image
+
+    before = signal.signal(signal.SIGINT, started_with)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            enhance_video(stopped, make_clip(tmp_path / "clip.mp4"), tmp_path / "out.mp4")
+        assert signal.getsignal(signal.SIGINT) == started_with
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not isinstance(caught.value, Stopped) and len(done) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 @pytest.mark.parametrize(("ending", "subtitles"), [("mp4", None), ("mp4", "mov_text"), ("mkv", None), ("ts", None)])
@@ -227,11 +252,15 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch, endin
             raise OSError(errno.ENOSPC, "No space left on device")
         return self._file.write(data)
 
-    monkeypatch.setattr(video._File, "_put", put)
+    monkeypatch.setattr(reserved_file.ReservedFile, "_put", put)
     source = make_clip(tmp_path / "clip.mp4", times=[number / 4 for number in range(60)], subtitles=subtitles)
-    target = tmp_path / f"out.{ending}"
-    with pytest.raises(UserError, match=rf"cannot write .*out.{ending}: No space left .*; .* has what was done"):
-        enhance_video(brighten, source, target, encoding=Encoding(codec="mpeg4"))  # it keeps no frames back
+    target = tmp_path / f"out.partial.{ending}"
+    with pytest.raises(
+        UserError, match=rf"cannot write .*out.{ending}: No space left .*; .*partial.* has what was done"
+    ):
+        enhance_video(
+            brighten, source, tmp_path / f"out.{ending}", encoding=Encoding(codec="mpeg4")
+        )  # it keeps no frames back
     assert 8 <= len(frames_of(target)) < 60
     assert times_of(target)[:8] == pytest.approx(times_of(source)[:8], abs=2 if ending == "ts" else 1e-3)
     assert len(list(tmp_path.iterdir())) == 2
@@ -246,11 +275,12 @@ def test_a_file_that_can_no_longer_be_written_keeps_what_is_in_it(tmp_path, endi
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (whole * 2 // 3, limits[1]))
     try:
-        with pytest.raises(UserError, match=rf"cannot write .*out.{ending}: File too large; it has the first 0:0"):
+        message = rf"cannot write .*out.{ending}: File too large; .*out.partial.{ending} has the first 0:0"
+        with pytest.raises(UserError, match=message):
             enhance_video(brighten, source, target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert 8 <= len(frames_of(target)) < 40
+    assert 8 <= len(frames_of(tmp_path / f"out.partial.{ending}")) < 40
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -263,9 +293,20 @@ def test_a_frame_that_the_network_cannot_do_ends_the_video_there(tmp_path):
             raise UserError("no memory")
         return image
 
-    with pytest.raises(UserError, match=r"no memory; .*out.mp4 has what was done until then, 0:00.8 \(3 frames\)"):
+    with pytest.raises(UserError, match=r"no memory; .*out.partial.mp4 has what was done until then, 0:00.8 \(3 fr"):
         enhance_video(fails, make_clip(tmp_path / "clip.mp4"), tmp_path / "out.mp4")
-    assert len(frames_of(tmp_path / "out.mp4")) == 3
+    assert len(frames_of(tmp_path / "out.partial.mp4")) == 3
+
+
+def test_without_pyav_a_call_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "has_pyav", lambda: False)
+    with pytest.raises(UserError, match=r"clip.mp4 is a video, .*pip install 'llie\[video\]'"):
+        enhance_video(brighten, tmp_path / "clip.mp4", tmp_path / "out.mp4")
+
+
+def test_the_package_is_imported_without_pyav():
+    program = "import sys; sys.modules['av'] = None; import llie.inference.video, llie.inference.files"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_frames_are_not_collected(tmp_path):

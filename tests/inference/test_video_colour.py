@@ -9,7 +9,7 @@ pytest.importorskip("av")
 import av
 
 from llie.errors import UserError
-from llie.inference.video_colour import Colour, colour_of, to_frame, to_tensor, written_colour
+from llie.inference.video.colour import Colour, colour_of, to_frame, to_tensor, written_colour
 
 WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 LIMITED, FULL = 1, 2

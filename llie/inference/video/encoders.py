@@ -1,24 +1,17 @@
-"""How results are stored: container, codec, quality and pixel format."""
+"""Choosing an encoder with its quality and pixel format, for what a user asks and for the video."""
 
 from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple
 
 import av
 from av.video.format import VideoFormat
 
 from llie.errors import UserError, suggest
-
-# Endings of files that can be written -> FFmpeg's names of their formats.
-CONTAINERS = {
-    **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts"},
-}
-ROTATING = {"mp4", "mov", "matroska", "webm"}  # formats that hold how a video is to be turned
+from llie.inference.video.encoding import Encoding
 
 
 class Codec(NamedTuple):
@@ -47,22 +40,6 @@ _ALIASES = {"h265": "hevc", "x264": "h264", "x265": "hevc", "avc": "h264", "vp09
 _OPTIONS = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"row-mt": "1"}}
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """What a user asks of the result; None leaves the choice to llie.
-
-    Attributes:
-        codec: h264, hevc, av1, vp9, ffv1 (lossless), prores, or FFmpeg's name of any encoder. H.264 if None; VP9 in
-            WebM.
-        crf: constant rate factor, the lower the better; 18 for H.264 if None.
-        pixel_format: FFmpeg's name. yuv420p if None, with 10 or 12 bits where the input has them and the codec can.
-    """
-
-    codec: str | None = None
-    crf: float | None = None
-    pixel_format: str | None = None
-
-
 class Encoder(NamedTuple):
     """An encoder with its settings, which fit the video.
 
@@ -79,21 +56,6 @@ class Encoder(NamedTuple):
     notes: list[str]
 
 
-def container_of(path: Path) -> str:
-    """FFmpeg's name of the format that a file's ending tells.
-
-    Raises:
-        UserError: videos of that kind are not written.
-    """
-    try:
-        return CONTAINERS[path.suffix.lower()]
-    except KeyError:
-        known = " ".join(sorted(ending[1:] for ending in CONTAINERS))
-        raise UserError(
-            f"{path}: videos are written as {known}, not as {path.suffix or 'a file without ending'}"
-        ) from None
-
-
 def choose_encoder(encoding: Encoding, container: str, source: VideoFormat) -> Encoder:
     """Choose encoder, quality and pixel format.
 
@@ -104,6 +66,24 @@ def choose_encoder(encoding: Encoding, container: str, source: VideoFormat) -> E
 
     Raises:
         UserError: there is no such encoder, or it cannot encode what is requested.
+    """
+    name, options, available = check_encoding(encoding, container)
+    format, notes = _choose_format(name, encoding.pixel_format, available, source)
+    return Encoder(name, options, format, notes)
+
+
+def check_encoding(encoding: Encoding, container: str) -> tuple[str, dict[str, str], list[str]]:
+    """Check what can be checked before there is a video.
+
+    Args:
+        encoding: what the user requests.
+        container: FFmpeg's name of the output format.
+
+    Returns:
+        FFmpeg's name of the encoder, the options for it, and the pixel formats that it has.
+
+    Raises:
+        UserError: there is no such encoder, the container cannot hold it, or it has not that quality or pixel format.
     """
     wanted = encoding.codec.lower() if encoding.codec is not None else "vp9" if container == "webm" else "h264"
     codec = CODECS.get(_ALIASES.get(wanted, wanted), Codec(wanted))
@@ -133,8 +113,10 @@ def choose_encoder(encoding: Encoding, container: str, source: VideoFormat) -> E
         raise UserError(f"{wanted} has no --crf; leave it out, or choose --codec h264, hevc, av1 or vp9")
     if codec.encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # it would print its settings
-    format, notes = _choose_format(codec.encoder, encoding.pixel_format, available, source)
-    return Encoder(codec.encoder, options, format, notes)
+    if encoding.pixel_format is not None and encoding.pixel_format not in available:
+        known, near = ", ".join(available), suggest(encoding.pixel_format, available)
+        raise UserError(f"{codec.encoder} has no pixel format {encoding.pixel_format!r}; it has {known}." + near)
+    return codec.encoder, options, available
 
 
 def _choose_format(
@@ -142,9 +124,6 @@ def _choose_format(
 ) -> tuple[str, list[str]]:
     size = f"{source.width}x{source.height}"
     if wanted is not None:
-        if wanted not in available:
-            known = ", ".join(available)
-            raise UserError(f"{encoder} has no pixel format {wanted!r}; it has {known}." + suggest(wanted, available))
         if not _opens(encoder, wanted, source):
             raise UserError(f"{encoder} cannot encode {size} in {wanted}; leave --pixel-format out, or choose another")
         return wanted, []
