@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 GUIDE = ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"]
+SERVER = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client", "python-multipart"]
 
 
 class BuildWithOptions(build_py):
@@ -55,6 +56,7 @@ setup(
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
             *("codespell", "jsonschema", "pillow-heif", "rawpy", "av>=17.1"),
+            *("httpx", *SERVER),
             *("sybil", "nbclient", "nbformat", "ipykernel", *GUIDE),  # examples, notebook and pages of the guide
         ],
         "docs": GUIDE,
@@ -62,6 +64,7 @@ setup(
         "brisque": ["piq"],
         "fast": ["numba"],
         "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw
+        "server": SERVER,
         "video": ["av>=17.1"],  # the first that writes rotation, and the last for Python 3.10
     },
     entry_points={"console_scripts": ["llie = llie.cli:main"]},

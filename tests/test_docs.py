@@ -41,7 +41,7 @@ PAGES = sorted(
 SMALL = ["num_gpu=0", "train.total_iter=2", "val.val_freq=2", "datasets.train.num_worker_per_gpu=0"]
 SMALL += ["logger.use_tb_logger=false"]
 # Commands of other programs that the pages may show.
-OTHERS = {"cd", "export", "source", "python3", "unset"}
+OTHERS = {"cd", "export", "source", "python3", "unset", "curl", "docker"}
 
 
 def name_of(page: Path) -> str:
@@ -93,6 +93,8 @@ def command(words: list[str]) -> None:
         program = "python"
     if program == "python":
         script, *rest = rest
+        if script == "llie":
+            return llie_command(rest)
         verb = {"llie/train.py": "train", "llie/test.py": "test"}.get(script)
         if verb is None:
             assert (REPOSITORY / script).is_file(), script

@@ -13,7 +13,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"train", "test"},
+    {"train", "test", "server"},
     {"options", "evaluation", "inference"},
     {"models", "bridge"},
     {"metrics", "data", "engine"},

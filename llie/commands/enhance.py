@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llie.commands._network import add_network_arguments, load_enhancer
+from llie.commands._numbers import count_of
 
 if TYPE_CHECKING:
     from llie.commands import Verbs
@@ -49,7 +50,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist, instead of skipping them")
     parser.add_argument("--compare", action="store_true", help="write before/after pictures, too (photo_compare.jpg)")
     parser.add_argument(
-        "--max-pixels", type=_pixels, metavar="N",
+        "--max-pixels", type=count_of("pixels"), metavar="N",
         help="refuse larger images, which may be decompression bombs (default: 178956970)",
     )  # fmt: skip
     add_network_arguments(parser)
@@ -108,13 +109,3 @@ def _quality(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
     return int(text)
-
-
-def _pixels(text: str) -> int:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 1 <= number < 1e18:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, such as 200e6")
-    return int(number)

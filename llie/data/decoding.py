@@ -31,7 +31,19 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class TooManyPixels(UserError):
-    """A picture is larger than the limit; it was not unpacked."""
+    """A picture is larger than the limit; it was not unpacked.
+
+    Attributes:
+        height: of the picture.
+        width: of the picture.
+    """
+
+    def __init__(self, path: str | Path, height: int, width: int, limit: int):
+        super().__init__(
+            f"{path} has {width}x{height} pixels, more than the limit of {limit}; if the file is what you expect, "
+            f"raise the limit: --max-pixels {width * height}"
+        )
+        self.height, self.width = height, width
 
 
 @dataclass(frozen=True)
@@ -182,10 +194,7 @@ def _open(data: bytes, formats: tuple[str, ...], path: str | Path, max_pixels: i
 
 def _check_size(height: int, width: int, path: str | Path, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise TooManyPixels(
-            f"{path} has {width}x{height} pixels, more than the limit of {max_pixels}; if the file is what you expect, "
-            f"raise the limit: --max-pixels {width * height}"
-        )
+        raise TooManyPixels(path, height, width, max_pixels)
 
 
 def _exif(image: Image.Image, data: bytes) -> Image.Exif:
