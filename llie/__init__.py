@@ -9,7 +9,7 @@ from llie import bridge as bridge  # adds BasicSR's classes to our registries as
 
 __version__ = "0.1.0"
 
-# Public name -> module that holds it; imported at first use so that `import llie` is instant.
+# Public name -> its module, which is imported at first use, so that `import llie` is fast.
 _PUBLIC = {
     "create_network": "llie.archs",
     "load_weights": "llie.weights",

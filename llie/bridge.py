@@ -1,6 +1,6 @@
 """The only module that imports BasicSR: option files can name its classes, and its own files can name our networks.
 
-BasicSR is optional. It is imported when a name is looked up that our own registries do not have.
+BasicSR is optional. It is imported only when our own registries do not have a name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _THEIR_REGISTRIES = {
 
 
 def prepare() -> None:
-    """Make `import basicsr` possible: it imports a module that torchvision removed in version 0.17."""
+    """Make `import basicsr` possible, although it imports a module that torchvision removed in version 0.17."""
     if _LOST_MODULE not in sys.modules:
         stub = types.ModuleType(_LOST_MODULE)
         stub.__dict__["rgb_to_grayscale"] = _rgb_to_grayscale  # all that BasicSR imports from it
@@ -42,7 +42,7 @@ def basicsr() -> types.ModuleType:
     """The imported `basicsr` package.
 
     Raises:
-        UserError: it is not installed, or broken; the message says how to install it, or why it cannot be installed.
+        UserError: it is missing or broken; the message says how to install it, or why that is not possible.
     """
     if importlib.util.find_spec("basicsr") is None:
         if sys.version_info >= (3, 13):
@@ -53,7 +53,7 @@ def basicsr() -> types.ModuleType:
         raise UserError("BasicSR is not installed: pip install --no-build-isolation --no-deps basicsr==1.4.2")
     prepare()
     with warnings.catch_warnings():
-        # BasicSR's NIQE imports a name that SciPy 2 will remove; we keep SciPy below 2.
+        # BasicSR's NIQE imports a name that SciPy 2 will remove; our requirements keep SciPy below 2.
         warnings.filterwarnings("ignore", message=r".*scipy\.ndimage\.filters.*", category=DeprecationWarning)
         try:
             return importlib.import_module("basicsr")
@@ -62,17 +62,17 @@ def basicsr() -> types.ModuleType:
 
 
 def find(kind: str, name: str) -> Any:
-    """The class or function that BasicSR has registered as `name` or `basicsr/name`, with the interface of ours.
+    """The class or function that BasicSR registers as `name` or `basicsr/name`, with our interface.
 
     Args:
         kind: "network", "discriminator", "loss", "metric" or "dataset"; BasicSR's models cannot be used.
-        name: plain, or with the prefix `basicsr/`.
+        name: with or without the prefix `basicsr/`.
 
     Returns:
-        The class or function; None when BasicSR does not have a plain name, or is not installed.
+        The class or function; None for a name without prefix if BasicSR does not have it or is not installed.
 
     Raises:
-        UserError: a name with the prefix is not available.
+        UserError: a name with prefix is not available.
     """
     plain = name.removeprefix(_PREFIX)
     try:
@@ -88,7 +88,7 @@ def find(kind: str, name: str) -> Any:
 
 
 def names(kind: str) -> list[str]:
-    """Names of that kind in BasicSR's registry; empty when it is not installed."""
+    """All names of this kind in BasicSR; empty if it is not installed."""
     try:
         return sorted(_entries(kind))
     except UserError:
@@ -96,12 +96,12 @@ def names(kind: str) -> list[str]:
 
 
 def export_to_basicsr() -> list[str]:
-    """Register all our networks in BasicSR's ARCH registry, so that its own trainer can use them.
+    """Register all our networks in BasicSR, so that its trainer can use them.
 
-    The exported networks return only their result, in training too.
+    The exported networks return only the enhanced image, in training too.
 
     Returns:
-        The names that this call registered; it skips names that BasicSR already has.
+        The names that this call registered; names that BasicSR already has are skipped.
     """
     theirs = _their_registry("network")
     exported = []
@@ -179,7 +179,7 @@ def _unit_tensor(pixels: Any) -> Any:
 
 
 def _dataset_as_ours(dataset: type) -> type:
-    """A data set of BasicSR, which takes one dictionary, with the interface of ours; our seeds fix its augmentation."""
+    """A data set of BasicSR, which takes one dictionary, with our interface; our seeds determine its augmentation."""
     import random
 
     import torch.utils.data
@@ -199,7 +199,7 @@ def _dataset_as_ours(dataset: type) -> type:
             return self.theirs[index]
 
         def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, dict[str, Any]]]:
-            return _unpickled_dataset, (dataset, self.__dict__)  # pickle looks classes up by name: this one has none
+            return _unpickled_dataset, (dataset, self.__dict__)  # pickle cannot find this local class by name
 
     Adapted.__name__ = dataset.__name__
     return Adapted

@@ -13,13 +13,13 @@ from llie.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (2: a mistake of the user, 1: some images failed)."""
+    """Run the command line; returns the exit code (1: some images failed, 2: a user's mistake)."""
     options = build_parser().parse_args(argv)
     return run_command(lambda: options.run(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs; the tests of the guide read its commands with it."""
+    """The parser of all verbs; tests use it to check the commands in the guide."""
     parser = argparse.ArgumentParser(prog="llie", description="Low-light image enhancement: train, measure and use.")
     parser.add_argument("--version", action="version", version=f"llie {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)

@@ -1,4 +1,4 @@
-"""Mistakes of the user: one message that names the problem and the fix, exit code 2, no traceback."""
+"""Users' mistakes: one message that names the problem and the fix, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """A mistake in the user's input; the message alone must be enough to correct it."""
+    """A mistake in the user's input; its message must be enough to correct it."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The user stopped the work (Ctrl-C, SIGTERM), and it ended in good order; its message says what is there.
+    """The user stopped the work (Ctrl-C, SIGTERM) and it ended cleanly; the message says what was finished.
 
     Args:
-        message: all that the user needs to see.
-        number: of the signal.
+        message: the whole text to show to the user.
+        number: number of the signal.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT):
@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def suggest(name: object, candidates: Iterable[object], limit: int = 3) -> str:
-    """The end of an error message: `" Did you mean 'x'?"`, or an empty string when no candidate is similar."""
+    """The end of an error message: `" Did you mean 'x'?"`, or an empty string if no candidate is similar."""
     options = [str(candidate) for candidate in candidates]
     folded = {option.lower(): option for option in reversed(options)}
     near = difflib.get_close_matches(str(name).lower(), folded, n=limit, cutoff=0.6)
@@ -40,7 +40,7 @@ def run_command(command: Callable[[], int | None]) -> int:
     """Run a command and turn its outcome into an exit code: 2 for a `UserError`, 130 for Ctrl-C, 143 for SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A console that lacks a character of a file name prints its code; printing never stops a command.
+            # Characters of file names that the console cannot print become escape codes instead of errors.
             stream.reconfigure(errors="backslashreplace")
     try:
         return command() or 0

@@ -1,7 +1,7 @@
 """Evaluate a trained network from an option file: `python llie/test.py -opt options/test/LOLv1.yml`.
 
-Prints a table per data set and writes `results/<name>/<data set>.csv` and `.json` (and the pictures with
-`val.save_img`). Exit codes: 0: finished; 2: a mistake of the user.
+Prints a table per data set and writes `results/<name>/<data set>.csv` and `.json`, and with `val.save_img` the
+pictures. Exit codes: 0: finished; 2: a user's mistake.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: Python put llie/ on the path, where its files would hide others' modules
+if not __package__:  # run as a script: Python put llie/ on the path, where its files would hide other modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch

@@ -1,7 +1,7 @@
 """Train a network from an option file: `python llie/train.py -opt options/train/LOLv1.yml`.
 
-Exit codes: 0: training finished; 2: a mistake of the user; 143 and 130: stopped by SIGTERM or Ctrl-C after saving
-(resume with --auto_resume).
+Exit codes: 0: training finished; 2: a user's mistake; 143 and 130: stopped by SIGTERM or Ctrl-C, after saving (resume
+with --auto_resume).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: Python put llie/ on the path, where its files would hide others' modules
+if not __package__:  # run as a script: Python put llie/ on the path, where its files would hide other modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch

@@ -1,4 +1,4 @@
-"""Networks: (B, 3, H, W) in [0, 1] goes in, the same comes out; one file per family; each class has a card.
+"""Networks: an image (B, 3, H, W) in [0, 1] goes in, an enhanced one comes out; one file per family; a card per class.
 
 `create_network` builds any of them by name. Weights, models, inference and options call it.
 """

@@ -1,4 +1,4 @@
-"""What a network is, as data beside its class: paper, sizes, presets, and how to recognise its checkpoints."""
+"""Facts about a network, stored beside its class: paper, sizes, presets, and how to recognise its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Card:
 
     Attributes:
         paper: title and venue, as one would cite it.
-        url: where the paper can be read.
+        url: address of the paper.
         size_multiple: the network works internally on sizes that are multiples of this (it pads by itself).
         global_statistics: the output at a pixel depends on the whole image, so plain tiling changes the result.
-        halo: for networks that decide from a thumbnail, `decide(thumbnail)`, and then work locally,
-            `render(x, decision, region, **controls)`: how many pixels around a pixel its result depends on. Parts of an
-            image with such a margin give what the whole image gives. None for all other networks.
+        halo: for networks that decide globally on a thumbnail, `decide(thumbnail)`, and then work locally,
+            `render(x, decision, region, **controls)`: how far, in pixels, a result depends on its surroundings. Parts
+            of an image with this margin give the same result as the whole image. None for all other networks.
         parts: submodules whose weights may come from separate files, each holding one or several.
         presets: names of published configurations -> constructor arguments.
         official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
-        detect: constructor arguments read off a state dict with our keys; None when it is another network's.
-        training_inputs: entries of the batch that its `forward` takes beside the image while it trains.
+        detect: reads the constructor arguments from a state dict with our keys; None if it belongs to another network.
+        training_inputs: entries of the batch that its `forward` takes besides the image in training.
         learned: False for a fixed rule: it has no parameters, needs no weights and cannot be trained.
     """
 
@@ -51,12 +51,12 @@ def card_of(network: nn.Module | type[nn.Module]) -> Card:
 
 
 def needs_weights(network: nn.Module) -> bool:
-    """Whether a network must be given weights before it is of use; one without parameters and statistics need not."""
+    """Whether a network is useless without weights; False for one without parameters and statistics."""
     return bool(network.state_dict())
 
 
 def controls_of(network: nn.Module | type[nn.Module]) -> list[str]:
-    """A network's test-time controls: the arguments of its `forward` beside the image, and those of its `host`."""
+    """A network's test-time controls: the arguments of its `forward` besides the image, and those of its `host`."""
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != "self"][1:]
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     host = getattr(network, "host", None)

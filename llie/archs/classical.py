@@ -1,4 +1,4 @@
-"""Enhancement by fixed rules, without anything learnt: what a trained network has to beat.
+"""Enhancement by fixed rules, without training: the baselines that a trained network has to beat.
 
 None of these has parameters, so none needs weights and none can be trained. All but `Gamma` work in float64 and give no
 gradients.
@@ -51,9 +51,9 @@ class Gamma(nn.Module):
 
 @ARCH_REGISTRY.register()
 class HistogramEqualisation(nn.Module):
-    """Spreads HSV's value, the largest channel, evenly over its 256 levels (OpenCV's `equalizeHist`).
+    """Spreads the value of HSV, the largest channel, evenly over its 256 levels (OpenCV's `equalizeHist`).
 
-    Hue and saturation stay: each pixel is scaled by its new value over its old one.
+    Hue and saturation do not change: each pixel is scaled by the ratio of its new value to its old one.
     """
 
     card = Card(
@@ -75,10 +75,11 @@ class HistogramEqualisation(nn.Module):
 
 @ARCH_REGISTRY.register()
 class CLAHE(nn.Module):
-    """Equalises the lightness L of CIELAB within tiles, its contrast limited (OpenCV's `CLAHE`, on 256 levels of L).
+    """Equalises the lightness L of CIELAB within tiles, with limited contrast (OpenCV's `CLAHE`, on 256 levels of L).
 
     Args:
-        clip_limit: how many times its even share a level may have in a tile before the rest is spread over all levels.
+        clip_limit: the largest share of a level in a tile, in multiples of an even share; the excess is spread over
+            all levels.
         tiles: rows and columns of tiles.
 
     Raises:
@@ -108,25 +109,26 @@ class CLAHE(nn.Module):
             lab = rgb2lab(image)  # L in [0, 100]
             lab[..., 0] = equalise(np.rint(lab[..., 0] * 2.55).astype(np.uint8)) / 2.55
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about colours outside of sRGB, which are cut off
+                warnings.simplefilter("ignore")  # colours outside sRGB are clipped
                 results.append(torch.from_numpy(lab2rgb(lab)))
         return torch.stack(results).permute(0, 3, 1, 2).contiguous().to(x)
 
 
 @ARCH_REGISTRY.register()
 class LIME(nn.Module):
-    """Divides the image by an illumination map that is smooth but for the edges of objects.
+    """Divides the image by an illumination map that is smooth except at the edges of objects.
 
-    The map starts as the largest channel t0 of each pixel. Refined, it minimises (equation 16, with the weights of
-    strategy III)
+    The initial map t0 is the largest channel of each pixel. The refined map t minimises (equation 16, with the weights
+    of strategy III)
 
         sum (t - t0)^2 + alpha sum_d W_d / (|D_d t0| + eps) (D_d t)^2,    W_d = 1 / (|G * D_d t0| + eps)
 
-    over both directions d, where D is the difference of neighbours and G a Gaussian window: small differences that
-    cancel out nearby are texture, which the map leaves to the result. The published denoising (BM3D) is left out.
+    over both directions d, where D is the difference of neighbours and G a Gaussian window. Small differences that
+    cancel out within the window are texture: the map ignores them, so the result keeps them. The published denoising
+    (BM3D) is left out.
 
     Args:
-        gamma: the map is raised to this power before the division; below 1 the result stays a little darker.
+        gamma: the map is raised to this power before the division; below 1 the result is a little darker.
         alpha: weight of the smoothness.
         sigma: standard deviation of the window of 5x5 pixels.
 
@@ -141,7 +143,7 @@ class LIME(nn.Module):
         learned=False,
     )
     eps = 1e-3  # keeps denominators from zero
-    darkest = 1 / 255  # least illumination that is divided by: below it there is nothing to see
+    darkest = 1 / 255  # smallest divisor: below one 8-bit level there is nothing to see
 
     def __init__(self, gamma: float = 0.8, alpha: float = 0.15, sigma: float = 2.0):
         super().__init__()
@@ -161,7 +163,7 @@ class LIME(nn.Module):
         return weighted_smoothing(start, self._weights(start.T).T, self._weights(start))
 
     def _weights(self, start: Tensor) -> Tensor:
-        """Of the squared differences between horizontal neighbours, (H, W - 1)."""
+        """Weights of the squared differences between horizontal neighbours, (H, W - 1)."""
         difference = start.diff(dim=1)
         if not difference.numel():
             return difference

@@ -2,11 +2,11 @@
 
 Two parts, each with one task:
 
-    tone    sees the whole photograph as a thumbnail of fixed size, and decides how much light is missing where: a grid
-            of gains over (luma, height, width), read at every pixel by its place and its own brightness. This is the
+    tone    sees a thumbnail of the whole photograph, of fixed size, and decides how much light is missing where: a grid
+            of gains over (luma, height, width), read at every pixel by its position and brightness. This is the
             bilateral grid of Gharbi et al., "Deep Bilateral Learning for Real-Time Image Enhancement", SIGGRAPH 2017.
-    detail  a small U-Net (Ronneberger et al., MICCAI 2015) at full resolution that removes the noise which the gain
-            amplified; it is given the gain.
+    detail  a small U-Net (Ronneberger et al., MICCAI 2015) at full resolution that gets the gain as an input and
+            removes the noise that it amplified.
 
     toned  = x * exp(gain)
     result = toned + denoise * detail(toned, gain)
@@ -31,7 +31,7 @@ from llie.registry import ARCH_REGISTRY
 
 
 def start_near_zero(layer: nn.Module) -> None:
-    """Training starts from a network that leaves photographs alone."""
+    """Training starts from a network that does not change photographs."""
     nn.init.normal_(layer.weight, std=1e-3)  # type: ignore[arg-type]
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
@@ -49,7 +49,7 @@ class Residual(nn.Module):
 
 
 class Tone(nn.Module):
-    """Thumbnail (B, 3, 128, 128) -> logarithmic gains (B, 3, luma, rows, columns), near zero at first."""
+    """Thumbnail (B, 3, 128, 128) -> logarithmic gains (B, 3, luma, rows, columns), near zero before training."""
 
     def __init__(self, width: int, luma: int):
         super().__init__()
@@ -64,10 +64,10 @@ class Tone(nn.Module):
             Residual(width),
             Residual(width),
         )
-        # The average hides a lamp in a dark room, the maximum hides the room: both describe the photograph.
+        # The average hides a lamp in a dark room, the maximum hides the room: the network needs both.
         self.overall = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
         self.gains = nn.Sequential(Residual(width), nn.ReLU(), nn.Conv2d(width, 3 * luma, 1))
-        self.dropout = nn.Dropout2d(0.15)  # few scenes: a thumbnail must not be recognised by a few features
+        self.dropout = nn.Dropout2d(0.15)  # with few scenes, it must not recognise a thumbnail by a few features
         start_near_zero(self.gains[-1])
 
     def forward(self, thumbnail: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Tone(nn.Module):
 
 
 class Detail(nn.Module):
-    """Toned image and gain (B, 4, H, W), sides divisible by 8 -> correction (B, 3, H, W), near zero at first."""
+    """Toned image and gain (B, 4, H, W), sides divisible by 8 -> correction (B, 3, H, W), near zero before training."""
 
     def __init__(self, widths: tuple[int, int, int]):
         super().__init__()
@@ -149,9 +149,9 @@ class Dawn(nn.Module):
 
         Args:
             x: (B, 3, H, W) in [0, 1], any size.
-            denoise: how much of the correction by the detail part is applied, 0 to 1.
-            thumbnail: (B, 3, 128, 128), of the photographs that x was cropped from; of x itself when None.
-            region: (B, 4), where in its photograph each crop lies: top, bottom, left, right, each in [0, 1].
+            denoise: share of the detail part's correction that is applied, 0 to 1.
+            thumbnail: (B, 3, 128, 128), of the photographs that x was cropped from; computed from x when None.
+            region: (B, 4), position of each crop in its photograph: top, bottom, left, right, each in [0, 1].
 
         Returns:
             The enhanced image at the size of x; while training, a dict with it as "out", and the image before noise
@@ -171,8 +171,8 @@ class Dawn(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The enhanced image and the image before noise removal, given the decision.
 
-        Each pixel depends on `grid` and on x within `card.halo` pixels. Where `region` begins at multiples of 8 pixels
-        of the photograph, parts of it give what the whole gives.
+        Each pixel depends on `grid` and on x within `card.halo` pixels. Parts of a photograph whose `region` begins at
+        multiples of 8 pixels give the same result as the whole.
         """
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 8)
@@ -189,6 +189,6 @@ class Dawn(nn.Module):
 
 
 def _extended(region: Tensor, down: float, across: float) -> Tensor:
-    """The region (B, 4) of an image that was padded at its bottom and right to so many times its size."""
+    """The region (B, 4) of an image that was padded at the bottom and right to `down` and `across` times its size."""
     top, bottom, left, right = region.unbind(1)
     return torch.stack([top, torch.lerp(top, bottom, down), left, torch.lerp(left, right, across)], dim=1)

@@ -14,17 +14,17 @@ from llie.registry import DISCRIMINATOR_REGISTRY
 class DRBNDiscriminator(nn.Module):
     """The discriminator of DRBN's second stage (Yang et al., CVPR 2020); parameter names are the official ones.
 
-    Four times two convolutions, the second of each with stride 2. Beside the image it sees the three values of each
-    pixel in ascending order, which tell darkness and saturation whatever the hue.
+    Four pairs of convolutions, the second of each pair with stride 2. Besides the image, it gets the three values of
+    each pixel in ascending order, which describe darkness and saturation independently of the hue.
 
     Args:
-        width: channels of the first two convolutions; they double up to eight times that.
+        width: channels of the first pair of convolutions; each further pair has twice as many.
     """
 
     def __init__(self, width: int = 64):
         super().__init__()
         if width < 1:
-            raise UserError(f"DRBNDiscriminator: width is at least 1, not {width}")
+            raise UserError(f"DRBNDiscriminator: width must be at least 1, not {width}")
         self.conv1 = nn.Conv2d(6, width, 3, padding=1)
         inputs = width
         for number, wider in enumerate((1, 2, 2, 4, 4, 8, 8), start=2):
@@ -32,19 +32,19 @@ class DRBNDiscriminator(nn.Module):
             self.add_module(f"conv{number}", nn.Conv2d(inputs, outputs, 3, stride, padding=1))
             self.add_module(f"bn{number}", nn.BatchNorm2d(outputs))
             inputs = outputs
-        # Padding a 1x1 convolution surrounds its map with a border of the bias, which takes part in the mean.
+        # The padding of the 1x1 convolution adds a border with the value of the bias, which counts in the mean.
         self.conv9 = nn.Conv2d(inputs, 1, 1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> scores (B, 1) between 0 (fake) and 1 (real).
 
         Raises:
-            UserError: in training, a single image of at most 16x16 pixels, which leaves batch norm nothing to compare.
+            UserError: in training, a single image of at most 16x16 pixels: batch norm has no statistics of one value.
         """
         if self.training and len(x) == 1 and max(x.shape[-2:]) <= 16:
             raise UserError("DRBNDiscriminator cannot learn from one image of 16x16 pixels; raise gt_size or the batch")
         x = F.relu(self.conv1(torch.cat([x, x.sort(dim=1).values], dim=1)))
         for number in range(2, 9):
             x = F.relu(getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x)))
-        mean_dtype = torch.promote_types(x.dtype, torch.float32)  # half precision would round the score itself
+        mean_dtype = torch.promote_types(x.dtype, torch.float32)  # half precision would round the score
         return self.conv9(x).mean((2, 3), dtype=mean_dtype).sigmoid()

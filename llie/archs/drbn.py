@@ -1,8 +1,8 @@
-"""DRBN: four recursions over three scales, trained for fidelity, then a recomposition of the bands for quality.
+"""DRBN: four recursions over three scales, trained for fidelity, then a recomposition of the bands for visual quality.
 
 Yang et al., "From Fidelity to Perceptual Quality: A Semi-Supervised Approach for Low-Light Image Enhancement",
 CVPR 2020, https://doi.org/10.1109/CVPR42600.2020.00313. Parameter names are nearly those of the official checkpoints.
-No layer normalises and nothing is clamped, so that results may leave [0, 1].
+There is no normalisation layer and no clamp, so results may leave [0, 1].
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class RDB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X (B, width, H, W) -> the same shape."""
-        # By definition a layer convolves the concatenation of what it reads. That is a sum over maps: each map is
-        # convolved once, for all layers that read it, instead of being copied for each of them.
+        # A layer convolves the concatenation of all earlier maps. This is a sum over maps, so each map is convolved
+        # once, for all layers that read it, instead of being copied for each of them.
         layers: Any = self.convs
         kernels = [layer.weight.split(self.channels[: c + 1], dim=1) for c, layer in enumerate(layers)]
 
@@ -107,12 +107,12 @@ class Recursion(nn.Module):
 
 
 def _without_sequential(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names -> ours: a layer of a dense block is officially a sequence of convolution and ReLU."""
+    """Official names -> ours: officially, a layer of a dense block is a sequence of convolution and ReLU."""
     return {key.replace(".conv.0.", "."): value for key, value in state.items()}
 
 
 def _widths(state: Mapping[str, Tensor], part: str) -> dict[str, Any]:
-    """Constructor arguments read off the first dense block below `part`."""
+    """Constructor arguments, from the first dense block below `part`."""
     block = f"{part}RDBs.0."
     growth, width = state[f"{block}convs.0.weight"].shape[:2]
     return {"width": width, "growth": growth, "convs": sum(key.startswith(f"{block}convs.") for key in state) // 2}
@@ -152,17 +152,17 @@ class DRBN(nn.Module):
         super().__init__()
         for name, value in (("width", width), ("growth", growth), ("convs", convs), ("recursions", recursions)):
             if value < 1:
-                raise UserError(f"DRBN: {name} is at least 1, not {value}")
+                raise UserError(f"DRBN: {name} must be at least 1, not {value}")
         for number in range(1, recursions + 1):
             recursion = Recursion(width, growth, convs)
-            # Training starts from grey: SSIM scores a channel and its reference alike if both change sign, so that a
-            # channel that starts below zero would learn the negative of the image, and stay there.
+            # Training starts from grey: SSIM is the same if a channel and its reference both change sign, so a channel
+            # that starts below zero would learn the negative of the image and never recover.
             nn.init.constant_(recursion.UPNet4[1].bias, 0.5)  # type: ignore[arg-type]
             self.add_module(f"recur{number}", recursion)
 
     def scales(self, x: Tensor) -> Scales:
         """X (B, 3, H, W) with sizes that are multiples of 4 -> results at full, half and quarter size."""
-        x = x.contiguous(memory_format=torch.channels_last)  # for thin layers the faster layout on CPUs
+        x = x.contiguous(memory_format=torch.channels_last)  # faster on CPUs for layers with few channels
         features = None
         result = x
         for recursion in self.children():
@@ -173,8 +173,8 @@ class DRBN(nn.Module):
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape, not clamped.
 
-        In training the coarser results come along: "half" and "quarter" belong to every second and every fourth row
-        and column of the reference.
+        In training the output is a dict with the coarser results, too: "half" and "quarter" correspond to every second
+        and every fourth row and column of the reference.
         """
         result, half, quarter = self.scales(pad_to_multiple(x, 4))
         height, width = x.shape[-2:]
@@ -187,7 +187,7 @@ class DRBN(nn.Module):
 
 
 class Recompose(nn.Module):
-    """Mixes three frequency bands again, with a weight for each pixel, channel and band."""
+    """Recombines three frequency bands, with a weight for each pixel, channel and band."""
 
     def __init__(self, width: int, growth: int, convs: int):
         super().__init__()
@@ -210,7 +210,7 @@ class Recompose(nn.Module):
 
 
 def _parts_of_recompose(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official weights of either stage, or of both, as parts of the whole."""
+    """Official weights of one stage or both, under the names of the whole network."""
     of_stage1 = {f"recur{number}" for number in range(1, _recursions(state) + 1)}
     of_recompose = {"SFENet1", "SFENet2", "RDBs", "GFF", "UPNet", "UPNet2"}
 
@@ -230,13 +230,13 @@ def _detect_recompose(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 @ARCH_REGISTRY.register()
 class DRBNRecompose(nn.Module):
-    """Both stages of DRBN. The first is frozen: training needs its weights, and changes the recomposition alone.
+    """Both stages of DRBN. The first is frozen: training needs its weights, but changes only the recomposition.
 
     Args:
-        width: as for `DRBN`; the recomposition has the same.
-        growth: likewise.
-        convs: likewise.
-        recursions: of stage 1.
+        width: see `DRBN`; the recomposition has the same.
+        growth: see `DRBN`.
+        convs: see `DRBN`.
+        recursions: see `DRBN`.
     """
 
     card = Card(

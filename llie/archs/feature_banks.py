@@ -1,9 +1,9 @@
-"""Banks of common features (LFPV, ICCV 2025): learned from all training images, read by every position of a feature.
+"""Banks of common features (LFPV, ICCV 2025): learned from all training images, read by every position of a map.
 
-One bank holds vectors, the other small patches; a vector is a patch of a single position, so both are the same thing.
-In training two small networks rewrite the banks at every iteration: the sample-updater lets each slot take in
-features of the present batch, the mutual-updater lets random pairs of slots exchange what they know. Every position of
-the feature map attends to the banks and adds what it finds. At test the banks are constants.
+One bank holds vectors, the other small patches; a vector is a patch with a single position, so one class serves both.
+In training, two small networks rewrite the banks at every iteration: the sample-updater adds features of the current
+batch to each slot, and the mutual-updater exchanges information between random pairs of slots. Every position of the
+feature map attends to the banks and adds the result. At test time the banks are constants.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Draws(NamedTuple):
     """The random choices of one update.
 
     Attributes:
-        vector_at: (B, 2), row and column of the vector that each image of this rank gives.
-        patch_at: (B, 2), the same of its patch's upper left corner.
-        vector_partners: (slots,), which slot each slot of the vector bank listens to; the same on all ranks.
-        patch_partners: the same of the patch bank.
+        vector_at: (B, 2), row and column of the vector that each image of this rank contributes.
+        patch_at: (B, 2), row and column of the upper left corner of its patch.
+        vector_partners: (slots,), the partner of each slot of the vector bank; the same on all ranks.
+        patch_partners: (slots,), likewise for the patch bank.
     """
 
     vector_at: Tensor
@@ -36,7 +36,7 @@ class Draws(NamedTuple):
 
 
 def updater(inputs: int, channels: int, hidden_width: int, hidden_layers: int, kernel: int) -> nn.Sequential:
-    """Convolutions with batch norm and ReLU, and a last plain one: (N, inputs, s, s) -> (N, channels, s, s)."""
+    """Convolutions with batch norm and ReLU, then one without: (N, inputs, s, s) -> (N, channels, s, s)."""
     widths = [inputs, *[hidden_width] * hidden_layers, channels]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -45,7 +45,7 @@ def updater(inputs: int, channels: int, hidden_width: int, hidden_layers: int, k
 
 
 class Bank(nn.Module):
-    """A bank (slots, C, side, side): how it is read, and how it is rewritten."""
+    """A bank (slots, C, side, side), with the operations that read and rewrite it."""
 
     features: Tensor
 
@@ -66,22 +66,22 @@ class Bank(nn.Module):
         self.mutual_norm = nn.LayerNorm(shape)
 
     def read(self, f: Tensor, features: Tensor) -> Tensor:
-        """What each position of (B, C, h, w) finds in a bank, same shape (Eqs. 6 and 7); the softmax has no scale."""
+        """The result of attention from each position of (B, C, h, w) to a bank, same shape (Eqs. 6 and 7), unscaled."""
         queries = self.query_norm(F.pixel_unshuffle(f, self.side).permute(0, 2, 3, 1))
         values = features.flatten(1)
         found = (queries @ self.key_norm(values).T).softmax(-1) @ values
         return F.pixel_shuffle(found.permute(0, 3, 1, 2), self.side)
 
     def take_in(self, samples: Tensor, shares: Tensor, identities: Tensor) -> Tensor:
-        """The sample-updater: every slot meets every sample, and keeps the mean of what comes out of it.
+        """The sample-updater: combines every slot with every sample; the new slot is the mean over the samples.
 
         Args:
             samples: (N, C, side, side), features of the images.
-            shares: (N,), weights of that mean; they sum to 1.
-            identities: (slots, C, side, side), what tells the slots apart.
+            shares: (N,), weights of the mean; they sum to 1.
+            identities: (slots, C, side, side), distinguish the slots.
         """
-        # A first layer on concatenated (slot, sample, identity) is a sum of three, computed once per slot and sample
-        # instead of once per pair. The clone: autograd remembers it, while `write` overwrites the bank itself.
+        # The first layer, on the concatenation (slot, sample, identity), is a sum of three terms, each computed once
+        # per slot or sample instead of once per pair. Autograd keeps the clone, as `write` overwrites the bank.
         first: Any = self.sample_updater[0]
         of_bank, of_sample, of_identity = first.weight.split(samples.shape[1], dim=1)
         slots = F.conv2d(self.features.clone(), of_bank, first.bias, padding=first.padding)
@@ -91,35 +91,35 @@ class Bank(nn.Module):
         return self.sample_norm((x.unflatten(0, (len(slots), -1)) * shares.view(-1, 1, 1, 1)).sum(1))
 
     def exchange(self, features: Tensor, partners: Tensor, identities: Tensor, partner_identities: Tensor) -> Tensor:
-        """The mutual-updater: each slot (all arguments are (slots, C, side, side)) listens to one partner."""
+        """The mutual-updater: each slot takes in one partner; shapes (slots, C, side, side), but partners (slots,)."""
         x = torch.cat([features, features[partners], identities, partner_identities], dim=1)
         return self.mutual_norm(self.mutual_updater(x))
 
     @torch.no_grad()
     def write(self, features: Tensor) -> None:
-        """Replace the bank, unless the new one is not finite; nobody waits for the answer."""
+        """Replace the bank, unless the new one is not finite; without waiting for the device."""
         self.features.copy_(torch.where(features.isfinite().all(), features, self.features))
 
 
 class FeatureBanks(nn.Module):
-    """Both banks on one feature map: `f + vectors read by f + patches read by f` (Eq. 8).
+    """Both banks applied to one feature map: `f + vectors read by f + patches read by f` (Eq. 8).
 
-    In training the banks are first rewritten from the batch. All processes of a run write the same banks, from the
-    samples of all of them, so that the result does not depend on how a batch is split.
+    In training the banks are first rewritten from the batch. All processes of a run compute the same banks, from the
+    samples of all processes, so the result does not depend on how a batch is split.
 
-    The samples are chosen where "the network does not fit" them yet, given a map of its error: each image gives the
-    vector and the patch of a position drawn in proportion to the error there, and counts in proportion to its mean
-    error. Without a map all give those of one and the same random position, and count alike.
+    With a map of the network's error, samples come from where the network does not fit yet: each image contributes the
+    vector and the patch of a position drawn in proportion to the error, and its weight is its mean error. Without a
+    map, all images use the same random position and the same weight.
 
     Args:
         channels: C of the feature map.
         slots: vectors, and patches.
         patch: side of a patch; the map's height and width are multiples of it.
-        hidden_width: of the updaters; published: 4 C. They hold about 1660 C^2 numbers then, none of them used at test.
-        hidden_layers: of the updaters.
-        parity: as the published code trains. Its banks are parameters, which the optimiser moves once more after each
-            update; a slot's partner in the patch bank is told apart by the identity of its partner in the vector bank;
-            each process keeps banks of its own.
+        hidden_width: width of the updaters; published: 4 C, about 1660 C^2 numbers, none of them used at test time.
+        hidden_layers: depth of the updaters.
+        parity: train like the published code: the banks are parameters, so the optimiser also changes them after each
+            update; a slot's partner in the patch bank has the identity of its partner in the vector bank; each process
+            has its own banks.
     """
 
     def __init__(
@@ -133,33 +133,33 @@ class FeatureBanks(nn.Module):
     ):
         super().__init__()
         if slots < 2 or patch < 2:  # batch statistics of the mutual-updater need two slots
-            raise UserError(f"LFPV: slots and patch are at least 2, not {slots} and {patch}")
+            raise UserError(f"LFPV: slots and patch must be at least 2, not {slots} and {patch}")
         if hidden_width < 1 or hidden_layers < 0:
             given = f"{hidden_width} and {hidden_layers}"
-            raise UserError(f"LFPV: hidden_width is at least 1 and hidden_layers at least 0, not {given}")
+            raise UserError(f"LFPV: hidden_width must be at least 1 and hidden_layers at least 0, not {given}")
         self.channels, self.parity = channels, parity
         self.identity = nn.Embedding(slots, channels)
         self.vectors = Bank(channels, slots, 1, hidden_width, hidden_layers, parity)
         self.patches = Bank(channels, slots, patch, hidden_width, hidden_layers, parity)
 
     def forward(self, f: Tensor, error: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """Add what a feature map finds in the banks; in training, write them first.
+        """Add to a feature map what it reads from the banks; in training, update the banks first.
 
         Args:
             f: (B, C, h, w).
             error: (B, 1, H, W), the network's error without banks, of any size; training only.
-            draws: random choices to use instead of fresh ones; training only.
+            draws: random choices to use instead of new ones; training only.
 
         Returns:
-            (B, C, h, w), of the type of `f`; computed in float32 under autocast.
+            (B, C, h, w), with the type of `f`; computed in float32 even under autocast.
 
         Raises:
-            UserError: a feature map of another kind or size.
+            UserError: the shape of `f` does not fit the banks.
         """
         side = self.patches.side
         if f.ndim != 4 or f.shape[1] != self.channels or f.shape[2] % side or f.shape[3] % side:
             raise UserError(
-                f"LFPV: the feature is {tuple(f.shape)}; it must be (batch, {self.channels}, height, width) with "
+                f"LFPV: the feature map is {tuple(f.shape)}; it must be (batch, {self.channels}, height, width) with "
                 f"height and width multiples of the patch, {side}"
             )
         with torch.autocast(f.device.type, enabled=False):
@@ -183,7 +183,7 @@ class FeatureBanks(nn.Module):
         samples = [cut(f, draws.vector_at, 1).flatten(1), cut(f, draws.patch_at, side).flatten(1), shares[:, None]]
         packed = torch.cat(samples, dim=1)  # one exchange between ranks
         packed = packed if self.parity else gather_batch(packed)
-        # One bad image must not damage the batch statistics for good; its loss is not finite, and that is reported.
+        # One bad image must not damage the batch statistics permanently; the trainer reports its non-finite loss.
         packed = packed.nan_to_num(0, 0, 0)
         vectors, patches, shares = packed.split([sample.shape[1] for sample in samples], dim=1)
         shares = shares[:, 0] + 1e-8
@@ -200,9 +200,9 @@ class FeatureBanks(nn.Module):
         return vectors, self.patches.exchange(patches, draws.patch_partners, identities, patch_partners)
 
     def draw(self, f: Tensor, error: Tensor | None = None) -> Draws:
-        """Fresh random choices, from PyTorch's generator of the device; all processes use the first one's.
+        """New random choices, from PyTorch's generator of the device; all processes use those of rank 0.
 
-        They are tensors on the device: nobody waits for it.
+        They are tensors on the device, so nothing waits for it.
         """
         batch, slots, side = len(f), len(self.vectors.features), self.patches.side
         if error is None:  # one position for all
@@ -223,7 +223,7 @@ class FeatureBanks(nn.Module):
         )
 
     def strip(self) -> None:
-        """Forget everything but what the test needs, if there is more: the banks, the norms of queries and keys."""
+        """Delete everything that only training needs; the banks and the norms of queries and keys remain."""
         if not hasattr(self, "identity"):
             return
         del self.identity
@@ -232,7 +232,7 @@ class FeatureBanks(nn.Module):
 
 
 def cut(f: Tensor, corners: Tensor, side: int) -> Tensor:
-    """The squares of (B, C, h, w) whose upper left corners are (B, 2): (B, C, side, side)."""
+    """Cut squares from (B, C, h, w), one per image, with upper left corners (B, 2): (B, C, side, side)."""
     offsets = torch.arange(side, device=f.device)
     images = torch.arange(len(f), device=f.device)[:, None, None]
     rows, columns = corners[:, 0, None, None] + offsets[:, None], corners[:, 1, None, None] + offsets
@@ -240,8 +240,8 @@ def cut(f: Tensor, corners: Tensor, side: int) -> Tensor:
 
 
 def pick(scores: Tensor, random: Tensor) -> Tensor:
-    """Positions (N, 2) in maps (N, h, w), drawn in proportion to their values by random numbers (N,) in [0, 1)."""
-    # In whole numbers, whose sums no order of summation changes; a map of zeros is uniform.
+    """Draw positions (N, 2) in proportion to the values of maps (N, h, w), by random numbers (N,) in [0, 1)."""
+    # Integers, because their sum does not depend on the order of summation; a map of zeros means uniform.
     flat = scores.flatten(1).nan_to_num(0, 0, 0)
     shares = (flat / flat.amax(1, keepdim=True).clamp(min=1e-20) * 2**20).long() + 1
     sums = shares.cumsum(1)

@@ -1,4 +1,4 @@
-"""HDM: features led by channel and pixel, by structure (deformable convolution), and by region (dark channel).
+"""HDM: features guided by channel and pixel, by structure (deformable convolution), and by region (dark channel).
 
 Liang et al., "Learning Hierarchical Dynamics with Spatial Adjacency for Image Enhancement", ACM MM 2022,
 https://doi.org/10.1145/3503161.3548322. Parameter names are those of the official checkpoints.
@@ -88,12 +88,12 @@ class Up(Fusable, nn.Sequential):
         return F.avg_pool2d(x, 2, stride=1).relu()
 
     def fused(self) -> Callable[[Tensor], Tensor]:
-        """Both linear steps are one 5x5 kernel of stride 2; of each 2x2 outputs, every one sees a part of it.
+        """Both linear steps are one transposed convolution; each of the 2x2 outputs of a pixel uses part of its kernel.
 
         The first row is the mean of the second and its mirror image, and so equals the second; columns likewise.
         """
         weight, bias = (parameter.clone() for parameter in self[0].parameters())
-        # Along an axis: what outputs 2 m and 2 m + 1 take of the transposed kernel from x[m-1], x[m] (and x[m+1]).
+        # Along an axis: the taps of the transposed kernel by which outputs 2 m and 2 m + 1 read x[m-1], x[m] (x[m+1]).
         even = weight.new_tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0]])
         odd = weight.new_tensor([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]])
         kernels = {
@@ -117,7 +117,7 @@ class Up(Fusable, nn.Sequential):
 
 
 class Mix(nn.Module):
-    """Weighs two maps by one learned scalar."""
+    """Blends two maps with one learned scalar."""
 
     def __init__(self, start: float):
         super().__init__()
@@ -128,7 +128,7 @@ class Mix(nn.Module):
         return share * first + (1 - share) * second
 
 
-# Tensors of the learned guide, which official checkpoints hold even where the network does not use it.
+# Tensors of the learned guide, which official checkpoints contain even where the network does not use it.
 _GUIDE = ("drconv.", "mix3.", "mix4.")
 
 
@@ -154,18 +154,18 @@ def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 class HDM(nn.Module):
     """HDM; the defaults are the published network.
 
-    Official checkpoints hold the tensors of both variants and tell neither which one they are of nor the task. They are
-    read as "mask", the published one, and images are not normalised, unless a preset is named.
+    Official checkpoints contain the tensors of both variants, but neither the variant nor the task. Without the name of
+    a preset, they are read as "mask", the published variant, without normalisation of the images.
 
     Args:
         width: channels of all maps, a multiple of 8.
         blocks: attention blocks in a group.
         regions: classes of the dark channel, each with its own kernels.
-        variant: "mask": regions from the dark channel alone; "mask+guide": a learned second division of the map, too.
+        variant: "mask": regions from the dark channel alone; "mask+guide": also a second, learned set of regions.
         groups: groups of attention blocks.
-        fab_passes: how often the features pass through the groups; 2 in early training code of the authors.
-        normalise: subtract and divide by the statistics of hazy images, as published for haze and rain.
-        gamma: brighten the image before its regions are found; 0.25 as published for low light, None for haze, rain.
+        fab_passes: how often the features pass through the groups; 2 in the authors' early training code.
+        normalise: normalise by the mean and deviation of hazy images, as published for haze and rain.
+        gamma: brighten the image before its regions are computed; 0.25 as published for low light, None for haze, rain.
 
     Raises:
         UserError: arguments out of range; in `forward`, regions that do not fit the image.
@@ -198,13 +198,13 @@ class HDM(nn.Module):
     ):
         super().__init__()
         if variant not in ("mask", "mask+guide"):
-            raise UserError(f"HDM: variant is 'mask' or 'mask+guide', not {variant!r}")
+            raise UserError(f"HDM: variant must be 'mask' or 'mask+guide', not {variant!r}")
         if width < 8 or width % 8:
             raise UserError(f"HDM: width must be a multiple of 8 (its attention has an eighth of it), not {width}")
         if min(blocks, regions, groups, fab_passes) < 1:
             raise UserError("HDM: blocks, regions, groups and fab_passes must be at least 1")
         if gamma is not None and not 0 < gamma <= 1:
-            raise UserError(f"HDM: gamma lies in (0, 1], or is null; not {gamma}")
+            raise UserError(f"HDM: gamma must be in (0, 1] or null, not {gamma}")
         self.regions, self.fab_passes, self.normalise, self.gamma = regions, fab_passes, normalise, gamma
 
         def down() -> ConvChain:
@@ -232,7 +232,7 @@ class HDM(nn.Module):
 
         Args:
             x: (B, 3, H, W) in [0, 1].
-            regions: where each kernel applies, at a quarter of the size, rounded up: indices (B, H/4, W/4), or a mask
+            regions: where each kernel applies, at a quarter of the size (rounded up): indices (B, H/4, W/4), or a mask
                 (B, R, H/4, W/4) or (B, R, 1, H/4, W/4) that sums to one; computed from x when None.
 
         Returns:
@@ -259,8 +259,8 @@ class HDM(nn.Module):
         return self.output(y).tanh_()[:, :, :height, :width]
 
     def _adapt(self, x: Tensor, regions: Tensor, mix: Mix | None) -> Tensor:
-        """Structure, then region dynamics; the same weights in both passes but for the gate."""
-        # Offsets are pixels drawn from features of large magnitude: in float32 also under autocast.
+        """Structure, then region dynamics; both passes share all weights except the gate."""
+        # Offsets in pixels are computed from features of large magnitude, so they need float32 even under autocast.
         with torch.autocast(x.device.type, enabled=False):
             y = self.dcn_block["dcn"](x if x.dtype == torch.float64 else x.float())
             adapted = self.drconv_phy(y, regions, check=False)

@@ -1,7 +1,7 @@
-"""The HVI family: HVI-CIDNet, HVI-SMM and the earlier head of HVI-SMM. One trunk, three ways back to RGB.
+"""The HVI family: HVI-CIDNet, HVI-SMM and the earlier form of HVI-SMM. One trunk, three ways back to RGB.
 
-The image goes to the HVI colour space. A U-Net with one branch for intensity (I) and one for colour (HV) corrects it
-there; at every level the branches look at each other (LCA). The corrected HVI image goes back to RGB.
+The image is converted to the HVI colour space. A U-Net with one branch for intensity (I) and one for colour (HV)
+corrects it there; at every level the branches attend to each other (LCA). The result is converted back to RGB.
 
 No convolution in the family has a bias.
 """
@@ -32,12 +32,12 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", "replicate"] = "zeros") -> nn.Conv2d:
-    """Keeps the size; the first and the last ones of a network continue the image beyond its edge by replication."""
+    """Keeps the size; the first and last convolutions of a network pad by replication."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, padding_mode=padding_mode)
 
 
 def depthwise(channels: int) -> nn.Conv2d:
-    """Each channel by itself, over 3x3 pixels."""
+    """A depthwise 3x3 convolution that keeps the size."""
     return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
 
 
@@ -52,7 +52,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Resize(nn.Module):
-    """What `Down` and `Up` share: a convolution, and a PReLU with a layer normalisation before, after or none."""
+    """The common part of `Down` and `Up`: a convolution, and a PReLU with layer normalisation before, after or none."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: str | None):
         super().__init__()
@@ -66,22 +66,22 @@ class Resize(nn.Module):
 
 
 class Down(Resize):
-    """Convolution, then half the size."""
+    """Convolution, then resizing to half the size."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activate(F.interpolate(self.conv(x), scale_factor=0.5, mode="bilinear", align_corners=True))
 
 
 class Up(Resize):
-    """Convolution, twice the size, then merged with the features of the encoder by a 1x1 convolution."""
+    """Convolution, resizing to twice the size, then a 1x1 convolution that merges the features of the encoder."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: str | None):
         super().__init__(in_channels, out_channels, norm)
         self.merge = conv1x1(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        # merge(cat(resize(conv(x)), skip)), but mixing channels commutes with resizing: the half of `merge` that acts
-        # on x goes into the kernel of `conv`, at a quarter of the pixels and without the concatenation.
+        # merge(cat(resize(conv(x)), skip)). Mixing channels commutes with resizing, so the half of `merge` that acts
+        # on x is folded into the kernel of `conv`: a quarter of the pixels, and no concatenation.
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
         kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
         x = F.interpolate(F.conv2d(x, kernel, padding=1), scale_factor=2, mode="bilinear", align_corners=True)
@@ -89,7 +89,7 @@ class Up(Resize):
 
 
 class CrossAttention(nn.Module):
-    """Channel attention (CAB): the channels of one branch are rebuilt from those of the other."""
+    """Channel attention (CAB): rebuilds the channels of one branch from those of the other."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -124,13 +124,13 @@ class IntensityEnhance(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dwconv(self.project_in(x))
-        kernel = torch.cat((self.dwconv1.weight, self.dwconv2.weight))  # both halves at once, none of them copied
+        kernel = torch.cat((self.dwconv1.weight, self.dwconv2.weight))  # both halves at once, without a copy
         left, right = (F.conv2d(x, kernel, padding=1, groups=len(kernel)).tanh() + x).chunk(2, dim=1)
         return self.project_out(left * right)
 
 
 class CrossBlock(nn.Module):
-    """One branch looks at the other, then enhances itself; the HV branch has no residual around the latter."""
+    """One branch attends to the other, then enhances itself; the HV branch has no residual around the second step."""
 
     def __init__(self, channels: int, heads: int, residual: bool):
         super().__init__()
@@ -146,7 +146,7 @@ class CrossBlock(nn.Module):
 
 
 class LCA(nn.Module):
-    """Lighten cross-attention: both branches look at each other as they were before."""
+    """Lighten cross-attention: each branch attends to the other branch's input."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -163,7 +163,7 @@ class Trunk(nn.Module):
     def __init__(self, channels: Sequence[int], heads: Sequence[int], norm: str | None, wiring: str):
         super().__init__()
         if len(channels) != 4 or len(heads) != 4:
-            raise UserError(f"HVI networks take 4 channels and 4 heads, one per level; got {channels} and {heads}")
+            raise UserError(f"HVI networks need 4 channels and 4 heads, one per level, not {channels} and {heads}")
         for width, count in zip(channels[1:], heads[1:], strict=True):
             if width % count:
                 raise UserError(f"HVI networks: {width} channels cannot be split into {count} heads")
@@ -185,26 +185,26 @@ class Trunk(nn.Module):
             self.lca5.i.requires_grad_(False)  # see forward
 
     def forward(self, hvi: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        # Channels last is the faster layout of this network on CPU and GPU; all that follows keeps it.
+        # Channels last is the faster layout for this network on CPU and GPU; all later operations keep it.
         hvi = hvi.contiguous(memory_format=torch.channels_last)
         i0, h0 = self.i_stem(hvi[:, 2:]), self.hv_stem(hvi)
         i1, h1 = self.lca1(self.i_down1(i0), self.hv_down1(h0))
         i2, h2 = self.i_down2(i1), self.hv_down2(h1)
         skip_i2, skip_h2 = self.lca2(i2, h2)
         if self.wiring == "fixed":
-            i2, h2 = skip_i2, skip_h2  # official: the attention of level 2 reaches the decoder alone
+            i2, h2 = skip_i2, skip_h2  # official: the attention of level 2 only reaches the decoder
         i3, h3 = self.lca4(*self.lca3(self.i_down3(i2), self.hv_down3(h2)))
         i, h = self.i_up3(i3, skip_i2), self.hv_up3(h3, skip_h2)
         if self.wiring == "fixed":
             i, h = self.lca5(i, h)
         else:
-            h = self.lca5.hv(h, i)  # official: the result of the other half is thrown away, and it never learns
+            h = self.lca5.hv(h, i)  # official: the result of the other half is discarded, so it is never trained
         i, h = self.lca6(self.i_up2(i, i1), self.hv_up2(h, h1))
         i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
         return torch.cat((self.hv_head(h), self.i_head(i)), dim=1), (i, h)
 
 
-# Official names -> ours. No key of ours contains an official part, so that our own keys pass unchanged.
+# Official names -> ours. None of our keys contains an official name, so our own keys pass unchanged.
 _RENAMES = {
     "trans.density_k": "density_k",
     "alpha_predictor.predictor.1.": "head.conv_in.",
@@ -238,7 +238,7 @@ def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def detector(factors: int | None) -> Callable[[Mapping[str, Tensor]], dict[str, Any] | None]:
-    """Reads constructor arguments off a state dict of the network whose head predicts that many factors."""
+    """A function that reads the constructor arguments from a state dict of the network with that many factors."""
 
     def detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         head = state.get("head.conv_out.weight")
@@ -256,7 +256,7 @@ def detector(factors: int | None) -> Callable[[Mapping[str, Tensor]], dict[str, 
 
 
 class HVINetwork(nn.Module):
-    """What the networks of the family share: colour transform, trunk, and residual in HVI."""
+    """The common part of the family: colour transform, trunk, and residual in HVI."""
 
     def __init__(
         self, channels: Sequence[int], heads: Sequence[int], norm: str | None, wiring: str, k_grad_in_inverse: bool
@@ -273,13 +273,13 @@ class HVINetwork(nn.Module):
         return hvi + correction, features
 
     def to_rgb(self, hvi: Tensor, *alphas: Tensor | float) -> Tensor:
-        """`hvi_to_rgb` with the exponent of the forward transform; gradient reaches it if `k_grad_in_inverse`."""
+        """`hvi_to_rgb` with the exponent of the forward transform, which gets a gradient if `k_grad_in_inverse`."""
         k = self.density_k if self.k_grad_in_inverse else self.density_k.detach()
         return hvi_to_rgb(hvi, k, *alphas).to(hvi.dtype)
 
 
 class ModulationHead(nn.Module):
-    """Last features of both branches -> one map for each factor, not squashed yet."""
+    """Last features of both branches -> one unbounded map for each factor."""
 
     def __init__(self, channels: int, factors: int):
         super().__init__()
@@ -299,8 +299,8 @@ class HVICIDNet(HVINetwork):
         channels: of the four levels, full size first.
         heads: of the attention at each level; the first is unused (level 0 has none).
         norm: layer normalisation in the resizing blocks; no published weights have it.
-        wiring: "official", as all published weights were trained: the attention of level 2 reaches only the decoder,
-            and half of the decoder's first attention is unused (its parameters are frozen); "fixed" uses both.
+        wiring: "official", as for all published weights: the attention of level 2 only reaches the decoder, and half of
+            the decoder's first attention is unused (its parameters are frozen); "fixed" uses both.
         k_grad_in_inverse: train the exponent through the inverse transform, too; officially not.
     """
 
@@ -322,8 +322,8 @@ class HVICIDNet(HVINetwork):
         k_grad_in_inverse: bool = False,
     ):
         if wiring not in ("official", "fixed"):
-            raise UserError(f"HVICIDNet: wiring is 'official' or 'fixed', not {wiring!r}")
-        order = "after" if wiring == "official" else "before"  # each as its own repository has it
+            raise UserError(f"HVICIDNet: wiring must be 'official' or 'fixed', not {wiring!r}")
+        order = "after" if wiring == "official" else "before"  # each as in its own repository
         super().__init__(channels, heads, order if norm else None, wiring, k_grad_in_inverse)
 
     @any_size(8)
@@ -342,7 +342,7 @@ class HVICIDNet(HVINetwork):
 
 @ARCH_REGISTRY.register()
 class HVISMM(HVINetwork):
-    """HVI-SMM: HVI-CIDNet with fixed wiring, and for each pixel a factor on saturation and one on intensity.
+    """HVI-SMM: HVI-CIDNet with fixed wiring, and a factor on saturation and one on intensity for each pixel.
 
     Args:
         channels: of the four levels, full size first.
@@ -384,7 +384,7 @@ class HVISMM(HVINetwork):
     ) -> Tensor | dict[str, Tensor]:
         """Enhance (B, 3, H, W) in [0, 1]; the controls are those of `llie.ops.hvi.hvi_to_rgb`.
 
-        In training the result without the factors comes along as "base", which is supervised as well.
+        In training the output is a dict; its entry "base", the result without the factors, is supervised as well.
         """
         hvi, scale = self.forward_features(x)
         out = self.to_rgb(hvi, alpha_s * scale[:, 0], alpha_i * scale[:, 1], alpha_rgb)

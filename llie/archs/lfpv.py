@@ -1,9 +1,9 @@
 """LFPV: learnable feature patches and vectors, a plug-in that gives any network banks of common features.
 
 Xu et al., "Learnable Feature Patches and Vectors for Boosting Low-light Image Enhancement without External Knowledge",
-ICCV 2025. The network, here the host, runs twice in training: plainly, and with one of its features enriched by the
-banks (`feature_banks.py`). Both results are supervised, so that the banks take on what the host alone does not fit.
-At test the enriched host alone runs, and its banks are constants.
+ICCV 2025. The network, here called the host, runs twice in training: unchanged, and with one of its features enriched
+by the banks (`feature_banks.py`). Both results are supervised, so the banks learn what the host alone does not fit.
+At test time only the enriched host runs, and its banks are constants.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llie.registry import ARCH_REGISTRY, build
 
 LISTED = 40  # features named in an error message
 
-# Official names -> ours, by the part before the first dot. Officially a vector has no height and width.
+# Official names -> ours, by the part before the first dot. Official vectors have no height and width.
 _BANK_NAMES = {
     "embedding": "identity",
     "common_feature": "vectors.features",
@@ -49,7 +49,7 @@ _FLAT = ("common_feature", "norm_feature", "norm_feature2")
 
 
 def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of an official checkpoint, where host and banks lie side by side, in our names."""
+    """The keys of an official checkpoint, where host and banks are on one level, in our names."""
     if "common_feature" not in state:
         return dict(state)
     renamed = {}
@@ -63,7 +63,7 @@ def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Arguments of LFPV on SNR-Aware; those of other hosts are in the options that our checkpoints hold."""
+    """Arguments of LFPV on SNR-Aware; those of other hosts are in the options that our checkpoints contain."""
     host = {key.removeprefix("host."): value for key, value in state.items() if key.startswith("host.")}
     arguments = SNRAware.card.detect(host) if "banks.patches.features" in state else None
     if arguments is None:
@@ -79,31 +79,31 @@ def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 class LFPV(nn.Module):
     """A network with banks of common features; the default is the published one, on SNR-Aware.
 
-    In training the output is a dict: "out" is the result with banks, "plain" the host's own; whatever else the host
-    returns comes along, as "NAME" and "plain/NAME".
+    In training the output is a dict: "out" is the result with banks, "plain" that without; other outputs of the host
+    are in it as "NAME" and "plain/NAME".
 
     Args:
         nf: of the default host, see `SNRAware`.
-        front_blocks: likewise.
-        back_blocks: likewise.
-        layers: likewise.
-        host: another network to plug into, `{type: NAME, **arguments}`, or one that is built already.
-        at: name of the module of the host whose output the banks enrich; it must be a map (B, C, h, w) that is
-            computed once. None needs a host with `encode` and `decode`, such as SNR-Aware, and is cheaper in training:
-            what comes before the feature is computed once.
-        slots: vectors, and patches, in the banks.
+        front_blocks: of the default host, see `SNRAware`.
+        back_blocks: of the default host, see `SNRAware`.
+        layers: of the default host, see `SNRAware`.
+        host: another network to plug into, `{type: NAME, **arguments}`, or a network object.
+        at: name of the module of the host whose output the banks enrich; it must be a map (B, C, h, w), computed once
+            per image. None needs a host with `encode` and `decode`, such as SNR-Aware, and makes training cheaper:
+            everything before the feature is computed once.
+        slots: number of vectors, and of patches, in the banks.
         patch: side of a patch.
-        hidden_width: of the updaters' layers; None is 4 C as published, yet at most 256: with 4 C the updaters hold
-            1660 C^2 numbers, more than many a host. None of them is needed at test, where the banks take 340 C.
-        hidden_layers: how many of these.
-        selection: which features of a training batch the banks learn from. The paper has those "not fully fitted by
-            the network"; the published code takes all. Our reading, "error": positions drawn in proportion to the
-            error of the plain result, images weighted by it, as far as the batch holds references. "none": one random
-            position for all images, which count alike.
-        parity: as the published code trains, see `FeatureBanks`; implies `selection: none`.
-        fit: sizes that the patches do not divide: "pad" reflects the image beyond its edge and crops the result;
-            "resize" works at the next smaller size that fits, as published. None is as published for SNR-Aware.
-        updaters: False leaves out all that only training needs; for checkpoints of `strip`.
+        hidden_width: width of the updaters' layers. None: 4 C as published, but at most 256: with 4 C the updaters have
+            1660 C^2 parameters, more than many hosts. At test time they are not needed; the banks have 340 C.
+        hidden_layers: number of these layers.
+        selection: which features of a training batch the banks learn from. In the paper these are "not fully fitted by
+            the network"; the published code takes all. "error", our interpretation: positions drawn in proportion to
+            the error of the plain result, images weighted by it, if the batch has references. "none": the same random
+            position and the same weight for all images.
+        parity: train like the published code, see `FeatureBanks`; implies `selection: none`.
+        fit: for sizes that the patches do not divide: "pad" pads the image by reflection and crops the result; "resize"
+            works at the next smaller size that fits. None: as published for SNR-Aware.
+        updaters: False leaves out everything that only training needs; for checkpoints of `strip`.
 
     Raises:
         UserError: an unknown host or feature (the message lists the host's), or arguments that do not fit together.
@@ -148,16 +148,16 @@ class LFPV(nn.Module):
         sizes = {name: size for name, size in sizes.items() if size is not None}
         if host is not None and sizes:
             raise UserError(
-                f"LFPV: {', '.join(sizes)}: of the default host alone; what this host takes stands inside host"
+                f"LFPV: {', '.join(sizes)}: only for the default host; put the arguments of another host inside host"
             )
         host = {"type": "SNRAware", **sizes} if host is None else host
         self.host: Any = host if isinstance(host, nn.Module) else build(ARCH_REGISTRY, host, "host")
         if not isinstance(host, nn.Module) and card_of(self.host).parts:
             raise UserError(
-                f"LFPV: {host['type']} needs weights for its parts first; load them, and give it as a module"
+                f"LFPV: {host['type']} needs weights for its parts first; load them, and pass the module as host"
             )
         if at is not None and getattr(self.host, "checkpoint_blocks", False):
-            raise UserError("LFPV: with host.checkpoint_blocks the banks would be written twice; leave it out")
+            raise UserError("LFPV: with host.checkpoint_blocks the banks would be updated twice; leave it out")
         self.at = at
         channels, stride = attachment(self.host, at)
         if hidden_width is None:
@@ -180,12 +180,12 @@ class LFPV(nn.Module):
 
         Args:
             x: the image.
-            size: (height, width) at which to work, with resizing there and back.
-            gt: the reference (B, 3, H, W), which leads the selection; training only.
-            **controls: what the host takes beside the image, such as SNR-Aware's `snr`.
+            size: (height, width) to work at; the image is resized to it, and the result back.
+            gt: the reference (B, 3, H, W), for the selection; training only.
+            **controls: other arguments of the host, such as SNR-Aware's `snr`.
         """
         if isinstance(self.host, SNRAware):
-            controls["snr"] = self.host.snr(x, controls.get("snr"))  # of the image as it is, before it is resized
+            controls["snr"] = self.host.snr(x, controls.get("snr"))  # of the image before it is resized
         if size is None and self.fit == "resize":
             size = tuple(max(side - side % self.multiple, self.multiple) for side in x.shape[-2:])  # type: ignore[assignment]
         enhance = any_size(self.multiple)(LFPV._enhance)
@@ -202,16 +202,16 @@ class LFPV(nn.Module):
         return {**_named(out), "plain": _named(plain)["out"], **named}
 
     def _split(self, x: Tensor, gt: Tensor | None, controls: dict[str, Any]) -> tuple[Any, Any]:
-        """The host's result with banks, and in training without; what lies before the feature is shared."""
+        """The host's result with banks, and in training also without; both share everything before the feature."""
         feature, context = self.host.encode(x, **controls)
         plain = self.host.decode(feature, context) if self.training else None
         return self.host.decode(self.banks(feature, self._error(plain, gt)), context), plain
 
     def _hooked(self, x: Tensor, gt: Tensor | None, controls: dict[str, Any]) -> tuple[Any, Any]:
-        """The same for a host that does not say how to split it: two runs, the second with a hook at the feature."""
+        """The same for a host without `encode` and `decode`: two runs, the second with a hook at the feature."""
         plain = self.host(x, **controls) if self.training else None
         error = self._error(plain, gt)
-        # Set again for each run: a hook that stayed would refer to these banks in every copy of the network.
+        # Set for each run: a permanent hook would refer to these banks in every copy of the network.
         module = self.host.get_submodule(self.at)
         hook = module.register_forward_hook(lambda module, inputs, feature: self.banks(feature, error))
         try:
@@ -220,13 +220,13 @@ class LFPV(nn.Module):
             hook.remove()
 
     def _error(self, plain: Any, gt: Tensor | None) -> Tensor | None:
-        """Where the plain result is wrong, (B, 1, H, W), if that leads the selection."""
+        """The error of the plain result, (B, 1, H, W), if the selection needs it."""
         if plain is None or gt is None or not self.by_error:
             return None
         return (_named(plain)["out"].detach() - gt).abs().mean(1, keepdim=True)
 
     def strip(self) -> LFPV:
-        """Leave out all that only training needs; the checkpoint of what remains loads with `updaters=False`."""
+        """Delete everything that only training needs; a checkpoint of the rest loads with `updaters=False`."""
         self.banks.strip()
         return self
 
@@ -250,20 +250,20 @@ def attachment(host: nn.Module, at: str | None) -> tuple[int, int]:
     if at in found:
         return found[at]
     if at is None:
-        reason = f"LFPV: at says which feature of {title} the banks enrich, and is missing."
+        reason = f"LFPV: 'at' is missing: it names the feature of {title} that the banks enrich."
     elif at in dict(host.named_modules()):
-        reason = f"LFPV: {at!r} of {title} gives no map (B, C, h, w), or not once for an image."
+        reason = f"LFPV: {at!r} of {title} does not compute a map (B, C, h, w) exactly once per image."
         found = {name: fact for name, fact in found.items() if name.startswith(f"{at}.")} or found
     else:
         reason = f"LFPV: {title} has no feature {at!r}.{suggest(at, found)}"
     shallow = sorted(found, key=lambda name: name.count("."))[:LISTED]
     listed = ", ".join(f"{name} ({found[name][0]} channels, 1/{found[name][1]} of the size)" for name in shallow)
-    more = f", and {len(found) - LISTED} inside of these" * (len(found) > LISTED)
+    more = f", and {len(found) - LISTED} inside these" * (len(found) > LISTED)
     raise UserError(f"{reason} There are: {listed or 'none'}{more}")
 
 
 def features_of(host: nn.Module) -> dict[str, tuple[int, int]]:
-    """Modules of a host that give one map (B, C, h, w) for an image: name -> (channels, stride)."""
+    """Modules of a host that compute exactly one map (B, C, h, w) per image: name -> (channels, stride)."""
     outputs: dict[str, list[Any]] = {}
 
     def listen(name: str, module: nn.Module) -> Any:
@@ -284,9 +284,9 @@ def features_of(host: nn.Module) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def _probing(host: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
-    """The host in evaluation mode, and a small image that suits it."""
+    """The host in evaluation mode, and a small image that it accepts."""
     was_training, like = host.training, next(host.parameters(), torch.empty(0))
-    if like.device.type == "meta":  # has sizes, but not all that a forward may ask for
+    if like.device.type == "meta":  # has shapes, but no values, which a forward may need
         host, like = copy.deepcopy(host).to_empty(device="cpu"), torch.empty(0, device="cpu")
     side = math.lcm(card_of(host).size_multiple, 32)
     try:

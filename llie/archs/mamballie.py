@@ -1,8 +1,8 @@
-"""MambaLLIE: a three-level U-Net of blocks that mix globally by a 2-D state space, then locally, both led by light.
+"""MambaLLIE: a three-level U-Net whose blocks mix globally by a 2-D state space, then locally, guided by illumination.
 
 Weng et al., "MambaLLIE: Implicit Retinex-Aware Low Light Enhancement with Global-then-Local State Space",
 NeurIPS 2024, https://arxiv.org/abs/2405.16105. Parameter names are those of the official checkpoints.
-Every feature map is (B, C, H, W) in channels-last memory, so that norms, projections and scans all read it in place.
+Every feature map is (B, C, H, W) in channels-last memory, so norms, projections and scans read it without a copy.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class PixelLinear(nn.Linear):
-    """A linear layer on every pixel of (B, C, H, W), computed as a 1x1 convolution, which is faster on CPUs."""
+    """A linear layer on every pixel of (B, C, H, W), as a 1x1 convolution, which is faster on CPUs."""
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """The outputs that `rows` picks."""
+        """Compute the output channels that `rows` selects."""
         return F.conv2d(x, self.weight[rows, :, None, None])
 
 
 class LESSM(nn.Module):
-    """Local-enhanced state space: the four scans of the image, plus a local bias drawn from the prior."""
+    """Local-enhanced state space: four scans of the image, plus a local bias computed from the prior."""
 
     def __init__(self, width: int, d_state: int, expand: float, scan_backend: str = "auto"):
         super().__init__()
@@ -66,7 +66,7 @@ class LESSM(nn.Module):
     def forward(self, x: Tensor, prior: Tensor) -> Tensor:
         """X (B, width, H, W) and prior (B, inner, H, W) -> (B, width, H, W)."""
         y = self.out_norm(self._scan(x) + F.silu(self.conv2d_2(prior)))
-        # The gate is projected only now: on a large image it would wait through the scan as its largest tensor.
+        # The gate is projected only now: computed before the scan, it would be the largest tensor in memory during it.
         return self.out_proj(y * F.silu(self.in_proj(x, slice(self.inner, None))))
 
     def _scan(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class LESSM(nn.Module):
 
 
 class IRSK(nn.Module):
-    """Implicit Retinex-aware selective kernel: a 3x3 and a 5x5 branch, weighed per pixel by the prior."""
+    """Implicit Retinex-aware selective kernel: a 3x3 and a 5x5 branch, weighted per pixel by the prior."""
 
     def __init__(self, width: int, expand: float):
         super().__init__()
@@ -103,12 +103,12 @@ class IRSK(nn.Module):
         small = self.dwconv(x)
         large = self.dwconv2(small) * gate_large
         kernels = torch.addcmul(large, small, gate_small)
-        del small, large  # large images: these are the moments of peak memory
+        del small, large  # memory of large images peaks here
         return self.project_out(F.gelu(self.dwconv4(torch.addcmul(x, x, kernels))))
 
 
 class GLSSB(nn.Module):
-    """Global-then-local block: LESSM, then IRSK, both on residual paths, led by a prior that each block updates."""
+    """Global-then-local block: LESSM, then IRSK, both on residual paths, guided by a prior that each block updates."""
 
     def __init__(self, width: int, d_state: int, expand: float, scan_backend: str = "auto"):
         super().__init__()
@@ -121,7 +121,7 @@ class GLSSB(nn.Module):
         self.dropout = nn.Dropout(0.1)  # on the residual stream itself, as in the official code
 
     def update(self, prior: Tensor) -> Tensor:
-        """The prior that this block works with and the next block begins from, (B, inner, H, W)."""
+        """The prior of this block, from which the next block computes its own, (B, inner, H, W)."""
         return F.gelu(self.conv2d(prior))
 
     def forward(self, x: Tensor, prior: Tensor) -> Tensor:
@@ -146,19 +146,19 @@ def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 @ARCH_REGISTRY.register()
 class MambaLLIE(nn.Module):
-    """MambaLLIE; the defaults are the paper's 2.29 M network, preset `mamballie_48` that of the official option files.
+    """MambaLLIE; defaults: the paper's 2.29 M network; preset `mamballie_48`: that of the official option files.
 
     Args:
         nf: width at full resolution.
         depths: blocks in each of the six stages (two encoders, two at the bottom, two decoders).
         d_state: states per channel of the scan.
         mlp_ratio: inner width of a block over its width.
-        embed_dim: as in official option files; must equal nf.
-        checkpoint_blocks: recompute every block in the backward pass; less memory, a third more time.
+        embed_dim: for official option files; must equal nf.
+        checkpoint_blocks: recompute every block in the backward pass: less memory, a third more time.
         scan_backend: see `llie.ops.selective_scan.selective_scan`.
-        img_size: without effect, as in the official network; for its option files.
-        patch_size: likewise.
-        num_layer: likewise.
+        img_size: for official option files; without effect, as in the official network.
+        patch_size: see `img_size`.
+        num_layer: see `img_size`.
 
     Raises:
         UserError: arguments that do not fit together.
@@ -193,13 +193,9 @@ class MambaLLIE(nn.Module):
         if embed_dim not in (None, nf):
             raise UserError(f"MambaLLIE: embed_dim ({embed_dim}) must equal nf ({nf}); leave it out")
         if len(depths) != 6 or min(depths) < 1:
-            raise UserError(
-                f"MambaLLIE: depths must name at least one block for each of six stages, not {list(depths)}"
-            )
+            raise UserError(f"MambaLLIE: depths must be six numbers of blocks, each at least 1, not {list(depths)}")
         if mlp_ratio < 1 or mlp_ratio != int(mlp_ratio):
-            raise UserError(
-                f"MambaLLIE: mlp_ratio must be a whole number, not {mlp_ratio} (the prior is grouped by width)"
-            )
+            raise UserError(f"MambaLLIE: mlp_ratio must be a whole number of at least 1, not {mlp_ratio}")
         self.checkpoint_blocks = checkpoint_blocks
 
         def stage(width: int, depth: int) -> nn.ModuleList:
@@ -246,7 +242,7 @@ class MambaLLIE(nn.Module):
         merged = self.conv_first_5(torch.cat([self.upconv1(b), e2], dim=1))
         d2 = self._stage(self.VSSB_5, merged, self.conv_first_5_fea(light_2))
         merged = self.conv_first_6(torch.cat([self.upconv2(d2), e1], dim=1))
-        del e1, e2, e3, b, d2  # none lives through the last stage, the peak of memory on large images
+        del e1, e2, e3, b, d2  # before the last stage, where memory of large images peaks
         d1 = self._stage(self.VSSB_6, merged, self.conv_first_6_fea(light_1))
         return self.out_embed(d1) + x
 
@@ -257,6 +253,6 @@ class MambaLLIE(nn.Module):
                 prior = checkpoint(block.update, prior, use_reentrant=False)
                 x = checkpoint(block, x, prior, use_reentrant=False)
             else:
-                prior = block.update(prior)  # a step of its own, so that the old one is free before the scan
+                prior = block.update(prior)  # a separate step, so that the old prior is freed before the scan
                 x = block(x, prior)
         return x

@@ -1,8 +1,8 @@
-"""SNR-Aware: convolutions where the signal is strong, attention to strong regions where noise rules.
+"""SNR-Aware: convolutions where the signal is strong; where noise dominates, attention to regions of strong signal.
 
 Xu et al., "SNR-Aware Low-Light Image Enhancement", CVPR 2022. At a quarter of the size a short-range branch
 (convolutions) and a long-range one (a transformer on 4x4 patches) run side by side. The signal-to-noise map blends them
-per pixel, and patches of low ratio cannot be attended to. Parameter names are those of the official checkpoints.
+per pixel, and excludes patches of low ratio from attention. Parameter names are those of the official checkpoints.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from llie.registry import ARCH_REGISTRY
 PATCH = 4
 HEADS = 8
 LOCAL_BLOCKS = 6
-QUERIES = 2048  # attended for at a time: a bound on memory where a kernel expands the mask
+QUERIES = 2048  # computed at a time; this bounds the memory where a kernel expands the mask
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """Zero padding, with bias, like all convolutions here."""
+    """A 3x3 convolution with zero padding and bias, like all in this network."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
 
 
@@ -37,7 +37,7 @@ def leaky(x: Tensor) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a ReLU; it begins near the identity."""
+    """Two convolutions around a ReLU; near the identity before training."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
-    """That many, one after the other."""
+    """A sequence of `count` residual blocks."""
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
@@ -70,7 +70,7 @@ def paste(tokens: Tensor, width: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention to the valid tokens alone; an image without any attends to all its tokens alike."""
+    """Multi-head attention to the valid tokens; in an image without any, all tokens get the same attention."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -87,10 +87,10 @@ class SelfAttention(nn.Module):
         valid = valid | blind
         x = self.layer_norm(tokens)
         if uniform:
-            # All that is looked for is the mean of the values, which is the value of the mean token: one instead of N.
+            # The result is the mean of the values, which is the value of the mean token: one token instead of N.
             x, valid = x.mean(1, keepdim=True), valid[:, :1]
         q, k, v = (w(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for w in (self.w_qs, self.w_ks, self.w_vs))
-        # A zero query scores all keys alike, exactly and in any precision, and sends no gradient to w_qs and w_ks.
+        # A zero query gives all keys the same score, exactly and in any precision, and no gradient to w_qs and w_ks.
         q = q.masked_fill(blind[:, :, None, None], 0)
         mask = valid[:, None, None, :]
         seen = [F.scaled_dot_product_attention(part, k, v, mask) for part in q.split(QUERIES, dim=2)]
@@ -111,7 +111,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then feed-forward layer, each on a residual path."""
+    """Attention, then a feed-forward layer, each on a residual path."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -123,7 +123,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The transformer: tokens know nothing of their position."""
+    """The transformer, without position encoding."""
 
     def __init__(self, width: int, layers: int):
         super().__init__()
@@ -131,8 +131,8 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Tokens (B, N, width) that attend to those that are valid (B, N)."""
-        # Photographs hardly ever have a valid token (see `snr_map`). To know it, the host has to read the mask: that is
-        # free on a CPU, but would stall a GPU, where attention is cheap; and a compiled graph must hold for any mask.
+        # Photographs hardly ever have a valid token (see `snr_map`). Reading the mask is free on a CPU, but on a GPU,
+        # where attention is cheap, the host would have to wait; and a compiled graph must be valid for any mask.
         readable = valid.device.type == "cpu" and not torch.compiler.is_compiling()
         uniform = readable and not valid.any()
         for layer in self.layer_stack:
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
 
 
 class Context(NamedTuple):
-    """What `SNRAware.decode` needs beside the feature.
+    """What `SNRAware.decode` needs besides the feature.
 
     Attributes:
         x: the image (B, 3, H, W), to which the network adds.
@@ -182,10 +182,10 @@ class SNRAware(nn.Module):
         front_blocks: residual blocks before the branches.
         back_blocks: residual blocks after them.
         layers: of the transformer.
-        edges: the long-range branch takes patches of 16x16. At sizes that are not multiples of 16, "zeros" leaves
-            it out of the last rows and columns, as published: they come out worse. "reflect" completes the patches.
-        mask_threshold: patches whose mean ratio is not above it cannot be attended to.
-        snr_quantile: see `llie.ops.snr.snr_map`. Experiment: with 0.5 the mask is no longer empty on photographs.
+        edges: the long-range branch works on patches of 16x16. At sizes that are not multiples of 16, "zeros" leaves
+            out the last rows and columns, as published, and they get worse; "reflect" completes the patches.
+        mask_threshold: patches with a mean ratio up to this are excluded from attention.
+        snr_quantile: see `llie.ops.snr.snr_map`. With 0.5, an experiment, the mask is no longer empty on photographs.
 
     Raises:
         UserError: a value out of range.
@@ -211,12 +211,14 @@ class SNRAware(nn.Module):
     ):
         super().__init__()
         if edges not in ("zeros", "reflect"):
-            raise UserError(f"SNRAware: edges is 'zeros' or 'reflect', not {edges!r}")
+            raise UserError(f"SNRAware: edges must be 'zeros' or 'reflect', not {edges!r}")
         if nf < 1 or min(front_blocks, back_blocks, layers) < 0:
             given = f"{nf}, {front_blocks}, {back_blocks} and {layers}"
-            raise UserError(f"SNRAware: nf is at least 1, front_blocks, back_blocks and layers at least 0; not {given}")
+            raise UserError(
+                f"SNRAware: nf must be at least 1; front_blocks, back_blocks and layers at least 0; not {given}"
+            )
         if not 0 < snr_quantile <= 1:
-            raise UserError(f"SNRAware: snr_quantile lies in (0, 1], {snr_quantile} does not")
+            raise UserError(f"SNRAware: snr_quantile must be in (0, 1], not {snr_quantile}")
         self.edges, self.mask_threshold, self.snr_quantile = edges, mask_threshold, snr_quantile
         self.conv_first_1 = conv3x3(3, nf)
         self.conv_first_2 = conv3x3(nf, nf, stride=2)
@@ -235,18 +237,18 @@ class SNRAware(nn.Module):
 
         Args:
             x: the image.
-            snr: its map (B, 1, H, W) in [0, 1], where the caller has one; `snr_map` of the image if None.
-            size: (height, width) to which image and map are resized, bilinearly, and the result back, as published
-                protocols do.
+            snr: its signal-to-noise map (B, 1, H, W) in [0, 1]; `snr_map` of the image if None.
+            size: (height, width) to work at, as in published protocols: image and map are resized to it, bilinearly,
+                and the result back.
         """
         enhance = SNRAware._enhance if size is None else at_size(size)(SNRAware._enhance)
         return enhance(self, x, self.snr(x, snr))
 
     def snr(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        """The map (B, 1, H, W) of an image: the given one, checked, or the one that the network makes.
+        """The signal-to-noise map (B, 1, H, W) of an image: the given one, checked, or that which the network computes.
 
         Raises:
-            UserError: the given map does not fit this image.
+            UserError: the given map does not have the size of the image.
         """
         if given is None:
             return snr_map(x.detach(), self.snr_quantile)
@@ -260,7 +262,7 @@ class SNRAware(nn.Module):
         return self.decode(*self.encode(x, snr))
 
     def encode(self, x: Tensor, snr: Tensor | None = None) -> tuple[Tensor, Context]:
-        """The feature (B, nf, H/4, W/4) that both branches start from, and what `decode` needs beside it.
+        """The feature (B, nf, H/4, W/4) that both branches start from, and what `decode` needs besides.
 
         Args:
             x: (B, 3, H, W), sizes multiples of 4.
@@ -274,7 +276,7 @@ class SNRAware(nn.Module):
         return self.feature_extraction(quarter), context
 
     def decode(self, f: Tensor, context: Context) -> Tensor:
-        """The feature (B, nf, H/4, W/4), through both branches, to the enhanced image (B, 3, H, W)."""
+        """Compute the enhanced image (B, 3, H, W) from the feature (B, nf, H/4, W/4), through both branches."""
         near = self.recon_trunk_light(f)
         far = self._long_range(f, context.snr)
         y = self.recon_trunk(torch.lerp(far, near, context.snr.to(far.dtype)))

@@ -1,4 +1,4 @@
-"""Zero-DCE: a tone curve for each pixel and channel, learnt from dark photographs alone.
+"""Zero-DCE: a tone curve for each pixel and channel, learned from dark photographs alone.
 
 Guo et al., "Zero-Reference Deep Curve Estimation for Low-Light Image Enhancement", CVPR 2020,
 https://doi.org/10.1109/CVPR42600.2020.00185. The losses that need no reference are in `llie/losses/zero_reference.py`.
@@ -19,7 +19,7 @@ from llie.registry import ARCH_REGISTRY
 
 
 def apply_curves(x: Tensor, curves: Tensor) -> Tensor:
-    """Apply quadratic curves one after the other: `y <- y + A (y^2 - y)` for each three maps A of `curves`.
+    """Apply quadratic curves one after the other: `y <- y + A (y^2 - y)` for each triple of maps A in `curves`.
 
     Negative maps brighten. With x in [0, 1] and maps in [-1, 1] the result stays in [0, 1].
 
@@ -44,14 +44,14 @@ def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 @ARCH_REGISTRY.register()
 class ZeroDCE(nn.Module):
-    """Seven convolutions, symmetrically skip-connected, estimate the curves that the image then passes through.
+    """Seven convolutions with symmetric skip connections estimate the curves, which are then applied to the image.
 
     Its result at a pixel depends on the 15x15 pixels around it. The defaults are as published; parameter names are
     those of the official checkpoints.
 
     Args:
         width: channels of the hidden layers.
-        iterations: curves that are applied one after the other.
+        iterations: number of curves, applied one after the other.
 
     Raises:
         UserError: an argument is less than 1.
@@ -67,7 +67,7 @@ class ZeroDCE(nn.Module):
         super().__init__()
         for name, value in (("width", width), ("iterations", iterations)):
             if value < 1:
-                raise UserError(f"ZeroDCE: {name} is at least 1, not {value}")
+                raise UserError(f"ZeroDCE: {name} must be at least 1, not {value}")
         inputs = (3, width, width, width, 2 * width, 2 * width, 2 * width)
         for number, channels in enumerate(inputs, 1):
             conv = nn.Conv2d(channels, 3 * iterations if number == 7 else width, 3, padding=1)
@@ -77,7 +77,7 @@ class ZeroDCE(nn.Module):
     def curves(self, x: Tensor) -> Tensor:
         """The curve maps (B, 3 iterations, H, W) in [-1, 1] of x (B, 3, H, W)."""
         conv1, conv2, conv3, conv4, conv5, conv6, conv7 = self.children()
-        x = x.contiguous(memory_format=torch.channels_last)  # for thin layers the faster layout on CPUs
+        x = x.contiguous(memory_format=torch.channels_last)  # faster on CPUs for layers with few channels
         f1 = F.relu_(conv1(x))
         f2 = F.relu_(conv2(f1))
         f3 = F.relu_(conv3(f2))
@@ -87,7 +87,7 @@ class ZeroDCE(nn.Module):
         return torch.tanh(conv7(torch.cat([f1, f6], dim=1)))
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
-        """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape; in training "curves" come along."""
+        """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape; in training a dict, with "curves"."""
         curves = self.curves(x)
         out = apply_curves(x, curves)
         return {"out": out, "curves": curves} if self.training else out

@@ -1,4 +1,4 @@
-"""The arguments of every verb that uses a trained network, and the network that they describe."""
+"""The arguments of verbs that use a trained network, and loading this network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_enhancer(options: argparse.Namespace) -> Enhancer:
-    """The network that the arguments of `add_network_arguments` describe, ready to use."""
+    """Load the network that the arguments of `add_network_arguments` describe."""
     from llie.engine.allocator import expect_many_sizes, keep_large_blocks
     from llie.engine.distributed import local_device
     from llie.inference import load

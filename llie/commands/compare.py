@@ -1,4 +1,4 @@
-"""`llie compare`: folders of images side by side."""
+"""`llie compare`: show folders of images side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llie convert`: any checkpoint as a safetensors file of its weights alone."""
+"""`llie convert`: write only the weights of a checkpoint, as safetensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llie data`: check and pack data sets, make the demo's."""
+"""`llie data`: check and pack data sets, and make those of the demos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_check(options: argparse.Namespace) -> int:
     from llie.data.check import check
     from llie.options import load_options
 
-    return check(load_options(options.options, phase="data"))  # neither a training nor a test set is required
+    return check(load_options(options.options, phase="data"))  # requires neither a training nor a test set
 
 
 def run_lmdb(options: argparse.Namespace) -> int:

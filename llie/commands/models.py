@@ -1,4 +1,4 @@
-"""`llie models`: the registered networks."""
+"""`llie models`: list the registered networks."""
 
 from __future__ import annotations
 

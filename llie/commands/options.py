@@ -1,4 +1,4 @@
-"""`llie options`: what option files may hold."""
+"""`llie options`: describe option files."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from llie.commands import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:
-    """Add the verb, which passes all of its arguments on: `llie/test.py` starts each process with them."""
+    """Add the verb; it passes all arguments to `llie/test.py`, which starts each process with them."""
     parser = verbs.add_parser(
         "test", help="test a network from an option file (llie test -h)", add_help=False, prefix_chars="\0"
     )

@@ -8,7 +8,7 @@ from llie.commands import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:
-    """Add the verb, which passes all of its arguments on: `llie/train.py` starts each process with them."""
+    """Add the verb; it passes all arguments to `llie/train.py`, which starts each process with them."""
     parser = verbs.add_parser(
         "train", help="train a network from an option file (llie train -h)", add_help=False, prefix_chars="\0"
     )

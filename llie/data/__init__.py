@@ -1,7 +1,7 @@
 """Data: folders of images go in, items and batches of tensors in [0, 1] come out.
 
-`build` makes data sets from options, `loader` batches them; readers, pairing, layouts and transforms are below.
-Training, evaluation, inference (its files) and `llie data` call it.
+`build` makes data sets from options, `loader` makes batches; both use readers, pairing, layouts and transforms. Called
+by training, evaluation, inference (for files) and `llie data`.
 """
 
 from llie.data.build import build_dataset, build_train_set

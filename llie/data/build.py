@@ -1,4 +1,4 @@
-"""Build a data set from its section of an option file."""
+"""Building a data set from its section of an option file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from llie.data.streams import StreamedDataset
 from llie.errors import UserError
 from llie.registry import DATASET_REGISTRY, build
 
-# The loader's keys are in the same section.
+# Keys of the loader, which are in the same section.
 _NOT_FOR_DATASET = ("name", "batch_size_per_gpu", "num_worker_per_gpu")
 
 
 def build_dataset(options: Mapping[str, Any], phase: str) -> Dataset[dict[str, Any]]:
-    """The data set that an option section describes.
+    """Build the data set that a section of an option file describes.
 
     Args:
         options: `{type, **arguments of that class}`, with or without the loader's keys.
-        phase: the section's name. "train" and its streams ("train_hq") crop and flip and take training splits; all
-            others ("val", "test_1") evaluate.
+        phase: name of the section. "train" and its streams ("train_hq") use the training split, with crops and flips;
+            all others ("val", "test_1") are for evaluation.
 
     Raises:
-        UserError: the class is unknown, an argument does not fit it, or its files are missing.
+        UserError: the class is unknown, an argument does not fit, or files are missing.
     """
     arguments = {key: value for key, value in options.items() if key not in _NOT_FOR_DATASET}
     name = options.get("name") or phase
@@ -36,7 +36,7 @@ def build_dataset(options: Mapping[str, Any], phase: str) -> Dataset[dict[str, A
 
 
 def build_train_set(sections: Mapping[str, Mapping[str, Any]]) -> Dataset[dict[str, Any]]:
-    """The data set `train`, whose items are joined by the streams `train_<name>` if there are any.
+    """Build the data set `train`, with the streams `train_<name>` if there are any.
 
     Args:
         sections: all data sets of an option file.

@@ -1,4 +1,4 @@
-"""Check every image that an option file names before hours of training: `llie data check OPTIONS`."""
+"""Checking all images of an option file before hours of training: `llie data check OPTIONS`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from llie.data.pairing import Pair
 from llie.data.readers import to_float
 from llie.errors import UserError
 
-# Two views of one LOL scene correlate above this; different scenes stay below (measured on LOLv1).
+# Two views of one LOL scene correlate above this, different scenes below (measured on LOLv1).
 SAME_VIEW = 0.96
 _SHOWN = 5
 _MOST_PROBLEMS = 20
@@ -31,15 +31,15 @@ _MOST_PROBLEMS = 20
 
 @dataclass
 class Survey:
-    """What was found in one data set.
+    """The content of one data set, and its problems.
 
     Attributes:
         name: its name in the option file (`train`, `val` ...).
         pairs: the paths of its items.
-        sizes: number of images of each size and type, such as "600x400 uint8".
-        hashes: hash of each image's pixels, by path.
-        views: thumbnail of each reference (of each input where there is none), by path.
-        problems: one line for each problem.
+        sizes: number of images by size and type, such as "600x400 uint8".
+        hashes: hash of the pixels of each image, by path.
+        views: thumbnail of each reference (or of the input if there is none), by path.
+        problems: one line per problem.
     """
 
     name: str
@@ -60,18 +60,18 @@ class Survey:
 
 
 def check(options: Mapping[str, Any]) -> int:
-    """Print the contents of the data sets of resolved options, and where training and test data overlap.
+    """Print the content of all data sets in resolved options, and any overlap of training and test data.
 
     Args:
         options: from `load_options`; its `datasets` are read.
 
     Returns:
-        0, or 1 when a test image is also a training image, pixel for pixel. What official splits and recipes do is only
-        reported: similar views (LOLv1), and test inputs used as unlabelled photographs (DRBN).
+        0, or 1 if a test image is identical to a training image. Overlaps in official splits and recipes are only
+        reported: similar views (LOLv1), and test inputs used as photographs without reference (DRBN).
 
     Raises:
-        UserError: an empty set, a missing partner, unequal sizes, an unreadable or mislabelled file, an input
-            that is its own reference; all are listed.
+        UserError: an empty set, a missing partner, different sizes in a pair, an unreadable or mislabelled file, or an
+            input that is its own reference; the message lists all of them.
     """
     surveys = []
     for name, section in options["datasets"].items():
@@ -100,7 +100,7 @@ def check(options: Mapping[str, Any]) -> int:
 
 
 def survey(name: str, section: Mapping[str, Any]) -> Survey:
-    """Read every image of one data set's option section."""
+    """Read all images of one data set, given its section of the option file."""
     found = Survey(name)
     try:
         dataset: Any = build_dataset(section, name)
@@ -140,20 +140,20 @@ def survey(name: str, section: Mapping[str, Any]) -> Survey:
 
 
 def shared_pixels(train: Survey, test: Survey) -> list[tuple[Path, Path]]:
-    """(train, test) paths of images with identical pixels, inputs and references alike."""
+    """Pairs of (train, test) paths of images with identical pixels, both inputs and references."""
     by_pixels = {pixels: path for path, pixels in train.hashes.items()}
     return [(by_pixels[pixels], path) for path, pixels in test.hashes.items() if pixels in by_pixels]
 
 
 def same_views(train: Survey, test: Survey) -> list[tuple[Path, Path]]:
-    """(train, test) paths of references that show the same view, up to a shift of a tenth: the best for each test."""
+    """Pairs of (train, test) paths of references with the same view, up to a shift of a tenth; the best per test."""
     if not train.views or not test.views:
         return []
     paths = list(train.views)
     coarse = np.stack([_coarse(train.views[path]) for path in paths])
     found = []
     for path, view in test.views.items():
-        # A tiny thumbnail hardly moves under such a shift: it rules out nearly all candidates in one product.
+        # Such a shift hardly changes a tiny thumbnail, so one matrix product rules out nearly all candidates.
         candidates = np.flatnonzero(coarse @ _coarse(view) > 0.3)
         scored = [(correlation(train.views[paths[i]], view), paths[i]) for i in candidates]
         if scored and max(scored)[0] > SAME_VIEW:
@@ -162,13 +162,13 @@ def same_views(train: Survey, test: Survey) -> list[tuple[Path, Path]]:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """A grey float32 thumbnail of 64x64, whatever the size and the proportions."""
+    """A grey float32 thumbnail of 64x64 pixels of an image of any size."""
     grey = cv2.cvtColor(to_float(image), cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Highest normalised cross-correlation of the middle of one thumbnail anywhere in the other; 0 for flat ones."""
+    """Largest normalised cross-correlation of the middle of one thumbnail with the other; 0 for flat ones."""
     margin = a.shape[0] // 10
     middle = b[margin:-margin, margin:-margin]
     if min(a.std(), middle.std()) < 1e-3:
@@ -188,7 +188,7 @@ def _without_border(size: str, border: int) -> str:
 
 
 class _Look(NamedTuple):
-    """What is kept of an image after reading it; `problem` says why it could not be read."""
+    """The facts to keep about an image; `problem` says why it could not be read."""
 
     path: Path
     size: str = ""

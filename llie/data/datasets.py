@@ -1,4 +1,4 @@
-"""The data sets of image folders that option files name; scenes of frames are in `scenes.py`."""
+"""Data sets of image folders, by their names in option files; scenes of frames are in `scenes.py`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llie.registry import DATASET_REGISTRY
 class PairedImageDataset(PairDataset):
     """Two folders of images, or two lists of folders, paired by name (LOLv1, LOLv2, RESIDE, Rain100H, your own ...).
 
-    Subfolders are searched; endings may differ; a leading `low`, `normal`, `high`, `rain` or `norain` does not count.
+    Subfolders are searched; endings may differ; a leading `low`, `normal`, `high`, `rain` or `norain` is ignored.
     """
 
     def __init__(
@@ -60,30 +60,30 @@ class PairedImageDataset(PairDataset):
         Args:
             dataroot_lq: folder(s) of inputs, or LMDB(s).
             dataroot_gt: folder(s) of references, or LMDB(s).
-            dataroot: instead of the two: folder(s) with a known layout (`our485/{low,high}` and the like).
+            dataroot: instead of both: folder(s) with a known layout (`our485/{low,high}` and similar).
             train_size: width and height that images are resized to in training, before anything else.
-            gt_size: side of the random crop in training; null takes whole images. Smaller images are enlarged.
+            gt_size: side of the random crop in training; null: whole images. Smaller images are enlarged.
             use_hflip: flip left to right at random.
             use_vflip: flip upside down at random.
             use_rot: flip upside down and transpose at random (BasicSR's meaning).
-            geometric_augs: all of these (the Retinexformer family's key).
-            filename_tmpl: name of an input made from its reference's name.
-            key_pattern: regular expression whose first group is what the names of a pair share; several inputs
-                may then share a reference.
-            meta_info_file: text file that names the references to use, one a line (BasicSR's); others are left out.
-            gt_border: pixels to cut off each side of the references, where these show more than the inputs (SOTS: 10).
-            crop_below: in evaluation, crop both sides, at their end, to the largest multiple of this below them, and
-                never to the whole side (8: how DRBN's second stage was tested).
+            geometric_augs: all three flips (the key of the Retinexformer family).
+            filename_tmpl: template for the name of an input, with `{}` for the name of its reference.
+            key_pattern: regular expression whose first group is the common part of the names of a pair; several inputs
+                may then have the same reference.
+            meta_info_file: text file with the names of the references to use, one per line (BasicSR's).
+            gt_border: pixels to cut off each side of the references, if these show more than the inputs (SOTS: 10).
+            crop_below: in evaluation, crop height and width, at their end, to the largest multiple of this that is
+                less than them (8: the protocol of DRBN's second stage).
             io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
             cache: "ram" keeps decoded images in memory, shared by forked workers.
-            phase: "train" augments and takes the training split of `dataroot`.
+            phase: "train" uses the training split of `dataroot`, with augmentation.
             seed: seed of the augmentation.
         """
         low, high = _sides(dataroot_lq, dataroot_gt, dataroot, phase)
         check_backend(io_backend, [*low, *high])
         only = None if meta_info_file is None else read_meta_info(meta_info_file)
         if only is not None and len(high) > 1:
-            raise UserError(f"meta_info_file names images below one dataroot_gt; here are {len(high)}")
+            raise UserError(f"meta_info_file needs a single dataroot_gt, not {len(high)}")
         if key_pattern is None:
             pairs = pair_folders(low, high, template_key(filename_tmpl), only=only)
         else:
@@ -114,7 +114,7 @@ class LOLBlurDataset(PairDataset):
     The other arguments are those of `PairedImageDataset`.
 
     Args:
-        dataroot: folder that holds `train` and `test`.
+        dataroot: folder that contains `train` and `test`.
         input: low_blur, low_blur_noise or low_sharp.
         target: high_sharp_scaled or high_sharp_original.
     """
@@ -132,7 +132,7 @@ class LOLBlurDataset(PairDataset):
         phase: str = "train",
         seed: int = 0,
     ):
-        """Pair two of the set's versions of each frame."""
+        """Pair two versions of each frame."""
         split = Path(dataroot) / ("train" if phase == "train" else "test")
         pairs = pair_folders(split / input, split / target)
         augment = Augmentation(gt_size, use_hflip, use_vflip or use_rot, use_rot)
@@ -158,9 +158,9 @@ class SICEDataset(PairDataset):
     ):
         """Pair exposures with labels.
 
-        `dataroot` holds numbered folders and `label`, or `train`, `label` and `eval/{test,target}`. Instead of it,
-        `dataroot_lq` is the folder of numbered folders, or a flat one named as its references are, and
-        `dataroot_gt` that of references. The other arguments are those of `PairedImageDataset`.
+        `dataroot` contains numbered folders and `label`, or `train`, `label` and `eval/{test,target}`. Instead of it,
+        `dataroot_lq` is the folder of numbered folders, or a folder of images with the names of their references, and
+        `dataroot_gt` the folder of references. The other arguments are those of `PairedImageDataset`.
         """
         if dataroot is not None:
             low, high = _sice_sides(Path(dataroot), phase)
@@ -181,15 +181,15 @@ class SICEDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class UnpairedImageDataset(PairDataset):
-    """Images alone: photographs without reference (DICM, LIME, your own), to enhance and score or to train with.
+    """Photographs without reference (DICM, LIME, your own), for training or evaluation.
 
-    In training, as `datasets.train` or one of its streams `datasets.train_<name>`, they are cropped and flipped; in
-    evaluation never. The other arguments are those of `PairedImageDataset`.
+    They are cropped and flipped in training only, as `datasets.train` or a stream `datasets.train_<name>`. The other
+    arguments are those of `PairedImageDataset`.
 
     Args:
         dataroot_lq: folder(s) of photographs, with subfolders, or LMDB(s).
-        dataroot: another name of `dataroot_lq`.
-        train_size: width and height that images are resized to in training when read (Lanczos, as Zero-DCE does).
+        dataroot: another name for `dataroot_lq`.
+        train_size: width and height that images are resized to in training when read (Lanczos, as in Zero-DCE).
         gt_size: side of the random crop in training; smaller images are refused.
     """
 
@@ -227,21 +227,21 @@ class UnpairedImageDataset(PairDataset):
             image = resize_lanczos(image, self.train_size)
         crop = self.augment.crop if self.augment else None
         if crop and min(image.shape[:2]) < crop:
-            # Enlarged, it would be blurred: no example of what photographs look like.
+            # Enlarging would blur it, so it would not be an example of a photograph.
             raise UserError(f"{describe_size(path, image)}, less than gt_size {crop}; remove it, or lower gt_size")
         return image
 
 
 @DATASET_REGISTRY.register()
 class SyntheticLowLightDataset(PairDataset):
-    """Any folder of well-lit photographs; each epoch makes new dark inputs (see `lowlight.py`).
+    """Well-lit photographs, with new synthetic dark inputs in each epoch (see `lowlight.py`).
 
     The other arguments are those of `PairedImageDataset`.
 
     Args:
         exposure: range of the factor on linear light, drawn log-uniformly.
         gamma: range of the exponent after encoding.
-        white_balance: red and blue gains are within a factor of 1 +- this of green.
+        white_balance: red and blue gains differ from green by a factor of at most 1 +- this.
         shot: variance of the noise per unit of linear light (Poisson part).
         read: standard deviation of the noise in the dark (Gaussian part).
     """
@@ -275,15 +275,15 @@ class SyntheticLowLightDataset(PairDataset):
 
 @DATASET_REGISTRY.register()
 class SyntheticHazeDataset(PairDataset):
-    """Clear photographs with depth maps; each epoch makes new hazy inputs (see `haze.py`).
+    """Clear photographs with depth maps, with new synthetic hazy inputs in each epoch (see `haze.py`).
 
-    An item's `lq_path` is that of the depth map. The other arguments are those of `PairedImageDataset`.
+    The `lq_path` of an item is that of the depth map. The other arguments are those of `PairedImageDataset`.
 
     Args:
-        dataroot_depth: folder(s) of depth maps, as `haze.read_depth` reads them.
-        beta: range of the scattering coefficient per depth of the farthest point; 0 is clear air.
+        dataroot_depth: folder(s) of depth maps, see `haze.read_depth`.
+        beta: range of the scattering coefficient, per depth of the farthest point; 0 is clear air.
         airlight: range of the brightness of infinitely thick haze.
-        tint: each channel of the airlight is within a factor of 1 +- this.
+        tint: each channel of the airlight differs by a factor of at most 1 +- this.
     """
 
     def __init__(
@@ -309,7 +309,7 @@ class SyntheticHazeDataset(PairDataset):
         self.haze = Haze(beta, airlight, tint)
 
     def _read(self, path: Path) -> np.ndarray:
-        # Three equal channels, so that whatever augments an image augments its depth.
+        # Three equal channels, so that augmentation treats depth like an image.
         return np.repeat(read_depth(path)[..., None], 3, axis=2) if path in self.depth_maps else super()._read(path)
 
     def degrade(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
@@ -319,12 +319,12 @@ class SyntheticHazeDataset(PairDataset):
 
 
 def _sides(low: Roots | None, high: Roots | None, dataroot: Roots | None, phase: str) -> tuple[list[Path], list[Path]]:
-    """The input and reference folders from either way of naming them."""
+    """The folders of inputs and references, from `dataroot_lq` and `dataroot_gt` or from `dataroot`."""
     if dataroot is not None and low is None and high is None:
         found = [find_sides(root, phase) for root in as_list(dataroot)]
         return [low for low, _ in found], [high for _, high in found]
     if low is None or high is None or dataroot is not None:
-        raise UserError("set both dataroot_lq and dataroot_gt, or dataroot alone")
+        raise UserError("set both dataroot_lq and dataroot_gt, or only dataroot")
     return as_list(low), as_list(high)
 
 

@@ -1,4 +1,4 @@
-"""The one place where the bytes of an image file become pixels: every format, mode and depth, upright, as RGB."""
+"""Decoding the bytes of an image file into pixels: every format, mode and depth, upright, as RGB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llie.data import raw, tiff
 from llie.data.formats import RAW_SUFFIXES, image_format, photo_package
 from llie.errors import UserError
 
-# As many pixels as Pillow reads by default: a small file that unpacks to more is likely to be a decompression bomb.
+# Pillow's default limit: a small file that unpacks to more pixels is likely to be a decompression bomb.
 MAX_PIXELS = 178_956_970
 
 _PILLOW_FORMATS = {"JPEG": ("JPEG", "MPO"), "WebP": ("WEBP",)}
@@ -25,7 +25,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 _BROKEN = "is a damaged or truncated {} file; restore it from its source, or remove it"
 _limit_lock = threading.Lock()
 
-# Our own errors name the file; the lines of OpenCV and Pillow beside them would not.
+# Messages of OpenCV and Pillow do not name the file; our own errors do.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -34,8 +34,8 @@ class TooManyPixels(UserError):
     """A picture is larger than the limit; it was not unpacked.
 
     Attributes:
-        height: of the picture.
-        width: of the picture.
+        height: height of the picture.
+        width: width of the picture.
     """
 
     def __init__(self, path: str | Path, height: int, width: int, limit: int):
@@ -48,15 +48,15 @@ class TooManyPixels(UserError):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What an image file holds.
+    """The content of an image file.
 
     Attributes:
-        pixels: RGB, (H, W, 3), upright, in the depth it is stored in: uint8, uint16 or float32 in [0, 1].
-        alpha: (H, W) of the same type, or None.
-        profile: ICC profile that the pixels are in, or None. CMYK and Lab are converted to sRGB, and have none.
-        exif: as stored, with the orientation that is already applied.
-        frames: how many pictures the file holds, of which this is the first; 1 for photographs of phones, whose
-            further pictures are previews, depth and gain maps.
+        pixels: RGB, (H, W, 3), upright, in the stored depth: uint8, uint16 or float32 in [0, 1].
+        alpha: (H, W), with the same type, or None.
+        profile: ICC profile of the pixels, or None. CMYK and Lab are converted to sRGB and have none.
+        exif: as stored, including the orientation, which is already applied.
+        frames: number of pictures in the file; this is the first. 1 for photographs of phones, whose further pictures
+            are previews, depth and gain maps.
     """
 
     pixels: np.ndarray
@@ -67,18 +67,18 @@ class Decoded:
 
 
 def decode(data: bytes, path: str | Path, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode the bytes of an image file; the content decides the format, except that an ending may say camera raw.
+    """Decode the bytes of an image file. The content determines the format, but the ending may mean camera raw.
 
-    `.npy` files hold BGR in [0, 255], as the packed SID, SMID and SDSD sets do.
+    `.npy` files contain BGR in [0, 255], as in the packed SID, SMID and SDSD sets.
 
     Args:
         data: the whole file.
         path: its name.
-        max_pixels: refuse larger pictures before they are unpacked.
+        max_pixels: larger pictures are refused before they are unpacked.
 
     Raises:
         TooManyPixels: it is larger than `max_pixels`.
-        UserError: it is empty, truncated, damaged, no image, or of a kind that is not read; the message names it.
+        UserError: the file is empty, truncated, damaged, not an image, or in an unsupported format; the message names it.
     """
     found = image_format(data)
     if not data:
@@ -98,7 +98,7 @@ def decode(data: bytes, path: str | Path, max_pixels: int = MAX_PIXELS) -> Decod
         return _picture(data, found, path, max_pixels)
     except UserError:
         raise
-    except Exception as error:  # decoders raise nearly everything for damaged files
+    except Exception as error:  # decoders raise nearly any exception for damaged files
         raise UserError(f"{path} " + _BROKEN.format(found)) from error
 
 
@@ -121,8 +121,8 @@ def _tiff(data: bytes, path: str | Path, max_pixels: int) -> Decoded:
 def _heic(data: bytes, path: str | Path, max_pixels: int) -> Decoded:
     heif = photo_package("pillow_heif", path, "a HEIC image").open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     _check_size(heif.size[1], heif.size[0], path, max_pixels)
-    image = np.array(heif)  # already turned: the file says how, and its EXIF orientation counts for nothing
-    if image.dtype == np.uint16:  # 10 or 12 bits, shifted; white is to be 65535
+    image = np.array(heif)  # already upright; HEIC ignores its EXIF orientation
+    if image.dtype == np.uint16:  # 10 or 12 bits, shifted up; scale them so that white is 65535
         bits = heif.info["bit_depth"]
         image = np.rint(image * (65535 / ((2**bits - 1) << (16 - bits)))).astype(np.uint16)
     frames = len(heif) if data[8:12] in (b"hevc", b"hevx", b"msf1") else 1  # only sequences; others are albums of views
@@ -130,7 +130,7 @@ def _heic(data: bytes, path: str | Path, max_pixels: int) -> Decoded:
 
 
 def _picture(data: bytes, found: str, path: str | Path, max_pixels: int) -> Decoded:
-    """PNG and JPEG are OpenCV's, where it reads them rightly: it is fast, and knows 16 bits."""
+    """Decode by OpenCV (fast, 16 bits) PNG and JPEG files that it reads correctly, and by Pillow all others."""
     formats = _PILLOW_FORMATS.get(found, (found,))
     if found not in ("PNG", "JPEG"):
         return _from_pillow(data, formats, path, max_pixels)
@@ -138,7 +138,7 @@ def _picture(data: bytes, found: str, path: str | Path, max_pixels: int) -> Deco
     deep = found == "PNG" and data[24] == 16
     if header.mode == "CMYK" or (header.has_transparency_data and not deep):
         return _from_pillow(data, formats, path, max_pixels)
-    # Older OpenCV returns half an image for half a file; the end marker tells.
+    # For half a file, older OpenCV returns half an image, so check the end marker.
     complete = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}[found] in data
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete else None
     if image is None:
@@ -171,7 +171,7 @@ def _from_pillow(
 
 
 def _split(image: np.ndarray, profile: bytes | None, exif: Image.Exif, frames: int) -> Decoded:
-    """(H, W), or (H, W, C) with C from 1 to 4, as colours and alpha."""
+    """Split (H, W), or (H, W, C) with C from 1 to 4, into colours and alpha."""
     if image.ndim == 2:
         image = image[..., None]
     channels = image.shape[2]
@@ -181,7 +181,7 @@ def _split(image: np.ndarray, profile: bytes | None, exif: Image.Exif, frames: i
 
 
 def _open(data: bytes, formats: tuple[str, ...], path: str | Path, max_pixels: int) -> Image.Image:
-    """Pillow's view of the header, with our limit of pixels instead of its own."""
+    """Open by Pillow, which reads the header, with our limit of pixels instead of Pillow's."""
     with _limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -198,19 +198,19 @@ def _check_size(height: int, width: int, path: str | Path, max_pixels: int) -> N
 
 
 def _exif(image: Image.Image, data: bytes) -> Image.Exif:
-    # Pillow would decode a whole PNG to look for EXIF data behind its pixels; there are at most 64 KiB of it.
+    # Pillow would decode a whole PNG to search for EXIF data after its pixels, where there are at most 64 KiB.
     if image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data[-(2**17) :]:
         return Image.Exif()
     try:
         return image.getexif()
     except Exception:
-        return Image.Exif()  # damaged EXIF data must not cost a photograph
+        return Image.Exif()  # damaged EXIF data must not make a photograph unreadable
 
 
 def _exif_of(data: bytes | None) -> Image.Exif:
-    """EXIF data as such, or of a JPEG or TIFF file whose pixels Pillow may be unable to read; empty if unreadable."""
+    """EXIF data from its bytes, or from a JPEG or TIFF file that Pillow may not decode; empty if unreadable."""
     content, exif = data or b"", Image.Exif()
-    with suppress(Exception):  # a photograph without it is still a photograph
+    with suppress(Exception):  # a photograph without EXIF data is usable
         return Image.open(io.BytesIO(content), formats=("TIFF", "JPEG")).getexif()
     with suppress(Exception):
         exif.load(content)
@@ -223,7 +223,7 @@ def _frames(image: Image.Image) -> int:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """CMYK and Lab as RGB, through LittleCMS where there is a profile."""
+    """Convert CMYK and Lab to RGB, by LittleCMS if there is a profile."""
     source: ImageCms.ImageCmsProfile | io.BytesIO | None = None
     if image.mode == "LAB":
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
@@ -233,7 +233,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         try:
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except ImageCms.PyCMSError:
-            converted = None  # a damaged profile says nothing about the pixels
+            converted = None  # the profile is damaged, but the pixels need not be
         if converted is not None:
             return converted
     return image.convert("RGB")
@@ -247,7 +247,7 @@ def _npy(data: bytes, path: str | Path) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] == 2 or array.size == 0:
-        raise UserError(f"{path} holds an array of shape {array.shape}; an image is (H, W), (H, W, 1) or (H, W, 3)")
+        raise UserError(f"{path} contains an array of shape {array.shape}; an image is (H, W), (H, W, 1) or (H, W, 3)")
     array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[..., 2::-1]
     if array.dtype not in (np.uint8, np.uint16):
         array = np.clip(array.astype(np.float32) / 255, 0, 1)

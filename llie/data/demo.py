@@ -1,4 +1,4 @@
-"""The demos' data: the photographs that ship inside scikit-image, darkened or hazy, with whole photographs held out."""
+"""Data for the demos: scikit-image's photographs, darkened or hazy; whole photographs are held out for validation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llie.data.lowlight import LowLight
 from llie.data.readers import read_image, write_image
 from llie.errors import UserError
 
-# Both views of the stereo pair show one scene, so they are on the same side of the split.
-# The grey ones and the stained tissue teach brightness and noise; colour comes from the photographs.
+# Both views of the stereo pair show the same scene, so they are on the same side of the split.
+# Grey images and stained tissue teach brightness and noise; the photographs teach colour.
 TRAIN = (
     "astronaut.png",
     "rocket.jpg",
@@ -31,21 +31,21 @@ TRAIN_VARIANTS = 6
 VAL_VARIANTS = 2
 LONG_SIDE = 480
 
-# The one photograph whose depth was measured; the disparity is that of the left view alone.
+# The only photograph with measured depth; the disparity belongs to the left view.
 STEREO, DISPARITY = "motorcycle_left.png", "motorcycle_disp.npz"
 PRINCIPAL_POINTS_APART = 31.086  # pixels, from the calibration in scikit-image's documentation
-# Grey ones would teach that there is no colour behind haze.
+# No grey images: they would teach that there is no colour behind haze.
 HAZE_TRAIN = tuple(name for name in TRAIN if name not in ("camera.png", "coins.png"))
 HAZE_TRAIN_VARIANTS = 2
 
-# What makes the file of one folder from a photograph's name and a random stream.
+# Makes an image from the name of a photograph and a random stream.
 Maker = Callable[[str, np.random.Generator], np.ndarray]
 
 
 def make(folder: str | Path = "datasets/demo") -> Path:
     """Write `FOLDER/{train,val}/{low,high}/*.png`: each photograph in several degradations, the same on every machine.
 
-    Files that are there already are left alone, so a second call costs nothing.
+    Existing files are not changed, so a second call takes no time.
 
     Raises:
         UserError: scikit-image or one of its photographs is missing, or the folder cannot be written.
@@ -62,8 +62,8 @@ def make(folder: str | Path = "datasets/demo") -> Path:
 def make_haze(folder: str | Path = "datasets/demo_haze") -> Path:
     """Write `FOLDER/train/{clear,depth}/*.png`, for `SyntheticHazeDataset`, and pairs `FOLDER/val/{hazy,clear}/*.png`.
 
-    The left view of the stereo pair has its measured depth. The other photographs have none: a tilted plane replaces
-    it. Otherwise as `make`.
+    The left view of the stereo pair has measured depth; for the other photographs, a tilted plane replaces it.
+    Everything else is as in `make`.
     """
     folder = Path(folder)
     clear: dict[str, Maker] = {"clear": lambda name, random: _photograph(name)}
@@ -76,9 +76,9 @@ def make_haze(folder: str | Path = "datasets/demo_haze") -> Path:
 
 
 def _write(folder: Path, sides: Mapping[str, Maker], names: Sequence[str], variants: int, held_out: bool) -> int:
-    """Write `FOLDER/SIDE/NAME_VARIANT.png` where it is missing; returns how many were.
+    """Write missing files `FOLDER/SIDE/NAME_VARIANT.png`; returns their number.
 
-    Each file has a random stream of its own, so that one made again is the same.
+    Each file has its own random stream, so a file that is made again is the same.
     """
     written = 0
     for number, name in enumerate(names):
@@ -105,7 +105,7 @@ def _depth16(name: str, random: np.random.Generator) -> np.ndarray:
 
 
 def _depth(name: str, random: np.random.Generator) -> np.ndarray:
-    """Depth of a photograph: measured where it was, else a plane of random tilt; (H, W) in (0, 1]."""
+    """Depth of a photograph, (H, W) in (0, 1]: measured if available, or else a plane with a random tilt."""
     height, width = _photograph(name).shape[:2]
     if name != STEREO:
         return ramp_depth(height, width, angle=random.uniform(-np.pi / 4, np.pi / 4))
@@ -116,11 +116,11 @@ def _depth(name: str, random: np.random.Generator) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _photograph(name: str) -> np.ndarray:
-    """One of scikit-image's photographs, with a long side of at most `LONG_SIDE`."""
+    """One of scikit-image's photographs, reduced to a long side of at most `LONG_SIDE`."""
     image = read_image(_shipped(name))
     height, width = image.shape[:2]
     scale = min(1.0, LONG_SIDE / max(height, width))
-    # Area averaging keeps fine texture from aliasing when shrinking.
+    # Area averaging avoids aliasing of fine texture.
     return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
 
 

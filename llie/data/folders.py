@@ -1,4 +1,4 @@
-"""The files below a folder, through links."""
+"""Finding the files below a folder, through links."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 def files_below(folder: str | Path) -> list[Path]:
     """All files in a folder and its subfolders, sorted; hidden files and folders are left out.
 
-    Linked subfolders are followed, but each folder is read once: under its own name where it lies in `folder`, else
-    under the first link to it. A link to `folder` itself or to one that contains it is a loop, and not followed.
+    Links to folders are followed, but each folder is read once: under its own name if it is in `folder`, or else under
+    the first link to it. A link to `folder` or to a folder that contains it is a loop, which is not followed.
     """
     top = Path(folder)
     around = set(top.resolve().parents)
     seen: set[Path] = set()
     found: list[Path] = []
     starts = [top]
-    while starts:  # first all folders that are not links, then what links lead to, then the links in there
+    while starts:  # first all real folders, then the targets of links, then the links in these
         links: list[Path] = []
         for place, subfolders, names in (step for start in starts for step in os.walk(start)):
             here = Path(place)

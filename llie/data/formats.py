@@ -1,4 +1,4 @@
-"""Formats of image files: what they begin with, their endings, and the packages that some of them need."""
+"""Formats of image files: their first bytes, their endings, and the packages that some of them need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from llie.errors import UserError
 
-# Read without an optional package: what data sets are made of.
+# Read without optional packages; data sets consist of these.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".npy"})
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 # fmt: off
@@ -20,12 +20,12 @@ RAW_SUFFIXES = frozenset({
 # fmt: on
 PHOTO_SUFFIXES = IMAGE_SUFFIXES | HEIC_SUFFIXES | RAW_SUFFIXES | {".gif", ".jfif", ".jpe"}
 
-# What a file of each format begins with; None stands for four bytes of any value (a length).
+# First bytes of a file of each format; None stands for any four bytes (a length).
 _SIGNATURES: dict[str, tuple[tuple[bytes | None, ...], ...]] = {
     "PNG": ((b"\x89PNG\r\n\x1a\n",),),
     "JPEG": ((b"\xff\xd8\xff",),),
     "BMP": ((b"BM",),),
-    # Canon's CR2 and Panasonic's, Olympus's and Fujifilm's files come first: some of them are TIFF files, too.
+    # Canon's CR2 and Panasonic's, Olympus's and Fujifilm's files come first, because some of them are TIFF files, too.
     "camera raw": (
         *((order, None, b"CR\x02") for order in (b"II*\0", b"MM\0*")),
         *((magic,) for magic in (b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM")),
@@ -46,7 +46,7 @@ _PACKAGE_OF = {"pillow_heif": "pillow-heif", "rawpy": "rawpy"}
 
 
 def image_format(data: bytes) -> str | None:
-    """The format that the first bytes of a file tell ("PNG", "HEIC", ...), or None for an unknown one."""
+    """The format according to the first bytes of a file ("PNG", "HEIC", ...), or None if unknown."""
     for name, signatures in _SIGNATURES.items():
         for parts in signatures:
             at = 0
@@ -60,7 +60,7 @@ def image_format(data: bytes) -> str | None:
 
 
 def mislabelled(path: Path) -> str | None:
-    """What the file really is when its ending says otherwise ("HEIC" in `a.png`), else None."""
+    """The real format of a file with a wrong ending ("HEIC" for `a.png`), or None if the ending is right."""
     try:
         with path.open("rb") as file:
             found = image_format(file.read(16))
@@ -70,7 +70,7 @@ def mislabelled(path: Path) -> str | None:
 
 
 def missing_package(suffix: str) -> str | None:
-    """The package of the extra [photo] that files with this ending need and that is not installed, or None."""
+    """The missing package of the extra [photo] that files with this ending need, or None."""
     for module, suffixes in (("pillow_heif", HEIC_SUFFIXES), ("rawpy", RAW_SUFFIXES)):
         if suffix.lower() in suffixes and importlib.util.find_spec(module) is None:
             return _PACKAGE_OF[module]
@@ -83,7 +83,7 @@ def photo_package(module: str, path: str | Path, what: str) -> ModuleType:
     Args:
         module: "rawpy" or "pillow_heif".
         path: the file that needs it, for the error message.
-        what: what that file is, for the error message.
+        what: kind of this file, for the error message.
 
     Raises:
         UserError: it is not installed; the message says how to install it.

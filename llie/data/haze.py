@@ -1,11 +1,11 @@
-"""Synthetic haze: what a camera records of a clear photograph through scattering air.
+"""Synthetic haze: a clear photograph as a camera would record it through scattering air.
 
     t = exp(-beta d)                 transmission of the air in front of each pixel, d its depth
     input = round8(J t + A (1 - t))  J the clear photograph, A the airlight
 
-Depth counts in units of the farthest point of its image, so that beta is the optical thickness of the air up to there,
-whatever the unit of the depth map. As in RESIDE (Li et al., IEEE TIP 2019), whose ranges are the defaults, light is
-mixed in encoded values. Model: Narasimhan and Nayar, "Vision and the atmosphere", IJCV 2002.
+The unit of depth is the depth of the farthest point of the image, so beta is the optical thickness of the air up to
+there, for any unit of the depth map. As in RESIDE (Li et al., IEEE TIP 2019), whose ranges are the defaults, encoded
+values are mixed. Model: Narasimhan and Nayar, "Vision and the atmosphere", IJCV 2002.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from llie.errors import UserError
 
 @dataclass(frozen=True)
 class Haze:
-    """Ranges from which each image's haze is drawn.
+    """Ranges of the random haze of each image.
 
     Attributes:
         beta: scattering coefficient per depth of the farthest point, uniform; 0 is clear air.
         airlight: brightness of infinitely thick haze, uniform.
-        tint: each colour of that is within a factor of 1 +- this, uniform.
+        tint: each channel of the airlight differs by a factor of at most 1 +- this, uniform.
     """
 
     beta: tuple[float, float] = (0.6, 1.8)
@@ -44,7 +44,7 @@ class Haze:
     def __call__(self, image: np.ndarray, depth: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Add haze to an RGB image (H, W, 3) of any bit depth; `depth` (H, W) is in [0, 1].
 
-        Returns uint8 of the same size, the same for the same stream.
+        Returns uint8 of the same size; the same random stream gives the same result.
         """
         beta = random.uniform(*self.beta)
         tint = 1 + self.tint * random.uniform(-1, 1, size=3).astype(np.float32)
@@ -55,13 +55,13 @@ class Haze:
 
 
 def read_depth(path: str | Path) -> np.ndarray:
-    """Read a depth map (H, W): an image of 8 or 16 bits (the first channel counts), or `.npy` of shape (H, W).
+    """Read a depth map (H, W): the first channel of an image of 8 or 16 bits, or `.npy` of shape (H, W).
 
     Returns:
-        float32 in (0, 1], 1 at the farthest point; see `normalise_depth` for pixels without depth.
+        float32 in (0, 1], 1 at the farthest point; for pixels without depth see `normalise_depth`.
 
     Raises:
-        UserError: the file is missing, damaged, of another shape, or without any depth.
+        UserError: the file is missing or damaged, has another shape, or contains no depth.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -84,8 +84,8 @@ def read_depth(path: str | Path) -> np.ndarray:
 def normalise_depth(depth: np.ndarray) -> np.ndarray:
     """Depth (H, W) in any unit as float32 in (0, 1], 1 at the farthest point.
 
-    Pixels without depth (0 or less, infinite, not a number: what sensors and stereo matching write) take that of the
-    nearest pixel that has one.
+    Pixels without depth (0 or less, infinite or NaN, as from sensors and stereo matching) get that of the nearest pixel
+    with depth.
 
     Raises:
         UserError: no pixel has depth.
@@ -100,23 +100,23 @@ def normalise_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def depth_from_disparity(disparity: np.ndarray, offset: float = 0.0) -> np.ndarray:
-    """Depth up to a factor, `1 / (disparity + offset)`, of a rectified stereo view.
+    """Depth of a rectified stereo view, up to a factor: `1 / (disparity + offset)`.
 
     Args:
-        disparity: (H, W) in pixels; what is not finite stays without depth.
+        disparity: (H, W) in pixels; values that are not finite have no depth.
         offset: horizontal distance in pixels between the principal points of the two cameras.
     """
     return np.where(np.isfinite(disparity), 1 / (disparity + offset), np.nan).astype(np.float32)
 
 
 def ramp_depth(height: int, width: int, angle: float = 0.0, near: float = 0.3) -> np.ndarray:
-    """A stand-in for photographs without a depth map, not their depth: a plane that tilts away from the viewer.
+    """A substitute for missing depth maps: a plane that tilts away from the viewer.
 
     Args:
-        height: of the map.
-        width: of the map.
-        angle: direction in which depth grows, in radians from upwards, counted to the right.
-        near: depth of the nearest corner; the farthest has 1.
+        height: height of the map.
+        width: width of the map.
+        angle: direction of growing depth, in radians clockwise from upwards.
+        near: depth of the nearest corner; that of the farthest is 1.
 
     Returns:
         (height, width) float32 in [near, 1].

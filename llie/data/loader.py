@@ -1,8 +1,8 @@
-"""Training batches: an endless stream in which the n-th batch depends on the seed and n alone.
+"""Training batches: an endless stream in which the n-th batch depends only on the seed and n.
 
-The stream is one random permutation of the data set after another. It runs over the border of an epoch inside a
-batch, so every image is seen equally often and none is dropped, however the sizes divide. A data set smaller than one
-batch over all processes is an error: it would put the same image twice into one step.
+The stream consists of random permutations of the data set. A batch may contain the end of one epoch and the beginning
+of the next, so every image is used equally often and none is dropped. A data set smaller than one batch over all
+processes is an error: the same image would occur twice in one step.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from llie.errors import UserError
 from llie.registry import LoadedPlugins
 
-_SHUFFLE = 0x5EED  # separates the shuffles' random stream from the items'
+_SHUFFLE = 0x5EED  # makes the random stream of the order different from those of the items
 
 
 class TrainLoader:
-    """Endless micro-batches of one process.
+    """The endless micro-batches of one process.
 
     Attributes:
-        dataset: items under keys (epoch, index).
+        dataset: data set with items under keys (epoch, index).
         batch_size: images per micro-batch and process.
-        workers: worker processes; 0 loads in this one, with the same result.
+        workers: number of worker processes; 0: loading in this process, with the same result.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
     ):
-        """Check that a batch can be filled, and fill the data set's cache.
+        """Check that a batch can be filled, and fill the cache of the data set.
 
         Raises:
             UserError: the data set has fewer images than one batch over all processes.
@@ -56,14 +56,14 @@ class TrainLoader:
             dataset.load()
 
     def __len__(self) -> int:
-        """Micro-batches per epoch (per process), the last one counted whole."""
+        """Number of micro-batches per epoch and process, rounded up."""
         return -(-self.order.items // self.order.stride)
 
     def batches(self, first: int = 0) -> Generator[dict[str, Any], None, None]:
-        """The micro-batches from number `first` on: a stream that starts anywhere equals one that was read so far.
+        """The micro-batches from number `first` on; they do not depend on where the stream starts.
 
         Raises:
-            UserError: an image cannot be read (in whichever process), or images of one batch differ in size.
+            UserError: an image cannot be read (in any process), or images of one batch differ in size.
         """
         loader = DataLoader(
             _Guarded(self.dataset),
@@ -81,13 +81,13 @@ class TrainLoader:
                     raise batch
                 yield batch
         finally:
-            # A failure's traceback keeps the workers alive; as they ignore SIGTERM, Python would wait for them at exit.
+            # A traceback would keep the workers alive, and as they ignore SIGTERM, Python would wait for them at exit.
             if self.workers:
                 batches._shutdown_workers()
 
 
 class Order:
-    """Which items make up the n-th micro-batch of a process: a closed formula, so a resumed run needs no history."""
+    """The items of the n-th micro-batch of a process, as a closed formula, so a resumed run needs no history."""
 
     def __init__(self, items: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
         self.items = items
@@ -129,10 +129,10 @@ class _Keys:
 
 
 class _Guarded(Dataset[Any]):
-    """Turns a user's error in a worker into an item: PyTorch would bury its message in a worker's traceback."""
+    """Returns a `UserError` in a worker as an item; PyTorch would hide its message in the traceback of the worker."""
 
     def __init__(self, dataset: Dataset[Any]):
-        self.plugins = LoadedPlugins()  # before the data set: spawned workers unpickle in this order
+        self.plugins = LoadedPlugins()  # before the data set, because spawned workers unpickle in this order
         self.dataset = dataset
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
@@ -159,9 +159,9 @@ def _collate(items: list[Any]) -> dict[str, Any] | UserError:
 
 
 def _quiet_worker(worker: int) -> None:
-    """Workers are the parallelism, so OpenCV's own threads in each would fight over the cores.
+    """Turn off OpenCV's threads, which would compete with the other workers for the cores, and ignore stop signals.
 
-    And stop signals, which reach a whole process group, are for the main process: it still finishes its step.
+    Signals reach the whole process group, but the main process must finish its step.
     """
     cv2.setNumThreads(0)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -171,7 +171,7 @@ def _quiet_worker(worker: int) -> None:
 def build_train_loader(
     dataset: Dataset[dict[str, Any]], options: Mapping[str, Any], seed: int, rank: int = 0, world_size: int = 1
 ) -> TrainLoader:
-    """The training loader that a data set's options describe.
+    """Build the training loader that the options of a data set describe.
 
     Args:
         dataset: from `build_dataset`.

@@ -1,11 +1,11 @@
-"""A synthetic low light: how a camera would have recorded a well-lit photograph with far too little light.
+"""Synthetic low light: a well-lit photograph as a camera would record it with far too little light.
 
     linear = sRGB decoding of the photograph
     dark   = linear * exposure * white balance gains
     noisy  = dark + N(0, shot * dark + read^2)          (Poisson-Gaussian noise, in linear light)
     input  = round8(sRGB encoding(noisy) ^ gamma)
 
-The defaults give inputs as dark as those of LOL (mean level about 10 to 25 of 255) and about as noisy.
+With the defaults, inputs are as dark as those of LOL (mean level about 10 to 25 of 255) and similarly noisy.
 Noise model: Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", TIP 2008.
 """
 
@@ -22,12 +22,12 @@ from llie.data.transforms import check_range
 
 @dataclass(frozen=True)
 class LowLight:
-    """Ranges from which each image's degradation is drawn.
+    """Ranges of the random degradation of each image.
 
     Attributes:
         exposure: factor on linear light, log-uniform.
         gamma: exponent after encoding, uniform.
-        white_balance: red and blue gains are within a factor of 1 +- this of green, uniform.
+        white_balance: red and blue gains differ from green by a factor of at most 1 +- this, uniform.
         shot: variance of the noise per unit of linear light (Poisson part).
         read: standard deviation of the noise in the dark (Gaussian part).
     """
@@ -46,7 +46,7 @@ class LowLight:
             check_range(name, (value, value))
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Darken an RGB image (H, W, 3) of any depth; returns uint8 of the same size, the same for the same stream."""
+        """Darken an RGB image (H, W, 3) of any depth; returns uint8 of the same size, reproducibly for a stream."""
         exposure = np.exp(random.uniform(*np.log(self.exposure)))
         gains = np.array(
             [1 + random.uniform(-1, 1) * self.white_balance, 1, 1 + random.uniform(-1, 1) * self.white_balance]
@@ -60,7 +60,7 @@ class LowLight:
 
 @dataclass(frozen=True)
 class Camera:
-    """Photographs from well lit down to night, as cameras store them: for a network that must be right over all light.
+    """Photographs from daylight to night, as cameras store them, for a network that must work in all light.
 
         stops  = global exposure + lamps, back light or vignette           (per pixel, in EV)
         linear = sRGB decoding of the photograph * 2^stops * white balance gains
@@ -68,14 +68,14 @@ class Camera:
         input  = JPEG(round8(sRGB encoding(noisy) ^ gamma))
 
     Attributes:
-        exposure: darkest and brightest global exposure in EV, uniform.
-        untouched: share of photographs that come back as they are: a network must leave them alone.
-        uneven: share of the others whose light differs over the image.
+        exposure: smallest and largest global exposure in EV, uniform.
+        untouched: share of photographs that are returned unchanged, which a network must not change.
+        uneven: share of the others with light that differs over the image.
         cast: standard deviation of the red and blue gains in EV.
         gamma: exponent after encoding, uniform.
         shot: variance of the noise per unit of linear light, log-uniform.
         read: standard deviation of the noise in the dark, log-uniform.
-        jpeg: share that is stored as JPEG, of quality 55 to 97; the others are only rounded to 8 bits.
+        jpeg: share that is stored as JPEG, with a quality from 55 to 97; the others are only rounded to 8 bits.
     """
 
     exposure: tuple[float, float] = (-6.0, 0.0)
@@ -97,7 +97,7 @@ class Camera:
         check_range("cast", (self.cast, self.cast))
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Record an RGB image (H, W, 3) of any depth; returns uint8 of the same size, the same for the same stream."""
+        """Record an RGB image (H, W, 3) of any depth; returns uint8 of the same size, reproducibly for a stream."""
         if random.random() < self.untouched:
             return np.rint(to_float(image) * 255).astype(np.uint8)
         light = srgb_to_linear(to_float(image))
@@ -124,7 +124,7 @@ class Camera:
         if random.random() >= self.uneven:
             return stops
         kind, kept = random.integers(4), random.uniform(0.2, 0.8)
-        if kind <= 1:  # back light, the most frequent: what is bright anyway, sky and windows, keeps its light
+        if kind <= 1:  # back light, the most frequent: bright areas (sky, windows) keep their light
             kept = random.uniform(0.3, 1.0)
             brightness = cv2.GaussianBlur(light.max(2), (0, 0), 0.01 * max(height, width))
             lit = np.clip((brightness - 0.35) / 0.3, 0, 1)

@@ -1,6 +1,6 @@
-"""LMDB data sets in BasicSR's format: a folder `x.lmdb` with `meta_info.txt`, PNG bytes under keys without ending.
+"""LMDB data sets in BasicSR's format: a folder `x.lmdb` with `meta_info.txt` and PNG files under keys without ending.
 
-An image in one is addressed like a file: `x.lmdb/KEY.png`.
+The address of an image looks like a file: `x.lmdb/KEY.png`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def is_lmdb(folder: str | Path) -> bool:
 
 
 def check_backend(io_backend: Mapping[str, Any] | None, roots: Iterable[Path]) -> None:
-    """Check BasicSR's option `io_backend: {type: disk | lmdb}` against the folders; their names decide without it.
+    """Check that BasicSR's option `io_backend: {type: disk | lmdb}` fits the folders, whose names decide without it.
 
     Raises:
-        UserError: unknown type, or the type is lmdb and a folder is not an LMDB.
+        UserError: unknown type, or the type is lmdb but a folder is not an LMDB.
     """
     kind = (io_backend or {}).get("type", "disk")
     if kind not in ("disk", "lmdb"):
-        raise UserError(f"io_backend.type is disk or lmdb, not {kind!r}")
+        raise UserError(f"io_backend.type must be disk or lmdb, not {kind!r}")
     for root in roots:
         if kind == "lmdb" and not is_lmdb(root):
             raise UserError(f"io_backend is lmdb, but {root} is not a folder *.lmdb; `llie data lmdb` makes one")
@@ -55,17 +55,17 @@ def list_lmdb(folder: Path) -> list[Path]:
         lines = (folder / _META).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"{folder} is not an LMDB data set: cannot read its {_META} ({error.strerror})") from error
-    # "a/b.png (400,600,3) 1"; the name itself may hold spaces.
+    # "a/b.png (400,600,3) 1"; the name may contain spaces.
     return [folder / line.rsplit(" (", 1)[0] for line in lines if line.strip()]
 
 
 def lmdb_of(path: Path) -> Path | None:
-    """The LMDB folder that an address lies in; None for an ordinary file."""
+    """The LMDB folder of an address; None for an ordinary file."""
     return next((parent for parent in path.parents if is_lmdb(parent)), None)
 
 
 def read_any(path: str | Path) -> np.ndarray:
-    """Read an image from a file or from an address in an LMDB; as `read_image`."""
+    """Read an image like `read_image`, from a file or from an address in an LMDB."""
     path = Path(path)
     folder = lmdb_of(path)
     if folder is None:
@@ -79,7 +79,7 @@ def read_any(path: str | Path) -> np.ndarray:
 
 
 def build(source: str | Path, target: str | Path, compression: int = 1) -> int:
-    """Pack all images of a folder (recursive) into an LMDB; 8 and 16 bit stay as they are.
+    """Pack all images of a folder (recursively) into an LMDB; 8 and 16 bits are kept.
 
     Args:
         source: folder of images; keys are the paths below it, without ending.
@@ -90,7 +90,7 @@ def build(source: str | Path, target: str | Path, compression: int = 1) -> int:
         The number of images.
 
     Raises:
-        UserError: no images, two of one key, a name that is not `*.lmdb`, or a target that exists.
+        UserError: there are no images, two have the same key, the name is not `*.lmdb`, or the target exists.
     """
     source, target = Path(source), Path(target)
     if not is_lmdb(target):
@@ -101,7 +101,7 @@ def build(source: str | Path, target: str | Path, compression: int = 1) -> int:
         raise UserError(f"there is no folder {source} to pack")
     files = [path for path in files_below(source) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
-        raise UserError(f"{source} holds no images to pack")
+        raise UserError(f"{source} contains no images to pack")
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.lmdb")
     try:
         _write(files, source, temporary, compression)
@@ -117,7 +117,7 @@ def _write(files: list[Path], source: Path, folder: Path, compression: int) -> N
     folder.parent.mkdir(parents=True, exist_ok=True)
     size, used = _ROOM, 0
     meta = []
-    # Nobody else knows the folder yet; a lock file, being mapped memory, would end the process when the disk is full.
+    # No lock: no other process uses the folder yet, and writing to a mapped lock file kills a process on a full disk.
     with lmdb.open(str(folder), map_size=size, sync=False, lock=False) as environment:
         for path in files:
             key = path.relative_to(source).with_suffix("").as_posix()
@@ -154,6 +154,6 @@ def _forget_environments() -> None:
     _environments.clear()
 
 
-# A forked worker must open its own, and may not while the inherited one counts as open.
+# A forked worker must open its own environment, which LMDB allows only after the inherited one is closed.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_environments)

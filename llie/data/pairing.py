@@ -1,4 +1,4 @@
-"""Which input belongs to which reference: by the key in the file names, never by the place in a sorted list."""
+"""Pairing inputs with references: by a key in the file names, never by the position in a sorted list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llie.errors import UserError
 
 Roots = str | Path | Sequence[str | Path]
 
-# Names that published sets and their copies give to the two sides of a pair and to the two splits; lower case.
+# Names of inputs, references and splits in published sets and their copies; lower case.
 LOW_NAMES = ("low", "input", "lq", "low_blur", "short", "short_sid2", "smid_lq_np", "hazy", "rain", "rainy")
 HIGH_NAMES = (
     *("high", "normal", "target", "gt", "high_sharp_scaled"),
@@ -23,13 +23,13 @@ HIGH_NAMES = (
 TRAIN_NAMES = ("our485", "train")
 TEST_NAMES = ("eval15", "test", "eval", "val", "minival")
 
-# LOLv2 writes low00690.png and normal00690.png, Rain100H rain-001.png and norain-001.png; "lowlands" is left alone.
+# LOLv2 has low00690.png and normal00690.png, Rain100H rain-001.png and norain-001.png; "lowlands" is not a prefix.
 _PREFIX = re.compile(r"^(low|normal|high|rain|norain)([_-]|(?=\d))", re.IGNORECASE)
 _SHOWN = 5
 
 
 class Pair(NamedTuple):
-    """One item of a data set: a path to the input, and one to its reference unless there is none."""
+    """One item of a data set: the path of the input, and that of its reference, or None."""
 
     lq: Path
     gt: Path | None = None
@@ -42,7 +42,7 @@ def list_images(folder: str | Path) -> list[Path]:
     """All images below a folder (through links) or in an LMDB, sorted; hidden files and folders are left out.
 
     Raises:
-        UserError: the folder is missing or holds no image.
+        UserError: the folder is missing or contains no images.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -52,7 +52,9 @@ def list_images(folder: str | Path) -> list[Path]:
     else:
         found = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise UserError(f"{folder} holds no images (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, also in subfolders)")
+        raise UserError(
+            f"{folder} contains no images (searched for {' '.join(sorted(IMAGE_SUFFIXES))}, also in subfolders)"
+        )
     return found
 
 
@@ -62,10 +64,10 @@ def name_key(path: Path) -> str:
 
 
 def template_key(template: str) -> Key:
-    """The key of inputs whose names BasicSR's `filename_tmpl` makes from the reference's: "{}_low" and the like."""
+    """The key of inputs that are named by BasicSR's `filename_tmpl`, for instance "{}_low"."""
     before, brace, after = template.partition("{}")
     if not brace:
-        raise UserError(f"filename_tmpl {template!r} needs '{{}}' in the place of the reference's name")
+        raise UserError(f"filename_tmpl {template!r} needs '{{}}' for the name of the reference")
 
     def key(path: Path) -> str:
         return name_key(path.with_name(path.stem.removeprefix(before).removesuffix(after) + path.suffix))
@@ -74,13 +76,13 @@ def template_key(template: str) -> Key:
 
 
 def pattern_key(pattern: str) -> Key:
-    """The key is the first group of a regular expression found in the path below the root (with `/`)."""
+    """The key is the first group of a regular expression, searched in the path below the root (with `/`)."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(f"key_pattern {pattern!r} is not a regular expression: {error}") from error
     if compiled.groups < 1:
-        raise UserError(f"key_pattern {pattern!r} needs a group in parentheses: the part that pairs share")
+        raise UserError(f"key_pattern {pattern!r} needs a group in parentheses: the common part of the names of a pair")
 
     def key(path: Path) -> str:
         match = compiled.search(path.as_posix())
@@ -92,10 +94,10 @@ def pattern_key(pattern: str) -> Key:
 
 
 def read_meta_info(file: str | Path) -> list[str]:
-    """The names in BasicSR's `meta_info_file`, one a line, each perhaps followed by its size: `0001.png (480,480,3)`.
+    """The names in BasicSR's `meta_info_file`, one per line, optionally with a size: `0001.png (480,480,3)`.
 
     Raises:
-        UserError: the file cannot be read, or names nothing.
+        UserError: the file cannot be read, or contains no names.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
@@ -116,26 +118,28 @@ def pair_folders(
     shared: bool = False,
     only: Sequence[str] | None = None,
 ) -> list[Pair]:
-    """Pair the images of two folders, or of two equally long lists of folders, by key.
+    """Pair the images of two folders, or of two lists of folders of the same length, by key.
 
     Args:
         lq: folder or folders of inputs.
         gt: folder or folders of references.
-        lq_key: from an input's path below its root to its key.
-        gt_key: the same for references.
-        shared: several inputs may have the same reference.
-        only: paths of references below their root; all others, and inputs without one of these, are left out.
+        lq_key: function from the path of an input below its root to its key.
+        gt_key: likewise for references.
+        shared: whether several inputs may have the same reference.
+        only: paths of the references to use, below their root; other references and their inputs are left out.
 
     Raises:
         UserError: a folder is missing or empty, an image has no partner, or two have the same key.
     """
     lq_roots, gt_roots = as_list(lq), as_list(gt)
     if len(lq_roots) != len(gt_roots):
-        raise UserError(f"dataroot_lq names {len(lq_roots)} folders, dataroot_gt {len(gt_roots)}; they go in pairs")
+        raise UserError(
+            f"dataroot_lq has {len(lq_roots)} folders, but dataroot_gt has {len(gt_roots)}; give the same number"
+        )
     pairs = []
     for low, high in zip(lq_roots, gt_roots, strict=True):
         inputs = list_images(low)
-        # Some copies of Rain100H keep the references beside the folder of inputs, that is, around it.
+        # In some copies of Rain100H, the folder of inputs is inside the folder of references.
         references = [path for path in list_images(high) if low == high or low not in path.parents]
         if only is not None:
             references = _chosen(references, high, only)
@@ -150,15 +154,15 @@ def pair_folders(
         if lonely:
             names = [path.relative_to(low) for path in inputs], [path.relative_to(high) for path in references]
             raise UserError(
-                f"{len(lonely)} images of {low} and {high} have no partner: {shorten(lonely)}; where the names of a "
-                f"pair differ, key_pattern says what they share, {_example_of_pattern(*names)}"
+                f"{len(lonely)} images of {low} and {high} have no partner: {shorten(lonely)}; if the names of a pair "
+                f"differ, set key_pattern to their common part, {_example_of_pattern(*names)}"
             )
         pairs += [Pair(path, by_key[key]) for key, path in keyed]
     return pairs
 
 
 def _example_of_pattern(inputs: Sequence[Path], references: Sequence[Path]) -> str:
-    """A `key_pattern` that pairs exactly these names by leaving out a first or last word; else just any."""
+    """A `key_pattern` that pairs exactly these names by leaving out the first or last word, or a general example."""
     sides = [[path.as_posix() for path in side] for side in (inputs, references)]
     for word, pattern in (
         (r"[-_. ][^-_. /]+(?=\.\w+$)", r"^(.*?)(?:{})?\.\w+$"),
@@ -182,7 +186,7 @@ def _chosen(paths: Iterable[Path], root: Path, names: Sequence[str]) -> list[Pat
 
 
 def unique(keyed: Iterable[tuple[str, Path]], folder: Path) -> dict[str, Path]:
-    """A dictionary of (key, path); two paths with one key are a `UserError`."""
+    """A dictionary from (key, path); two paths with the same key are a `UserError`."""
     by_key: dict[str, Path] = {}
     for key, path in keyed:
         if key in by_key:
@@ -194,7 +198,7 @@ def unique(keyed: Iterable[tuple[str, Path]], folder: Path) -> dict[str, Path]:
 
 
 def shorten(paths: Iterable[Path]) -> str:
-    """The first few paths, sorted, for an error message."""
+    """The first paths in sorted order, for an error message."""
     names = [path.as_posix() for path in sorted(paths)]
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
@@ -205,10 +209,10 @@ def as_list(roots: Roots) -> list[Path]:
 
 
 def find_sides(dataroot: str | Path, phase: str) -> tuple[Path, Path]:
-    """The folders of inputs and of references below a data set's folder, in any layout and spelling in use.
+    """The folders of inputs and of references below the folder of a data set, in any common layout and spelling.
 
-    Looks for `low`/`high` (or `input`/`target`, `Low`/`Normal` ...) in the folder itself and in its split
-    (`our485`, `Train` ... for the phase "train", else `eval15`, `Test` ...), also below one or two wrapping folders.
+    Searches for `low`/`high` (or `input`/`target`, `Low`/`Normal` ...) in the folder itself and in its split
+    (`our485`, `Train` ... for the phase "train", otherwise `eval15`, `Test` ...), also one or two folders deeper.
 
     Raises:
         UserError: none or several are found.
@@ -224,16 +228,16 @@ def find_sides(dataroot: str | Path, phase: str) -> tuple[Path, Path]:
             return found[0]
         if found:
             choices = ", ".join(str(low.parent) for low, _ in found)
-            raise UserError(f"{root} holds several data sets: {choices}; set dataroot to one of them")
+            raise UserError(f"{root} contains several data sets: {choices}; set dataroot to one of them")
         level = [child for folder in level for child in _folders(folder).values()]
     raise UserError(
         f"no pair of folders such as low/high, input/target or hazy/clear for {phase!r} was found below {root}; "
-        f"set dataroot_lq and dataroot_gt, or lay the data out as in datasets/README.md"
+        f"set dataroot_lq and dataroot_gt, or arrange the data as in datasets/README.md"
     )
 
 
 def _sides_of(folder: Path, splits: Sequence[str]) -> list[tuple[Path, Path]]:
-    """Pairs of sides in the folder's split, or in the folder itself; the first split that has one counts."""
+    """Pairs of folders in the split of a folder, or in the folder itself; the first split with a pair is used."""
     children = _folders(folder)
     for place in [*(children[name] for name in splits if name in children), folder]:
         inside = _folders(place)

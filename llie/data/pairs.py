@@ -1,4 +1,4 @@
-"""What every data set of image pairs does: read, cache, check, augment. The layouts are in `datasets.py`."""
+"""The base class of data sets of image pairs: read, cache, check, augment. Layouts are in `datasets.py`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class PairDataset(Dataset[Item]):
     """Items `{"lq": (3, H, W) float32 in [0, 1], "gt": same, "lq_path": str, "gt_path": str}`.
 
     `dataset[index]` is the item of epoch 0, `dataset[epoch, index]` that of any epoch: a pure function of
-    (seed, epoch, index), whatever process asks. Items without reference lack `gt` and `gt_path`.
+    (seed, epoch, index), in every process. Items without reference lack `gt` and `gt_path`.
 
     Attributes:
         pairs: the paths of each item.
-        augment: what training does to a pair; None in evaluation.
+        augment: augmentation of a pair in training; None in evaluation.
         seed: the run's seed; the training loader sets it.
-        has_reference: whether its items have a `gt`.
+        has_reference: whether items have a `gt`.
     """
 
     has_reference = True
@@ -45,10 +45,10 @@ class PairDataset(Dataset[Item]):
         cache: Literal["none", "ram"] = "none",
         seed: int = 0,
     ):
-        """Take pairs of paths.
+        """Make a data set of pairs of paths.
 
-        `npy_size` is the (width, height) that `.npy` frames are brought to when read; `gt_border` pixels are cut off
-        each side of a reference; with `crop_below` n each side keeps its first floor((side - 1) / n) n pixels.
+        `npy_size` is the (width, height) that `.npy` frames are resized to when read; `gt_border` pixels are cut off
+        each side of a reference; with `crop_below` n, the first floor((side - 1) / n) n pixels of each side remain.
         """
         if gt_border < 0:
             raise UserError(f"gt_border: {gt_border} is not the width of a border; give pixels, or 0 for none")
@@ -95,11 +95,11 @@ class PairDataset(Dataset[Item]):
         return item | {f"{name}_path": str(path) for name, path in zip(("lq", "gt"), pair, strict=True) if path}
 
     def degrade(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
-        """What becomes of [input, reference] after augmentation; a synthetic set makes the input here."""
+        """Change [input, reference] after augmentation; synthetic data sets make the input here."""
         return images
 
     def read(self, path: Path) -> np.ndarray:
-        """One whole image (H, W, 3), from the cache if there is one; read-only when cached."""
+        """Read one whole image (H, W, 3), possibly from the cache; cached images are read-only."""
         if self._cache is None:
             return self._read(path)
         if path not in self._cache:
@@ -109,7 +109,7 @@ class PairDataset(Dataset[Item]):
         return self._cache[path]
 
     def load(self) -> None:
-        """Fill the cache now; worker processes forked afterwards share its memory."""
+        """Fill the cache now, so that worker processes forked later share its memory."""
         if self._cache is None:
             return
         paths = {path for pair in self.pairs for path in pair if path is not None}
@@ -120,15 +120,15 @@ class PairDataset(Dataset[Item]):
     def _read(self, path: Path) -> np.ndarray:
         image = read_any(path)
         if self.npy_size is not None and path.suffix == ".npy":
-            # On the stored 8-bit values, as every published loader of these sets does.
+            # On the stored 8-bit values, as in all published loaders of these sets.
             image = cv2.resize(image, tuple(self.npy_size), interpolation=cv2.INTER_LINEAR)
         return image
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawned worker fills a cache of its own: sending ours through a pipe would be slower than reading.
+        # A spawned worker fills its own cache, because sending ours through a pipe would be slower than reading.
         return self.__dict__ | {"_cache": None if self._cache is None else {}}
 
 
 def describe_size(path: Path | None, image: np.ndarray) -> str:
-    """The path with the image's size, for error messages about unequal pairs."""
+    """Path and size of an image, for error messages about pairs of different size."""
     return f"{path} is {image.shape[1]}x{image.shape[0]}"

@@ -1,4 +1,4 @@
-"""Whole photographs with crops: for networks that decide from a thumbnail of everything and work on a part of it."""
+"""Crops with thumbnails of whole photographs, for networks that decide globally on a thumbnail and work locally."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Roots = str | list[str]
 
 @dataclass(frozen=True)
 class _Record:
-    """A photograph as it was recorded and as it should be, (H, W, 3) uint8."""
+    """A photograph as recorded and its reference, (H, W, 3) uint8."""
 
     low: np.ndarray
     high: np.ndarray
@@ -35,17 +35,17 @@ class _Record:
 
     @property
     def is_real(self) -> bool:
-        """A pair of a camera, not one that was made here."""
+        """Whether a camera recorded it; otherwise it was made here."""
         return self.low_path != self.high_path
 
 
 @DATASET_REGISTRY.register()
 class PhotographDataset(Dataset[dict[str, Any]]):
-    """Real pairs and well-lit photographs that a camera model darkens, in memory; items are crops with their thumbnail.
+    """Real pairs, and well-lit photographs darkened by a camera model, in memory; items are crops with a thumbnail.
 
     Items are `{"lq": (3, H, W), "gt": same, "thumbnail": (3, 128, 128), "region": (4,), "lq_path", "gt_path"}`,
-    where `region` is top, bottom, left and right of the crop in its photograph, in [0, 1]. The same (seed, epoch,
-    index) gives the same item in every process.
+    where `region` is top, bottom, left and right of the crop in its photograph, in [0, 1]. An item depends only on
+    (seed, epoch, index), in every process.
     """
 
     def __init__(
@@ -72,22 +72,23 @@ class PhotographDataset(Dataset[dict[str, Any]]):
 
         Args:
             dataroot_gt: folder(s) of well-lit photographs, each darkened in `variants` ways.
-            dataroot: folder(s) of real pairs with a known layout (`our485/{low,high}` and the like); the references
+            dataroot: folder(s) of real pairs with a known layout (`our485/{low,high}` and similar); the references
                 are darkened, too, in `variants // 4` ways.
             gt_size: side of the crops.
-            variants: how many records are made of each photograph, each of another part at another scale.
-            pair_copies: how often each real pair counts.
-            pair_blends: how many further records of a real pair have part of the reference's light mixed in.
-            long_side: photographs are reduced to a long side between these numbers of pixels.
-            exposure: see `lowlight.Camera`, as for all further ones.
-            untouched: see there.
-            uneven: see there.
-            cast: see there.
-            shot: see there.
-            read: see there.
-            jpeg: see there.
-            jitter: real records are multiplied by 2^-jitter to 2^jitter (encoded values), and each channel a little.
-            phase: only training uses this set.
+            variants: number of records of each photograph, each of another part at another scale.
+            pair_copies: number of times that each real pair is used.
+            pair_blends: number of further records of a real pair, with part of the reference's light added.
+            long_side: range of the long side, in pixels, that photographs are reduced to.
+            exposure: see `lowlight.Camera`.
+            untouched: see `lowlight.Camera`.
+            uneven: see `lowlight.Camera`.
+            cast: see `lowlight.Camera`.
+            shot: see `lowlight.Camera`.
+            read: see `lowlight.Camera`.
+            jpeg: see `lowlight.Camera`.
+            jitter: real records are multiplied by 2^-jitter to 2^jitter (encoded values), with slightly different
+                factors for the channels.
+            phase: only "train" is supported.
             seed: seed of the run.
         """
         if dataroot_gt is None and dataroot is None:
@@ -116,11 +117,11 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         return len(self.photographs) * self.variants + len(self.pairs) * per_pair
 
     def load(self) -> None:
-        """Read and darken all photographs now; worker processes forked afterwards share the memory."""
+        """Read and darken all photographs now, so that worker processes forked later share their memory."""
         if self._records is not None:
             return
         sources: list[Any] = [*self.photographs, *self.pairs]
-        with ThreadPoolExecutor(1) as pool:  # reading ahead of darkening
+        with ThreadPoolExecutor(1) as pool:  # reads the next one while one is darkened
             self._records = [record for records in pool.map(self._record, range(len(sources))) for record in records]
 
     def _record(self, source: int) -> list[_Record]:
@@ -141,7 +142,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         return [_Record(low, high, pair.lq, pair.gt)] * self.pair_copies + blends + dark
 
     def _part(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """A part of a photograph, half of each side or more, reduced to a size within `long_side`."""
+        """A part of a photograph, at least half of each side, reduced to a size within `long_side`."""
         part = image[self._window(image, random)]
         rows, columns = part.shape[:2]
         scale = random.uniform(*self.long_side) / max(rows, columns)
@@ -150,7 +151,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         return np.rint(to_float(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) * 255).astype(np.uint8)
 
     def _window(self, image: np.ndarray, random: np.random.Generator) -> tuple[slice, slice]:
-        """Where to cut a part of at least half of each side, and at least as large as the crop if the image is."""
+        """A random window of at least half of each side, and if possible at least as large as the crop."""
         sides = [min(side, max(self.crop, round(side * random.uniform(0.5, 1)))) for side in image.shape[:2]]
         starts = [int(random.integers(side - part + 1)) for side, part in zip(image.shape[:2], sides, strict=True)]
         return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])
@@ -162,7 +163,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         record = self._records[range(len(self))[index]]
         random = generator(self.seed, epoch, index)
         images = [record.low, record.high]
-        if random.random() < 0.7:  # another photograph, as far as the thumbnail shows
+        if random.random() < 0.7:  # a part of it, which in the thumbnail looks like another photograph
             window = self._window(record.low, random)
             images = [image[window] for image in images]
         if random.random() < 0.5:
@@ -187,9 +188,9 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         return {"lq": low, "gt": high, "thumbnail": thumbnail[0], "region": region, **paths}
 
     def _jitter(self, low: Tensor, thumbnail: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Another exposure and white balance of a real record: few scenes were recorded at few exposures.
+        """Vary exposure and white balance of a real record, because there are few scenes at few exposures.
 
-        A factor on encoded values acts on crop and thumbnail alike; images that it would clip keep their light.
+        The same factor on encoded values applies to crop and thumbnail; images that it would clip do not change.
         """
         factors = np.exp2(random.uniform(-self.jitter, self.jitter) + random.normal(0, self.jitter / 8, 3))
         factor = torch.from_numpy(factors.astype(np.float32))[:, None, None]
@@ -199,7 +200,7 @@ class PhotographDataset(Dataset[dict[str, Any]]):
 
 
 def _blend(low: np.ndarray, high: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The dark image with 1/100 to 1/3 of the reference's light in it: other exposures with real noise."""
+    """Add 1/100 to 1/3 of the reference's light to the dark image: another exposure with real noise."""
     share = np.float32(np.exp(random.uniform(np.log(0.01), np.log(0.33))))
     light = (1 - share) * srgb_to_linear(to_float(low)) + share * srgb_to_linear(to_float(high))
     return np.rint(linear_to_srgb(light) * 255).astype(np.uint8)

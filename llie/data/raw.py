@@ -1,4 +1,4 @@
-"""Camera raw files (DNG, CR2, CR3, NEF, ARW ...), developed by LibRaw through rawpy (the extra [photo])."""
+"""Developing camera raw files (DNG, CR2, CR3, NEF, ARW ...) by LibRaw, through rawpy (the extra [photo])."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from llie.errors import UserError
 def develop(
     data: bytes, path: str | Path, check_size: Callable[[int, int], None] = lambda height, width: None
 ) -> tuple[np.ndarray, bytes]:
-    """Demosaic a raw file: camera white balance, sRGB primaries and curve, exposure as it was taken, upright.
+    """Develop a raw file: camera white balance, sRGB primaries and curve, unchanged exposure, upright.
 
     Args:
         data: the whole file.
         path: its name.
-        check_size: called with height and width before anything is unpacked; may raise.
+        check_size: called with height and width before unpacking; may raise an error.
 
     Returns:
-        RGB (H, W, 3), uint16, and the JPEG preview in the file (empty if there is none), which may hold EXIF data.
+        RGB (H, W, 3), uint16, and the JPEG preview in the file (empty if there is none), which may contain EXIF data.
 
     Raises:
-        UserError: rawpy is not installed, or the file is damaged or of a camera that LibRaw does not know.
+        UserError: rawpy is not installed, the file is damaged, or LibRaw does not support the camera.
     """
     rawpy = photo_package("rawpy", path, "a camera raw file")
     try:
@@ -44,21 +44,21 @@ def develop(
     except rawpy.LibRawError as error:
         raise UserError(
             f"{path} is a raw file that LibRaw {'.'.join(map(str, rawpy.libraw_version))} cannot read "
-            f"({_text(error)}): it is damaged, or its camera unknown; convert it to DNG or 16-bit TIFF"
+            f"({_text(error)}): it is damaged, or its camera is unknown; convert it to DNG or 16-bit TIFF"
         ) from error
     return pixels, preview
 
 
 def _preview(photo: Any) -> bytes:
-    """The JPEG preview in a raw file, or nothing."""
+    """The JPEG preview in a raw file, or empty bytes."""
     try:
         preview = photo.extract_thumb()
     except Exception:
-        return b""  # it may have none, or one of another kind; only EXIF data is lost
+        return b""  # there is none, or in another format; only EXIF data is lost
     return preview.data if preview.format.name == "JPEG" else b""
 
 
 def _text(error: Exception) -> str:
-    """LibRaw's messages are bytes."""
+    """The message of an error; LibRaw's messages are bytes."""
     reason = error.args[0] if error.args else error
     return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)

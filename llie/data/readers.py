@@ -1,4 +1,4 @@
-"""Images from and to files: one reader for every format, 8 and 16 bit, that names the file when something is wrong."""
+"""Reading and writing image files: any format, 8 and 16 bit; error messages name the file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from llie.errors import UserError
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as RGB, (H, W, 3), in the bit depth it is stored in: uint8, uint16 or float32 in [0, 1].
+    """Read an image file as RGB, (H, W, 3), in its stored depth: uint8, uint16 or float32 in [0, 1].
 
     Grey images become three equal channels, an alpha channel is dropped, EXIF orientation is applied. `.npy` files
-    hold BGR in [0, 255], as the packed SID, SMID and SDSD sets do. The content decides the format, not the ending.
+    contain BGR in [0, 255], as in the packed SID, SMID and SDSD sets. The content decides the format, not the ending.
 
     Raises:
-        UserError: the file is missing, truncated, damaged or no image; the message names it.
+        UserError: the file is missing, truncated, damaged or not an image; the message names it.
     """
     return decode_image(read_bytes(path), path)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of an image file.
+    """Read the content of an image file.
 
     Raises:
         UserError: it cannot be read.
@@ -39,17 +39,17 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def decode_image(data: bytes, path: str | Path) -> np.ndarray:
-    """The image in the bytes of a file, as `read_image` returns it; `path` is only for error messages."""
+    """Decode the bytes of a file, like `read_image`; `path` is only for error messages."""
     return decode(data, path).pixels
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an RGB image (H, W, 3), uint8, uint16 or float in [0, 1] (rounded to 8 bit); the ending gives the format.
+    """Write an RGB image (H, W, 3), uint8, uint16 or float in [0, 1] (rounded to 8 bits), in the format of the ending.
 
-    The file appears whole or not at all; missing folders are made.
+    The file is written atomically; missing folders are created.
 
     Raises:
-        UserError: the ending names no format, or the file cannot be written.
+        UserError: the ending is not an image format, or the file cannot be written.
     """
     path = Path(path)
     if np.issubdtype(image.dtype, np.floating):
@@ -57,12 +57,14 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     try:
         _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise UserError(f"cannot write {path}: {path.suffix or 'no ending'} is no image format; use .png") from error
+        raise UserError(
+            f"cannot write {path}: {path.suffix or 'no ending'} is not an image format; use .png"
+        ) from error
     write_file(path, data.tobytes())
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all; missing folders are made.
+    """Write a file atomically; missing folders are created.
 
     Raises:
         UserError: it cannot be written.
@@ -73,7 +75,7 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):  # its folder may be what is wrong
+        with suppress(OSError):  # the folder itself may be the problem
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

@@ -1,6 +1,6 @@
-"""Sets of frames in one folder per scene, as the SNR-Aware and Retinexformer packs store them: SID, SMID, SDSD.
+"""Data sets with one folder of frames per scene, as packed by SNR-Aware and Retinexformer: SID, SMID, SDSD.
 
-Scenes are matched by name. The split is a list of scene names, not a folder, so both phases may name the same roots.
+Scenes are matched by name. The split is a list of scene names, not a folder, so both phases may use the same roots.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ Scenes = dict[str, list[Path]]
 
 
 class SceneDataset(PairDataset):
-    """What the three sets have in common; a subclass says which scenes are for testing and which frames pair."""
+    """The common part of the three sets; subclasses define the test scenes and the pairs of frames."""
 
     def __init__(
         self,
@@ -105,17 +105,17 @@ class SceneDataset(PairDataset):
         Args:
             dataroot_lq: folder of the input scenes.
             dataroot_gt: folder of the reference scenes.
-            dataroot: instead of the two: the folder that holds both, under their published names.
-            testing_dir: names of the test scenes (a list, or text with commas); null takes the published ones.
+            dataroot: instead of both: the folder that contains them, under their published names.
+            testing_dir: names of the test scenes (a list, or text with commas); null: the published ones.
             exclude: scenes to leave out, such as the withdrawn 10034, 10045 and 10172 of SID.
-            frames_per_scene: take only the first frames of each scene (SNR-Aware tests 30); null takes all.
+            frames_per_scene: number of frames to use from the start of each scene (30 in SNR-Aware's test); null: all.
             train_size: width and height that `.npy` frames are resized to when read, in both phases; null keeps them.
-            gt_size: side of the random crop in training; null takes whole frames.
+            gt_size: side of the random crop in training; null: whole frames.
             use_flip: flip left to right at random.
-            use_rot: flip upside down at random (these sets' meaning of the word).
+            use_rot: flip upside down at random (the meaning of the word for these sets).
             io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
             cache: "ram" keeps decoded frames in memory, shared by forked workers.
-            phase: "train" takes the training scenes and augments; all others take the test scenes.
+            phase: "train": the training scenes, with augmentation; otherwise the test scenes.
             seed: seed of the augmentation.
         """
         if dataroot is not None and dataroot_lq is None and dataroot_gt is None:
@@ -123,7 +123,7 @@ class SceneDataset(PairDataset):
         elif dataroot is None and dataroot_lq is not None and dataroot_gt is not None:
             low, high = Path(dataroot_lq), Path(dataroot_gt)
         else:
-            raise UserError("set both dataroot_lq and dataroot_gt, or dataroot alone")
+            raise UserError("set both dataroot_lq and dataroot_gt, or only dataroot")
         check_backend(io_backend, [low, high])
         inputs, references = scenes_of(low), scenes_of(high)
         if isinstance(testing_dir, str):
@@ -142,11 +142,11 @@ class SceneDataset(PairDataset):
         super().__init__(pairs, augment if phase == "train" else None, npy_size=train_size, cache=cache, seed=seed)
 
     def test_rule(self, scenes: Iterable[str], names: Sequence[str] | None, root: Path) -> Callable[[str], bool]:
-        """The function that decides whether a scene is for testing; `names` are the user's test scenes, if any."""
-        raise NotImplementedError  # every set has a rule of its own
+        """A function that decides whether a scene is a test scene; `names` are the user's test scenes, if any."""
+        raise NotImplementedError  # every set has its own rule
 
     def pair_scene(self, inputs: list[Path], references: list[Path]) -> list[Pair]:
-        """The pairs of one scene; here: one reference, the first, serves all inputs."""
+        """The pairs of one scene; here the first reference, for all inputs."""
         return [Pair(path, references[0]) for path in inputs]
 
 
@@ -154,11 +154,12 @@ class SceneDataset(PairDataset):
 class SIDDataset(SceneDataset):
     """SID (Sony): `short_sid2/ID/*.npy` and `long_sid2/ID/*.npy`, or PNG as in Sony-Total-Dark.
 
-    Scenes whose names begin with 0 or 2 are for training, with 1 for testing. The first long exposure serves all.
+    Scenes with names that begin with 0 or 2 are for training, those with 1 for testing. The first long exposure is the
+    reference of all frames.
     """
 
     def test_rule(self, scenes: Iterable[str], names: Sequence[str] | None, root: Path) -> Callable[[str], bool]:
-        """The first digit decides, unless test scenes are named."""
+        """The user's names, or else the first digit."""
         return _named(names, scenes) if names else lambda scene: scene.startswith("1")
 
 
@@ -166,11 +167,11 @@ class SIDDataset(SceneDataset):
 class SMIDDataset(SceneDataset):
     """SMID: `SMID_LQ_np/0001/*.npy` and `SMID_Long_np/0001/*.npy`; test scenes in `test_list.txt` or as published.
 
-    The first long exposure whose name holds neither `half` nor `.ARW` serves all frames.
+    The reference of all frames is the first long exposure whose name contains neither `half` nor `.ARW`.
     """
 
     def test_rule(self, scenes: Iterable[str], names: Sequence[str] | None, root: Path) -> Callable[[str], bool]:
-        """The user's names, else those of the list beside the data, else the published ones."""
+        """The user's names, or else those of the list beside the data, or else the published ones."""
         if names:
             return _named(names, scenes)
         folders = (root.parent, root, *sorted(path for path in root.parent.iterdir() if path.is_dir()))
@@ -180,10 +181,10 @@ class SMIDDataset(SceneDataset):
         return frozenset(listed).__contains__
 
     def pair_scene(self, inputs: list[Path], references: list[Path]) -> list[Pair]:
-        """All frames with the scene's first proper long exposure."""
+        """All frames, with the first valid long exposure."""
         proper = [path for path in references if "half" not in path.name and ".ARW" not in path.name]
         if not proper:
-            raise UserError(f"{references[0].parent} holds no long exposure but half and .ARW ones")
+            raise UserError(f"{references[0].parent} contains no long exposures other than half and .ARW ones")
         return super().pair_scene(inputs, proper)
 
 
@@ -191,11 +192,11 @@ class SMIDDataset(SceneDataset):
 class SDSDDataset(SceneDataset):
     """SDSD, static version: `{indoor,outdoor}_static_np/{input,GT}/SCENE/*.npy`, frame by frame.
 
-    A scene also is for testing when its twin is: `MVI_0898_2` goes with `MVI_0898`.
+    A scene and its twin are in the same split: `MVI_0898_2` belongs to `MVI_0898`.
     """
 
     def test_rule(self, scenes: Iterable[str], names: Sequence[str] | None, root: Path) -> Callable[[str], bool]:
-        """The user's names, else the published ones of indoor and outdoor scenes."""
+        """The user's names, or else the published ones of indoor and outdoor scenes."""
 
         def first_twin(scene: str) -> str:
             return re.sub("_2$", "", scene)
@@ -205,7 +206,7 @@ class SDSDDataset(SceneDataset):
         return lambda scene: test(scene) or test(first_twin(scene))
 
     def pair_scene(self, inputs: list[Path], references: list[Path]) -> list[Pair]:
-        """Frame i with frame i, by name."""
+        """Frames with the same name."""
         by_name = {path.stem: path for path in references}
         lonely = [path for path in inputs if path.stem not in by_name]
         lonely += [by_name[name] for name in by_name.keys() - {path.stem for path in inputs}]
@@ -215,7 +216,7 @@ class SDSDDataset(SceneDataset):
 
 
 def scenes_of(root: Path) -> Scenes:
-    """Frames by scene: the first folder below the root, or the name up to `_` of files that lie in the root itself."""
+    """Frames by scene: the first folder below the root, or for files in the root the name up to `_`."""
     scenes: Scenes = defaultdict(list)
     for path in list_images(root):
         below = path.relative_to(root)
@@ -224,9 +225,9 @@ def scenes_of(root: Path) -> Scenes:
 
 
 def _named(names: Sequence[str], scenes: Iterable[str]) -> Callable[[str], bool]:
-    """Membership in the user's test scenes; one that is not there may be misspelt, or its data absent."""
+    """Membership in the user's test scenes; a missing one may be misspelt, or its data absent, so it is a warning."""
     known = frozenset(scenes)
     for name in names:
         if name not in known:
-            logger.warning("testing_dir names the scene %r, which is not there.%s", name, suggest(name, known))
+            logger.warning("testing_dir names the scene %r, which does not exist.%s", name, suggest(name, known))
     return frozenset(names).__contains__

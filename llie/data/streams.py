@@ -1,4 +1,4 @@
-"""Further pictures in each training item that have no part in its pair: dark photographs, pictures of high quality."""
+"""Data streams: further pictures in each training item, independent of its pair (dark, or of high quality)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Item = dict[str, Any]
 
 
 class StreamedDataset(Dataset[Item]):
-    """Items of a data set, each joined by one picture of every stream: `{..., "hq": (3, H, W), "hq_path": str}`.
+    """Items of a data set with one picture of every stream: `{..., "hq": (3, H, W), "hq_path": str}`.
 
-    Which picture joins, and how it is cropped and flipped, is a pure function of (seed, epoch, index, stream): streams
-    follow neither the pairs nor each other, and a resumed run needs no history. Pictures are drawn with replacement,
-    so that a stream may be of any length.
+    The choice of the picture, its crop and its flips are a pure function of (seed, epoch, index, stream): streams are
+    independent of the pairs and of each other, and a resumed run needs no history. Pictures are drawn with replacement,
+    so a stream may have any length.
     """
 
     def __init__(self, pairs: Dataset[Item], streams: Mapping[str, Dataset[Item]]):
-        """Join data sets; a stream's picture is what its items call `lq`, and is called by the stream's name."""
+        """Combine data sets; the `lq` of a stream's item gets the name of the stream."""
         self.pairs = pairs
         self.streams = dict(streams)
         self._seed = 0
@@ -37,19 +37,19 @@ class StreamedDataset(Dataset[Item]):
         for name, stream in self.streams.items():
             random = generator(self.seed, epoch, index, zlib.crc32(name.encode()))
             place = int(random.integers(len(stream)))  # type: ignore[arg-type]
-            # A drawn epoch: the picture gets a new crop every time.
+            # A random epoch, so that the picture gets a new crop every time.
             other = stream[int(random.integers(2**32)), place]
             if "gt" in other:
                 raise UserError(
-                    f"datasets.train_{name} gives pairs, of which a stream would take the dark side; "
-                    "name one folder of pictures: {type: UnpairedImageDataset, dataroot: ...}"
+                    f"datasets.train_{name} contains pairs, but a stream needs single pictures; "
+                    "use one folder of pictures: {type: UnpairedImageDataset, dataroot: ...}"
                 )
             item |= {name: other["lq"], f"{name}_path": other["lq_path"]}
         return item
 
     @property
     def seed(self) -> int:
-        """The run's seed, for all of them."""
+        """The run's seed, for all data sets."""
         return self._seed
 
     @seed.setter

@@ -1,4 +1,4 @@
-"""TIFF files of more than 8 bits a sample, which Pillow cannot hold, and camera raw in a TIFF's clothes."""
+"""TIFF files with more than 8 bits per sample, which Pillow cannot represent, and camera raw files in TIFF format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GREY, _RGB, _WHITE_IS_ZERO = 1, 2, 0
 
 
 class Layout(NamedTuple):
-    """What a TIFF file says of its first picture; `page` is tifffile's."""
+    """Facts about the first picture of a TIFF file; `page` is tifffile's."""
 
     page: Any
     bits: int
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
 
 def layout(data: bytes) -> Layout:
-    """Look at a TIFF file without decoding it. Raises what tifffile raises for a damaged one."""
+    """Read the facts of a TIFF file without decoding it. For a damaged one, raises tifffile's exceptions."""
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own errors name the file
@@ -37,12 +37,12 @@ def layout(data: bytes) -> Layout:
     inner = [one for outer in pages for one in (outer, *(outer.pages or []))]
     raw = any(int(one.photometric or 0) in _RAW_PHOTOMETRIC for one in inner)
     bits = page.bitspersample
-    count = sum(not one.is_reduced for one in pages)  # nobody misses previews
+    count = sum(not one.is_reduced for one in pages)  # without previews
     return Layout(page, max(bits) if isinstance(bits, tuple) else bits, count, raw)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An array (H, W, ...) turned and mirrored as the EXIF or TIFF orientation says (1 to 8; others mean 1)."""
+    """Turn and mirror an array (H, W, ...) by its EXIF or TIFF orientation (1 to 8; others mean 1)."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -53,13 +53,13 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def decode_deep(data: bytes, page: Any, path: str | Path) -> np.ndarray:
-    """The first picture of a TIFF file of 16 or 32 bits a sample, upright.
+    """Decode the first picture of a TIFF file with 16 or 32 bits per sample, upright.
 
     Returns:
-        (H, W, C), C from 1 to 4 (grey or RGB, then alpha): uint16 as stored, else float32.
+        (H, W, C), C from 1 to 4 (grey or RGB, then alpha): uint16 as stored, otherwise float32.
 
     Raises:
-        UserError: it is of a kind that has no meaning here, and the message says which.
+        UserError: its kind is not supported; the message names it.
     """
     photometric, samples = int(page.photometric), page.samplesperpixel
     colours = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3}.get(photometric)
@@ -82,10 +82,10 @@ def decode_deep(data: bytes, page: Any, path: str | Path) -> np.ndarray:
 
 
 def _samples(data: bytes, page: Any, path: str | Path, kind: str) -> np.ndarray:
-    """The samples as they are stored, (H, W, C), upright."""
+    """The samples as stored, (H, W, C), upright."""
     samples = page.samplesperpixel
     if page.planarconfig == 1 and samples in (1, 3, 4) and page.bitspersample in (16, 32) and page.dtype.itemsize <= 4:
-        # OpenCV knows every compression, and turns the picture upright.
+        # OpenCV supports every compression, and turns the picture upright.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if (
             image is not None
@@ -112,14 +112,14 @@ def _in_range(image: np.ndarray, path: str | Path) -> np.ndarray:
     low, high = float(image.min()), float(image.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails
         raise UserError(
-            f"{path} holds values from {low:.4g} to {high:.4g}; a floating-point picture spans 0 to 1: "
+            f"{path} contains values from {low:.4g} to {high:.4g}, but a floating-point picture must be in 0 to 1: "
             "export it so, or as 16-bit RGB"
         )
     return np.clip(image, 0, 1)
 
 
 def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
-    """Colours that were stored multiplied by alpha, as they are."""
+    """Undo the multiplication of colours by alpha."""
     white = 65535 if image.dtype == np.uint16 else 1
     alpha = image[..., -1:].astype(np.float32) / white
     colours = np.clip(image[..., :-1] / np.maximum(alpha, 1e-6), 0, white)

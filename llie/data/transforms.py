@@ -1,6 +1,6 @@
-"""Augmentation: crops and flips of a pair (numpy, per item), mixup and random gamma (torch, per batch).
+"""Augmentation: crops and flips of a pair (NumPy, per item), mixup and random gamma (PyTorch, per batch).
 
-Nothing here touches a global generator or changes its input: every draw comes from the generator that is handed in.
+No function here uses a global generator or changes its input: all random numbers come from the given generator.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Batch = dict[str, Any]
 
 
 def generator(seed: int, epoch: int, index: int, *more: int) -> np.random.Generator:
-    """The random stream of one item: the same for the same (seed, epoch, index), in any process and any order."""
+    """The random stream of one item, which depends only on (seed, epoch, index), in any process and order."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index, *more))))
 
 
 def check_range(option: str, values: Sequence[float], least: float = 0.0, most: float = math.inf) -> None:
-    """Raise a `UserError` unless `values` are the two ends, in order, of a range within [least, most]."""
+    """Raise a `UserError` unless `values` are the ends, in order, of a range within [least, most]."""
     low, high = values
     if not least <= low <= high <= most:
         within = f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
@@ -41,7 +41,7 @@ def check_size(size: Sequence[int] | None) -> None:
 
 
 def resize_lanczos(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """An image (H, W, 3) brought to (width, height), antialiased, by Pillow's Lanczos filter; its type is kept."""
+    """Resize an image (H, W, 3) to (width, height) by Pillow's antialiased Lanczos filter; its type is kept."""
     width, height = size
     if image.dtype == np.uint8:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
@@ -54,14 +54,14 @@ def resize_lanczos(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to each training pair: a new size, a random square crop, then flips, each with probability 1/2.
+    """Augmentation of a training pair: resizing, a random square crop, then flips, each with probability 1/2.
 
     Attributes:
         crop: side of the crop; None keeps the whole image.
         hflip: flip left to right.
         vflip: flip upside down.
-        transpose: swap height and width; with both flips these are all eight orientations.
-        size: (width, height) to which the whole image is brought first; None keeps its size.
+        transpose: swap height and width; with both flips, all eight orientations occur.
+        size: (width, height) that the whole image is resized to first; None keeps its size.
     """
 
     crop: int | None = None
@@ -76,7 +76,7 @@ class Augmentation:
         check_size(self.size)
 
     def __call__(self, images: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
-        """Treat images (H, W, 3) of one size alike; returns new views or arrays, never changes the given ones."""
+        """Apply the same augmentation to images (H, W, 3) of the same size; the given arrays do not change."""
         if self.size is not None:
             images = [cv2.resize(image, tuple(self.size), interpolation=cv2.INTER_LINEAR) for image in images]
         if self.crop:
@@ -95,7 +95,7 @@ class Augmentation:
 
 
 def _enlarge(images: list[np.ndarray], side: int) -> list[np.ndarray]:
-    """Images smaller than the crop are enlarged, keeping their proportions, until the crop fits (as HVI-SMM does)."""
+    """Enlarge images smaller than the crop, keeping their aspect ratio, until the crop fits (as in HVI-SMM)."""
     height, width = images[0].shape[:2]
     if min(height, width) >= side:
         return images
@@ -106,13 +106,13 @@ def _enlarge(images: list[np.ndarray], side: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Blend each pair of a batch with another one: `lam * v + (1 - lam) * v[permutation]`, input and target alike.
+    """Blend each pair of a batch with another one: `lam * v + (1 - lam) * v[permutation]`, both input and target.
 
     One `lam ~ Beta(beta, beta)` and one permutation per batch, as in the Retinexformer family (used by MambaLLIE).
 
     Attributes:
         beta: both parameters of the Beta distribution.
-        use_identity: leave every second batch (probability 1/2) as it is.
+        use_identity: do not change a batch with probability 1/2.
     """
 
     beta: float = 1.2
@@ -122,7 +122,7 @@ class Mixup:
         """The blended batch; `lq` and `gt` are (B, 3, H, W)."""
         if self.use_identity and torch.rand((), generator=random) < 0.5:
             return batch
-        # torch's Beta distribution takes no generator; numpy's does, seeded by ours.
+        # torch's Beta distribution has no generator argument; NumPy's has one, which ours seeds.
         lam = np.random.default_rng(int(torch.randint(2**62, (), generator=random))).beta(self.beta, self.beta)
         permutation = torch.randperm(len(batch["lq"]), generator=random)
         return batch | {key: mix(batch[key], permutation, lam) for key in ("lq", "gt") if key in batch}
@@ -135,7 +135,7 @@ def mix(images: Tensor, permutation: Tensor, lam: float) -> Tensor:
 
 @dataclass(frozen=True)
 class RandomGamma:
-    """Raise the inputs of a batch to one random power in steps of 0.01; targets stay (HVI-CIDNet, generalisation).
+    """Raise the inputs of a batch to one random power, in steps of 0.01, but not the targets (HVI-CIDNet).
 
     Attributes:
         low: smallest exponent.
@@ -152,7 +152,7 @@ class RandomGamma:
 
 
 def build_batch_transform(train_options: Mapping[str, Any]) -> Callable[[Batch, torch.Generator], Batch] | None:
-    """What the options `random_gamma` and `mixing_augs` of a training section do to each batch; None for nothing."""
+    """The transform of `random_gamma` and `mixing_augs` in a training section; None if both are off."""
     transforms: list[Callable[[Batch, torch.Generator], Batch]] = []
     if train_options.get("random_gamma"):
         transforms.append(RandomGamma(*train_options["random_gamma"]))

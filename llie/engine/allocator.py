@@ -1,4 +1,4 @@
-"""Keep freed memory for the next step instead of handing it back to Linux, and keep nothing that is of no more use."""
+"""Reuse freed memory instead of returning it to Linux, and release what cannot be reused."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 
-# Larger images give their blocks back: holes between kept blocks fit no tensor of the next layer exactly, and would
-# double the peak (MambaLLIE at 960x540: from 2.2 to 4 GiB).
+# Larger images return their blocks: no tensor of the next layer fits exactly into the holes between kept blocks, which
+# would double the peak (MambaLLIE at 960x540: from 2.2 to 4 GiB).
 KEPT_PIXELS = 2**19
 
 _kept = False
 
 
 def keep_large_blocks() -> bool:
-    """Let glibc serve large blocks from its heap and keep them after use; call once, before large tensors exist.
+    """Make glibc take large blocks from its heap and keep them after use; call once, before large tensors exist.
 
-    By default each tensor above 32 MiB at the latest is fresh memory, which Linux clears page by page at first touch:
-    a fifth of the time of HVI-SMM at 600x400, a twentieth of a small training step. The process keeps its peak memory
-    until it ends. The environment variable LLIE_KEEP_MEMORY=0 turns this off.
+    By default, tensors above at most 32 MiB always get new memory, which Linux clears page by page at first use: a
+    fifth of the time of HVI-SMM at 600x400, a twentieth of a small training step. With this, the process keeps its peak
+    memory until it ends. The environment variable LLIE_KEEP_MEMORY=0 turns this off.
 
     Returns:
-        Whether it took effect; not on other systems than Linux with glibc.
+        Whether it took effect; it does only on Linux with glibc.
     """
     if os.environ.get("LLIE_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):
         return False
@@ -38,22 +38,23 @@ def keep_large_blocks() -> bool:
 
 
 def suit(pixels: int) -> None:
-    """Keep large blocks or give them back, as fits images of so many pixels; no effect before `keep_large_blocks`."""
+    """Keep or return large blocks, depending on the number of pixels; no effect before `keep_large_blocks`."""
     if not _kept:
         return
     if pixels <= KEPT_PIXELS:
         _mallopt(_M_MMAP_MAX, 0)
     else:
-        _libc().malloc_trim(0)  # what smaller images left
+        _libc().malloc_trim(0)  # return the memory of smaller images
         _mallopt(_M_MMAP_MAX, 2**16)
-        _mallopt(_M_MMAP_THRESHOLD, 2**25)  # the largest that glibc takes
+        _mallopt(_M_MMAP_THRESHOLD, 2**25)  # the largest value that glibc accepts
 
 
 def expect_many_sizes() -> None:
-    """Keep the compiled convolutions of few image sizes; call once, before the first convolution.
+    """Limit the number of compiled convolutions that are kept; call once, before the first convolution.
 
-    PyTorch's CPU convolutions (oneDNN) are compiled for each size, and the last 1024 are kept: 300 MiB after some
-    hundred photographs of different sizes. 64 cost no time that could be measured (HVI-SMM and HDM at 120x96).
+    PyTorch's CPU convolutions (oneDNN) are compiled for each image size, and by default the last 1024 are kept: 300 MiB
+    after a few hundred photographs of different sizes. A limit of 64 costs no measurable time (HVI-SMM and HDM at
+    120x96).
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 

@@ -3,9 +3,8 @@
     models/net_g_<iteration>.pth, net_g_latest.pth, net_g_best.pth    for use: {"params", "params_ema"?, facts}
     training_states/<iteration>.state                                 for resuming: everything, networks included
 
-A state holds all that resuming needs, so the one rename that puts it in place is the moment a checkpoint exists:
-whatever happens between the files of one checkpoint, the newest state is whole. Files hold only tensors and plain
-values.
+A state contains everything that resuming needs, and a single rename puts it in place. So the newest state is complete
+even if the process is killed between the files of a checkpoint. Files contain only tensors and plain values.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ MODELS, STATES = "models", "training_states"
 
 
 def serialise(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a checkpoint file."""
+    """The content of a checkpoint file."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return buffer.getvalue()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place as a whole: after a crash at any moment either the old or the new one is there.
+    """Write a file atomically: after a crash at any moment, either the old or the new file is complete.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -49,7 +48,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):  # its folder may be what is wrong
+        with suppress(OSError):  # the folder itself may be the problem
             temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path} ({error.strerror}); free some space or make the folder writable, then continue the "
@@ -68,14 +67,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """A training state, checked as a whole.
+    """Read a training state, and verify its checksums.
 
     Raises:
         UserError: the file is missing, cut off, damaged, or not a training state.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load itself does not compare checksums
+            damaged = archive.testzip()  # torch.load does not compare checksums
         if damaged:
             raise UserError(f"training state {path} is damaged (record {damaged})")
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -87,18 +86,18 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def saved_iterations(run_folder: Path) -> list[int]:
-    """Iterations that a training state was saved for, oldest first (valid or not)."""
+    """Iterations with a saved training state, oldest first, valid or not."""
     return sorted(int(path.stem) for path in (run_folder / STATES).glob("*.state") if path.stem.isdigit())
 
 
 def newest_state(run_folder: Path, tell: Callable[[str], object]) -> dict[str, Any] | None:
-    """The newest training state that can be read; `tell` gets a line about each one that cannot.
+    """The newest readable training state; `tell` is called with a line about each unreadable one.
 
     Returns:
-        The state, or None when the run has none.
+        The state, or None if the run has none.
 
     Raises:
-        UserError: there are states, but none can be read.
+        UserError: there are states, but none is readable.
     """
     iterations = saved_iterations(run_folder)
     for iteration in reversed(iterations):
@@ -116,16 +115,16 @@ def save(run_folder: Path, state: Mapping[str, Any], networks: Mapping[str, Mapp
 
     Args:
         run_folder: where `models` and `training_states` are.
-        state: all that resuming needs; `state["iteration"]` names the files.
+        state: everything that resuming needs; `state["iteration"]` is part of the file names.
         networks: contents of the `net_<name>` files.
-        keep_last: how many checkpoints stay.
+        keep_last: number of checkpoints to keep.
     """
     iteration = state["iteration"]
     for name, content in networks.items():
         save_network(run_folder, name, content, str(iteration), "latest")
-    # Last: from now on the checkpoint counts.
+    # Written last: from now on the checkpoint is valid.
     write_atomically(run_folder / STATES / f"{iteration}.state", serialise(state))
-    # A damaged state of a later iteration, left behind by a fall-back, must not count as one of those kept.
+    # A damaged state of a later iteration, which resuming skipped, must not count as one of those kept.
     kept = [saved for saved in saved_iterations(run_folder) if saved <= iteration][-keep_last:]
     for old in [*(run_folder / STATES).glob("*.state"), *(run_folder / MODELS).glob("net_*_*.pth")]:
         number = old.stem.rpartition("_")[2]

@@ -1,4 +1,4 @@
-"""What the trainer asks of the parts it is handed."""
+"""The interfaces that the trainer requires of its model and loader."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Batch = dict[str, Any]
 
 
 class Trainable(Protocol):
-    """A model: its networks, and the loss of each phase of a step (see `llie.models.base.Model`).
+    """A model: networks, and the loss of each phase of a step (see `llie.models.base.Model`).
 
     Attributes:
         networks: bare networks by name; "g" is the one that is validated.
-        trained: the same, as the trainer wraps them (DDP, compiled).
+        trained: the same networks, wrapped by the trainer (DDP, compiled).
     """
 
     networks: dict[str, nn.Module]
@@ -26,17 +26,17 @@ class Trainable(Protocol):
         """Move networks and losses."""
 
     def phases(self, iteration: int) -> tuple[str, ...]:
-        """Names of the networks to step in this iteration, in order; at least one."""
+        """Names of the networks to update in this iteration, in order; at least one."""
 
     def loss(self, phase: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the phase's network minimises, and values to log; no other network may get gradients from it."""
+        """The loss of the phase's network, and values to log; no other network may get gradients from it."""
 
 
 class Loader(Protocol):
-    """Endless batches; the n-th is a pure function of (seed, n, rank, world size)."""
+    """An endless stream of batches; the n-th is a pure function of (seed, n, rank, world size)."""
 
     def __len__(self) -> int:
         """Batches in one epoch."""
 
     def batches(self, first: int) -> Generator[Batch, None, None]:
-        """The batches from number `first` on; closing the generator ends its worker processes."""
+        """The batches from number `first` on; closing the generator stops its worker processes."""

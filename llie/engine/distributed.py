@@ -1,7 +1,7 @@
-"""One process or many: what the ranks exchange, and how further processes are started.
+"""One process or several: exchange between ranks, and starting further processes.
 
-Single-process code needs no special case: rank 0 of 1, and every exchange returns what it was given.
-Starting and meeting is PyTorch's own work (torchrun's elastic launcher and its rendezvous).
+A single process needs no special case: it is rank 0 of 1, and every exchange returns its argument.
+PyTorch starts and connects the processes (torchrun's elastic launcher and its rendezvous).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and talks."""
+    """Whether this process is the one that writes files and messages."""
     return rank() == 0
 
 
@@ -45,7 +45,7 @@ def gather(objects: Sequence[T]) -> list[T]:
     """All ranks' objects in one list on rank 0, in rank order; an empty list on the others.
 
     Args:
-        objects: any number of picklable objects, not necessarily equally many on each rank.
+        objects: any number of picklable objects; the number may differ between ranks.
     """
     if not joined():
         return list(objects)
@@ -64,7 +64,7 @@ def broadcast(value: T) -> T:
 
 
 def average(values: torch.Tensor) -> torch.Tensor:
-    """The mean over ranks of a tensor, the same on every rank; a NaN anywhere is a NaN everywhere."""
+    """The mean of a tensor over ranks, the same on every rank; a NaN on one rank is a NaN on all."""
     if joined():
         dist.all_reduce(values)
         values /= world_size()
@@ -72,10 +72,10 @@ def average(values: torch.Tensor) -> torch.Tensor:
 
 
 def match_strides(network: nn.Module) -> None:
-    """Give every gradient the strides of its parameter, from now on; DDP warns of gradients that have others.
+    """From now on, give every gradient the strides of its parameter; DDP warns about gradients with other strides.
 
-    Along a dimension of size 1 (1x1 and depthwise convolutions) any stride describes the same memory, and which one a
-    gradient gets depends on the kernel that computed it. Nothing is copied.
+    Along a dimension of size 1 (1x1 and depthwise convolutions) any stride describes the same memory, and the stride of
+    a gradient depends on the kernel that computed it. Nothing is copied.
     """
     for parameter in network.parameters():
         if parameter.requires_grad and 1 in parameter.shape:
@@ -88,7 +88,7 @@ def _restrided(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Tensor
 
 
 def _slurm_environment() -> dict[str, str]:
-    """What torchrun would have set, read from the variables of `srun` (nothing outside of it)."""
+    """The variables that torchrun would have set, derived from those of `srun`; empty outside `srun`."""
     if "SLURM_STEP_ID" not in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return {}
     nodes = os.environ["SLURM_STEP_NODELIST"]
@@ -111,11 +111,11 @@ def started_by_launcher() -> bool:
 
 
 def launched_as() -> tuple[int, int]:
-    """This process's number, and how many a launcher started, without meeting them; (0, 1) when started alone."""
+    """This process's number and the number of processes, before they are connected; (0, 1) without a launcher."""
     known = os.environ
     if {"RANK", "WORLD_SIZE"} <= known.keys():
         return int(known["RANK"]), int(known["WORLD_SIZE"])
-    # The script that sbatch runs has SLURM_NTASKS, too, but runs once: only srun makes it a step.
+    # The script of sbatch has SLURM_NTASKS, too, but runs only once; only srun starts several processes.
     batch_script = "SLURM_JOB_ID" in known and "SLURM_STEP_ID" not in known
     tasks = known.get("SLURM_STEP_NUM_TASKS", known.get("SLURM_NTASKS"))
     if "SLURM_PROCID" not in known or tasks is None or batch_script:
@@ -124,17 +124,17 @@ def launched_as() -> tuple[int, int]:
 
 
 def local_device() -> str | None:
-    """The GPU of this process among those that a launcher started on this machine; None to let others choose."""
+    """This process's share of the GPUs of a machine with several processes; None if there is no need to choose."""
     local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return None if local is None or gpus < 2 else f"cuda:{int(local) % gpus}"
 
 
 def choose_device(num_gpu: int | str = "auto") -> torch.device:
-    """The device of this process; selects it when it is a GPU.
+    """The device of this process; a GPU is also made the current one.
 
     Args:
-        num_gpu: "auto" (GPU when there is one), a number of GPUs, or 0 for the CPU.
+        num_gpu: "auto" (a GPU if there is one), a number of GPUs, or 0 for the CPU.
 
     Raises:
         UserError: the requested GPUs do not exist.
@@ -153,10 +153,10 @@ def choose_device(num_gpu: int | str = "auto") -> torch.device:
 
 
 def gpu_count(num_gpu: int | str = "auto") -> int:
-    """How many GPUs to use on this machine.
+    """Number of GPUs to use on this machine.
 
     Raises:
-        UserError: more GPUs are requested than are visible.
+        UserError: more GPUs are requested than visible.
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if num_gpu == "auto":
@@ -173,11 +173,11 @@ def gpu_count(num_gpu: int | str = "auto") -> int:
 
 @contextmanager
 def group(num_gpu: int | str = "auto", backend: str | None = None) -> Iterator[torch.device]:
-    """Join the processes that a launcher started with us (if one did) and leave them at the end.
+    """Connect to the other processes of the launcher, if there is one, and disconnect at the end.
 
     Args:
         num_gpu: see `choose_device`.
-        backend: PyTorch backend; by default gloo for tensors on the CPU and nccl for those on GPUs.
+        backend: PyTorch backend; by default gloo for the CPU and nccl for GPUs.
 
     Yields:
         The device of this process.
@@ -186,10 +186,10 @@ def group(num_gpu: int | str = "auto", backend: str | None = None) -> Iterator[t
         os.environ.update(_slurm_environment())
     device = choose_device(num_gpu)
     if started_by_launcher():
-        # DDP imports this module, whose functions have the present group as a default argument: imported after
-        # joining, it would keep the group for ever.
+        # DDP imports this module, whose functions have the current group as a default argument: imported after
+        # connecting, it would keep the group alive forever.
         importlib.import_module("torch.distributed.nn.functional")
-        # Pickled objects travel by gloo even on GPU machines, so that they never touch GPU memory.
+        # Pickled objects use gloo even on GPU machines, so they need no GPU memory.
         dist.init_process_group(backend or ("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"))
     try:
         yield device
@@ -198,21 +198,21 @@ def group(num_gpu: int | str = "auto", backend: str | None = None) -> Iterator[t
         raise
     finally:
         if joined():
-            # Leaving ends gloo's threads only if nothing holds the group any more. A thread that outlives Python, and
-            # then lets go of a tensor, ends the process with "terminate called without an active exception".
+            # Disconnecting stops gloo's threads only if nothing refers to the group. A thread that frees a tensor after
+            # Python has ended aborts the process with "terminate called without an active exception".
             gc.collect()
             dist.destroy_process_group()
 
 
 def _forget_locals(error: BaseException | None) -> None:
-    """Empty the frames of a traceback, in which the trainer and its group would live on."""
+    """Clear the frames of a traceback, which would keep the trainer and its group alive."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def spawn(script: str | Path, arguments: Sequence[str], processes: int) -> int:
-    """Run `python script arguments` as a group of processes on this machine.
+    """Run `python script arguments` in several processes on this machine.
 
     Returns:
         The exit code of the first process that failed, else 0.
@@ -221,7 +221,7 @@ def spawn(script: str | Path, arguments: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Port 0: the rendezvous picks a free one, so that runs side by side do not meet.
+    # Port 0: the rendezvous chooses a free port, so simultaneous runs do not interfere.
     config = LaunchConfig(1, 1, processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
@@ -242,18 +242,18 @@ def launch(
     backend: str | None = None,
     launcher: str = "none",
 ) -> int:
-    """Run a job in as many processes as it should have: those that a launcher started, or one for each GPU.
+    """Run a job in the right number of processes: those of a launcher, or one per GPU.
 
     Args:
-        job: gets this process's device and returns an exit code.
-        script: Python file which, run with `arguments`, ends up here again in each of several processes.
+        job: function of this process's device that returns an exit code.
+        script: Python file that calls this function again, in each process, when it is run with `arguments`.
         arguments: its command line.
         num_gpu: see `choose_device`.
         backend: see `group`.
-        launcher: what the user says started us: "pytorch", "slurm" or "none" (look).
+        launcher: the launcher according to the user: "pytorch", "slurm", or "none" (detect it).
 
     Raises:
-        UserError: the launcher is not there, or GPUs are missing.
+        UserError: the launcher was not used, or GPUs are missing.
     """
     if started_by_launcher():
         with group(num_gpu, backend) as device:

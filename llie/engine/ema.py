@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """A second copy of the network that follows it: `ema = decay * ema + (1 - decay) * network`.
+    """A second copy of the network, updated as `ema = decay * ema + (1 - decay) * network`.
 
     Args:
         network: the bare network (not its DDP or compiled wrapper).
-        decay: between 0 (no memory) and 1 (never moves); 0.999 is usual.
+        decay: between 0 (no averaging) and 1 (never changes); 0.999 is usual.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -23,7 +23,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Follow the network by one step."""
+        """Update the average with the network's current weights."""
         own = [p.detach() for p in self.network.parameters()]
         torch._foreach_lerp_(own, [p.detach() for p in network.parameters()], 1 - self.decay)  # one kernel for all
         for buffer, new in zip(self.network.buffers(), network.buffers(), strict=True):

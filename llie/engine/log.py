@@ -22,14 +22,14 @@ class RunLog:
 
     Args:
         folder: the run folder; gets train.log, metrics.jsonl and tb/.
-        first: iteration after which the run continues; whatever was logged beyond it is taken back.
+        first: iteration from which the run continues; later log entries are removed.
         total: number of iterations, for the progress bar.
         tensorboard: whether to write TensorBoard files.
     """
 
     def __init__(self, folder: Path, first: int = 0, total: int | None = None, tensorboard: bool = False):
         self._on = is_main()
-        self._logger = logging.Logger(f"llie {folder.name}")  # no global state: runs in one process stay apart
+        self._logger = logging.Logger(f"llie {folder.name}")  # not global: runs in one process have separate logs
         if not self._on:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class RunLog:
             self._logger.log(level, text)
 
     def warn(self, text: str) -> None:
-        """A line that asks for attention."""
+        """Log a warning."""
         self.line(f"WARNING {text}", logging.WARNING)
 
     def scalars(self, kind: str, iteration: int, values: Mapping[str, float]) -> None:
@@ -71,12 +71,12 @@ class RunLog:
                 self._writer.add_scalar(f"{kind}/{name}", value, iteration)
 
     def picture(self, name: str, iteration: int, image: torch.Tensor) -> None:
-        """A TensorBoard picture, (3, H, W) in [0, 1]."""
+        """Log a picture, (3, H, W) in [0, 1], to TensorBoard."""
         if self._on and self._writer:
             self._writer.add_image(name, image.detach().float().clamp(0, 1).cpu(), iteration)
 
     def progress(self, **shown: str) -> None:
-        """One iteration done; `shown` appears beside the bar."""
+        """Advance the progress bar by one iteration; `shown` appears beside it."""
         if self._on:
             self._bar.update()
             if shown:
@@ -93,7 +93,7 @@ class RunLog:
             handler.close()
 
     def _forget_after(self, iteration: int) -> None:
-        """Drop what a killed run logged after its last checkpoint: the continued run logs it again."""
+        """Remove entries after the last checkpoint of a killed run; the resumed run logs them again."""
         if not self._file.exists():
             return
         lines = [line for line in self._file.read_text(encoding="utf-8").splitlines(keepends=True) if _whole(line)]

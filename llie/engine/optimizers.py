@@ -10,14 +10,14 @@ import torch
 from llie.errors import UserError, suggest
 from llie.registry import check_arguments
 
-# A step of LBFGS asks for the loss several times, SparseAdam for sparse gradients; Optimizer is what all others extend.
+# LBFGS evaluates the loss several times per step, SparseAdam needs sparse gradients, Optimizer is the base class.
 _UNSUITED = (torch.optim.LBFGS, torch.optim.SparseAdam, torch.optim.Optimizer)
 
 
 def create_optimizer(
     parameters: Iterable[torch.nn.Parameter], spec: Mapping[str, Any], where: str = "optim_g"
 ) -> torch.optim.Optimizer:
-    """The optimiser that `{type: NAME, lr: ..., **arguments}` describes; any of torch.optim that steps once per loss.
+    """Build the optimiser that `{type: NAME, lr: ..., **arguments}` describes; almost any of torch.optim.
 
     Raises:
         UserError: unknown optimiser or argument.

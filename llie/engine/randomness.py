@@ -1,4 +1,4 @@
-"""All randomness of a step comes from (seed, rank, iteration), so that a resumed run needs no stored generators."""
+"""All random numbers of a step depend on (seed, rank, iteration), so a resumed run needs no stored generators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def derived_seed(*numbers: int) -> int:
-    """A well-mixed 64-bit seed from a few non-negative numbers, always the same."""
+    """A well-mixed 64-bit seed, determined by a few non-negative numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -1,4 +1,4 @@
-"""Where a run lives, and what it is continued from."""
+"""The folder of a run, and the state it resumes from."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def output_root(given: str | None, default: str) -> Path:
-    """The folder of all runs or results: as given, relative paths as seen from the repository, never the cwd.
+    """The folder of all runs or results; relative paths start at the repository, not at the working folder.
 
     Args:
         given: an option or argument of the user.
-        default: folder name in the repository when nothing is given. An installed package, which has no repository
-            around it, writes to the working folder instead.
+        default: folder name in the repository if nothing is given. An installed package, which is not in a repository,
+            uses the working folder instead.
     """
     home = REPOSITORY if (REPOSITORY / "setup.py").exists() else Path.cwd()
     return home / Path(given or default).expanduser()
 
 
 def state_to_resume(run_folder: Path, auto_resume: bool, explicit: str | None = None) -> dict[str, Any] | None:
-    """The training state a run starts from, the same on all ranks; None for a fresh start.
+    """The training state that a run resumes from, the same on all ranks; None for a new run.
 
     Raises:
-        UserError: the folder holds a run already and nobody said that it should be continued.
+        UserError: the folder contains a run, and the user did not ask to resume it.
     """
     state = None
     if is_main():
@@ -45,14 +45,14 @@ def state_to_resume(run_folder: Path, auto_resume: bool, explicit: str | None = 
             state = checkpoint.newest_state(run_folder, tell=print)
         elif saved:
             raise UserError(
-                f"{run_folder} holds a run at iteration {saved[-1]} already; continue it with --auto_resume, start "
+                f"{run_folder} already contains a run at iteration {saved[-1]}; resume it with --auto_resume, start "
                 "another with --force_yml name=ANOTHER_NAME, or delete the folder"
             )
-    return broadcast(state)  # only rank 0 needs to see the disk
+    return broadcast(state)  # only rank 0 needs access to the disk
 
 
 def facts(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says about its origin, as plain values."""
+    """Facts about its origin that a checkpoint contains, as plain values."""
     versions = {"llie": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     return {"options": dict(options), "versions": versions, "git_revision": _git_revision()}
 

@@ -1,7 +1,7 @@
-"""Learning-rate schedules as pure functions of the iteration: resuming needs no history, and any point can be asked.
+"""Learning-rate schedules as pure functions of the iteration, so resuming needs no history.
 
-A curve maps (base rate, steps taken before) to a rate; as in BasicSR, no step was taken before the first iteration.
-Past its last period a curve holds its last value.
+A curve maps (base rate, number of earlier steps) to a rate; as in BasicSR, this number is 0 at the first iteration.
+After its last period, a curve keeps its last value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _half_cosine(start: float, end: float, fraction: float) -> float:
 
 
 def constant() -> Curve:
-    """The base rate throughout."""
+    """The base rate, always."""
     return lambda base, step: base
 
 
@@ -42,7 +42,7 @@ def cosine(T_max: int, eta_min: float = 0.0) -> Curve:
     """Half a cosine from the base rate down to `eta_min` after `T_max` steps.
 
     Args:
-        T_max: length in iterations; in option files by default that of the run.
+        T_max: length in iterations; in option files by default the length of the run.
         eta_min: rate at the end.
     """
     return lambda base, step: _half_cosine(base, eta_min, min(step, T_max) / T_max)
@@ -53,7 +53,7 @@ def cosine_restart(periods: Sequence[int], restart_weights: Sequence[float] = (1
 
     Args:
         periods: lengths of the periods in iterations.
-        restart_weights: what each period's amplitude is multiplied by; one for all is enough.
+        restart_weights: factors on the amplitudes of the periods; a single one applies to all.
         eta_min: rate at the end of each period.
     """
     return cosine_restart_cyclic(periods, [eta_min] * len(periods), restart_weights)
@@ -62,14 +62,14 @@ def cosine_restart(periods: Sequence[int], restart_weights: Sequence[float] = (1
 def cosine_restart_cyclic(
     periods: Sequence[int], eta_mins: Sequence[float], restart_weights: Sequence[float] = (1,)
 ) -> Curve:
-    """`cosine_restart` with an own minimum for each period (Retinexformer family).
+    """`cosine_restart` with a separate minimum for each period (Retinexformer family).
 
-    A minimum above the base rate makes its period rise. A step on a boundary belongs to the period that ends there.
+    With a minimum above the base rate, the rate rises. A step on a boundary belongs to the period that ends there.
 
     Args:
         periods: lengths of the periods in iterations.
         eta_mins: rate at the end of each period.
-        restart_weights: what each period's amplitude is multiplied by; one for all is enough.
+        restart_weights: factors on the amplitudes of the periods; a single one applies to all.
     """
     weights = list(restart_weights) * (len(periods) if len(restart_weights) == 1 else 1)
     if not 0 < len(periods) == len(weights) == len(eta_mins):
@@ -94,18 +94,18 @@ def edvr_cosine(
     restart_weights: Sequence[float] = (),
     eta_min: float = 0.0,
 ) -> Curve:
-    """Cosine with restarts of the EDVR family (SNR-Aware, LFPV), under its own names.
+    """Cosine with restarts of the EDVR family (SNR-Aware, LFPV), with the argument names used there.
 
     Args:
-        T_period: lengths of the half cosines in steps, one more than there are restarts (a restart at the very end of
-            the run needs none).
+        T_period: lengths of the half cosines in steps, one more than restarts (a restart at the end of the run does
+            not count).
         restarts: steps after which the rate restarts.
-        restart_weights: where it then begins, as factors on the base rate.
+        restart_weights: the rate after each restart, as a factor on the base rate.
         eta_min: rate at the end of each half cosine.
     """
     if len(restarts) != len(restart_weights) or len(T_period) < max(len(restarts), 1):
         raise UserError(
-            f"scheduler: each restart has a weight and a period, not {len(restarts)}, {len(restart_weights)} and "
+            f"scheduler: each restart needs a weight and a period, not {len(restarts)}, {len(restart_weights)} and "
             f"{len(T_period)}"
         )
     begins = [0, *(restart + 1 for restart in restarts)]
@@ -122,15 +122,15 @@ def edvr_cosine(
 def hvi_cosine(
     total_epochs: int, warmup_epochs: int = 3, eta_min: float = 1e-7, cyclic_eta: float | None = None
 ) -> Curve:
-    """HVI-CIDNet's schedule in steps of epochs: linear warm-up from zero, then one cosine.
+    """HVI-CIDNet's schedule, with a step per epoch: linear warm-up from zero, then one cosine.
 
     Args:
         total_epochs: length of the whole run.
-        warmup_epochs: the first epoch runs at rate 0 (as published) when this is not 0.
+        warmup_epochs: if this is not 0, the rate of the first epoch is 0, as published.
         eta_min: rate at the end.
-        cyclic_eta: CIDNet's "cos_restart_cyclic": the first quarter goes to this rate, the rest to `eta_min`.
+        cyclic_eta: CIDNet's "cos_restart_cyclic": the rate falls to this in the first quarter, then to `eta_min`.
     """
-    # The cosine counts one step less after a warm-up: epoch w + 1 and epoch w + 2 both run at the base rate.
+    # After a warm-up the cosine is one step behind: epochs w + 1 and w + 2 both have the base rate.
     origin = warmup_epochs + 1 if warmup_epochs else 0
     if cyclic_eta is None:
         curve = cosine(total_epochs - warmup_epochs, eta_min)
@@ -157,14 +157,14 @@ SCHEDULES: dict[str, Callable[..., Curve]] = {
 def create_schedule(
     spec: Mapping[str, Any], total_iter: int, iterations_per_epoch: int = 1, warmup_iter: int = -1
 ) -> Curve:
-    """The function (base rate, 1-based iteration) -> learning rate that `{type: NAME, **arguments}` describes.
+    """Build the function (base rate, 1-based iteration) -> learning rate that `{type: NAME, **arguments}` describes.
 
     Args:
-        spec: name and arguments of a schedule; lengths that it leaves out span the whole run. `first_step: 1` is for
+        spec: name and arguments of a schedule; missing lengths are that of the whole run. `first_step: 1` is for
             recipes of the EDVR family, which advance the schedule before an iteration instead of after it.
         total_iter: number of iterations of the run.
-        iterations_per_epoch: schedules counted in epochs advance every so many iterations.
-        warmup_iter: the rate rises linearly up to this iteration, at which it is what the schedule says.
+        iterations_per_epoch: number of iterations after which schedules counted in epochs advance.
+        warmup_iter: iteration up to which the rate rises linearly to the value of the schedule.
 
     Raises:
         UserError: unknown schedule or argument.
@@ -181,7 +181,7 @@ def create_schedule(
     arguments = {key: value for key, value in spec.items() if key not in ("type", "first_step")}
     first_step = spec.get("first_step", 0)
     if first_step not in (0, 1):
-        raise UserError(f"scheduler: first_step is 0 or 1, not {first_step!r}")
+        raise UserError(f"scheduler: first_step must be 0 or 1, not {first_step!r}")
     by_epoch = factory is hvi_cosine
     if factory is cosine:
         arguments.setdefault("T_max", total_iter)

@@ -1,4 +1,4 @@
-"""How to train, as one typed object: what the `train`, `val` and `logger` sections of an option file say."""
+"""The trainer's settings as one typed object, from the `train`, `val` and `logger` sections of an option file."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from llie.errors import UserError
 
 @dataclass
 class Settings:
-    """All settings of the trainer; see `Trainer` for the meaning of the parts.
+    """All settings of the trainer.
 
     Attributes:
         total_iter: optimiser steps in the whole run.
-        seed: every random draw comes from (seed, rank, iteration).
-        device: where the networks live.
+        seed: all random numbers depend on (seed, rank, iteration).
+        device: device of the networks.
         accumulate: micro-batches per step.
         amp: None, "bf16" or "fp16".
-        compile: compile the networks that are trained (torch.compile).
+        compile: compile the trained networks (torch.compile).
         channels_last: NHWC memory layout.
         clip_grad_norm: largest gradient norm; None: no clipping.
-        ema_decay: 0: no moving average.
-        max_nonfinite: give up after so many steps in a row with a non-finite loss or gradient.
+        ema_decay: decay of the moving average of the weights; 0: none.
+        max_nonfinite: stop after this many steps in a row with a non-finite loss or gradient.
         warmup_iter: linear warm-up up to this iteration.
         optimizers: network name -> `{type, lr, ...}` of torch.optim.
-        schedules: network name -> `{type, ...}`; "g" is for networks without their own.
-        val_freq: validate every so many iterations; None: only at the end.
-        best: name of the value that decides which checkpoint is best; None: the first one validation returns.
-        lower_is_better: direction of `best`.
-        print_freq: log every so many iterations.
-        save_freq: write a checkpoint every so many iterations.
-        keep_last: checkpoints kept.
+        schedules: network name -> `{type, ...}`; networks without an entry use that of "g".
+        val_freq: iterations between validations; None: validate only at the end.
+        best: name of the value that decides which checkpoint is the best; None: the first one of the validation.
+        lower_is_better: whether a lower value of `best` is better.
+        print_freq: iterations between log lines.
+        save_freq: iterations between checkpoints.
+        keep_last: number of checkpoints to keep.
         tensorboard: write TensorBoard files.
-        find_unused_parameters: DDP must look for parameters without a gradient (official HVI-CIDNet wiring).
+        find_unused_parameters: DDP must search for parameters without a gradient (official HVI-CIDNet wiring).
         facts: plain values stored in every checkpoint (resolved options, versions).
     """
 
@@ -65,12 +65,12 @@ class Settings:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], batches_per_epoch: int, **more: Any) -> Settings:
-        """The settings in resolved options.
+        """Build the settings from resolved options.
 
         Args:
             options: the whole option file, resolved.
-            batches_per_epoch: length of the loader, for runs given in epochs.
-            **more: attributes that no option file gives (device, facts, best).
+            batches_per_epoch: length of the loader, for runs with a length in epochs.
+            **more: attributes that are not in option files (device, facts, best).
 
         Raises:
             UserError: the run's length is not given.
@@ -81,7 +81,7 @@ class Settings:
         if total_iter is None and train.get("total_epochs"):
             total_iter = train["total_epochs"] * max(1, batches_per_epoch // accumulate)
         if total_iter is None:
-            raise UserError("train: give the length of the run, as total_iter or as total_epochs")
+            raise UserError("train: give the length of the run: total_iter or total_epochs")
         same = ("amp", "compile", "channels_last", "clip_grad_norm", "ema_decay", "max_nonfinite", "warmup_iter")
         return cls(
             total_iter=total_iter,

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a run to finish its step, save, and leave; asked a second time, it leaves at once."""
+"""At SIGTERM or Ctrl-C, a run finishes its step, saves and ends; at the second one, it ends at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class StopSignals:
-    """Context in which the first stop signal is noted instead of obeyed.
+    """Context in which the first stop signal is recorded and does not interrupt.
 
     Attributes:
-        number: the signal that arrived, 0 while none has.
+        number: the signal that arrived; 0 if none did.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._note)
         return self

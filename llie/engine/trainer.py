@@ -1,4 +1,4 @@
-"""The training loop. It is handed a model, a loader and settings, and knows nothing of networks, images or metrics."""
+"""The training loop, for any model, loader and settings; it does not depend on networks, images or metrics."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from llie.engine.settings import Settings
 from llie.engine.signals import StopSignals
 from llie.errors import UserError
 
-# Buffers are sent only before validation: sending at each forward breaks two forwards before one backward (GANs).
+# Buffers are only broadcast before validation: at each forward, it breaks two forwards before one backward (GANs).
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 class Trainer:
-    """Trains a model, from any checkpoint on, always to the same end.
+    """Trains a model; a run resumed from any of its checkpoints gives the same result.
 
     Args:
         model: networks, and the loss of each phase of a step.
-        loader: gives this rank's batches.
-        settings: how to train.
-        run_folder: gets checkpoints and logs.
-        validate: `(network, iteration) -> {name: value}`; called on all ranks, rank 0's answer counts.
-        augment: `(batch, generator) -> batch`, on the device; draws only from the (CPU) generator.
+        loader: yields this rank's batches.
+        settings: see `Settings`.
+        run_folder: folder for checkpoints and logs.
+        validate: `(network, iteration) -> {name: value}`; called on all ranks, the result of rank 0 is used.
+        augment: `(batch, generator) -> batch`, on the device; all random numbers must come from the (CPU) generator.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Trainer:
             model.trained[name] = self._wrap(self.networks[name])
 
     def _wrap(self, network: nn.Module) -> nn.Module:
-        """The network as it is called in training; checkpoints and validation use the bare one."""
+        """The wrapped network for training; checkpoints and validation use the bare one."""
         wrapped: Any = torch.compile(network) if self.settings.compile else network
         if joined():
             match_strides(network)
@@ -101,7 +101,7 @@ class Trainer:
         """Train to the end.
 
         Returns:
-            0, or the number of the signal that ended the run early (after saving).
+            0, or the number of the signal that stopped the run, after saving.
         """
         s = self.settings
         self.log = RunLog(self.run_folder, self.iteration, s.total_iter, s.tensorboard)
@@ -116,14 +116,16 @@ class Trainer:
             while self.iteration < s.total_iter and not ended_by:
                 self.iteration += 1
                 micro_batches = self._next(batches)
-                seed_everything(s.seed, rank(), self.iteration)  # after the loader, which draws when it starts
+                seed_everything(
+                    s.seed, rank(), self.iteration
+                )  # after the loader, which uses random numbers at its start
                 values: dict[str, Tensor] = {}
                 stop = 0.0
                 for phase in self.model.phases(self.iteration):
                     terms, stop = self._step(phase, micro_batches, float(signals.number > 0))
                     values.update(terms)
                 self.log.progress()
-                if stop:  # every rank learns it in the same step
+                if stop:  # known to all ranks in the same step
                     ended_by = signals.number or signal.SIGTERM
                 last = self.iteration == s.total_iter
                 if self.iteration % s.print_freq == 0 or last:
@@ -131,12 +133,12 @@ class Trainer:
                 if self.validate and (last or (s.val_freq and self.iteration % s.val_freq == 0)):
                     try:
                         self._validate()
-                    except UserError:  # NaN, an unreadable image: what is trained must not be lost for it
+                    except UserError:  # NaN, an unreadable image: keep what was trained so far
                         self._save()
                         raise
                 if last or ended_by or self.iteration % s.save_freq == 0:
                     self._save()
-        barrier()  # a launcher ends all as soon as one rank has left: none may leave while rank 0 is writing
+        barrier()  # a launcher stops all ranks when one ends, so none may end while rank 0 is writing
         self.log.line(f"stopped by {signal.Signals(ended_by).name}; saved" if ended_by else "end of training")
         self.log.close()
         return int(ended_by)
@@ -161,7 +163,7 @@ class Trainer:
         """Forward, backward and one optimiser step of one network.
 
         Returns:
-            The values to log, and whether any rank wants to stop.
+            The values to log, and a value above 0 if any rank should stop.
         """
         s, optimizer = self.settings, self.optimizers[phase]
         for group, base in zip(optimizer.param_groups, self.base_rates[phase], strict=True):
@@ -175,18 +177,18 @@ class Trainer:
             with trained.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 with self._autocast():
                     micro_loss, terms = self.model.loss(phase, batch)
-                # Divided, so that many small batches give the gradient of one large batch.
+                # Divided, so that several small batches give the gradient of one large batch.
                 self.scaler.scale(micro_loss / len(micro_batches)).backward()
             loss += micro_loss.detach() / len(micro_batches)
             for name, term in {f"loss_{phase}": micro_loss, **terms}.items():
                 values[name] = values.get(name, 0) + term.detach() / len(micro_batches)
 
-        self.scaler.unscale_(optimizer)  # clipping is meant for true gradients
+        self.scaler.unscale_(optimizer)  # clipping needs the true gradients
         limit = math.inf if s.clip_grad_norm is None else s.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self.trained_parameters[phase], limit)
-        # The one point of a step that waits for the device, and for the other ranks: all decide alike.
+        # The only point of a step that waits for the device and for the other ranks, so that all decide the same.
         mean_loss, norm, stop = average(torch.stack([loss, norm.to(loss), loss.new_tensor(stop)])).tolist()
-        # fp16 gradients overflow now and then: the scaler then skips the step itself and halves its scale.
+        # fp16 gradients overflow occasionally; the scaler then skips the step and halves its scale.
         overflow_is_normal = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if math.isfinite(mean_loss) and (overflow_is_normal or math.isfinite(norm)):
             self.scaler.step(optimizer)
@@ -204,14 +206,14 @@ class Trainer:
         return torch.autocast(self.settings.device.type, dtype) if dtype else nullcontext()
 
     def _report_nonfinite(self, phase: str, micro_batches: list[Batch], own_loss: float, mean_loss: float) -> None:
-        """Keep the batch that did it, and say where; the step is skipped."""
+        """Save the batch that caused it, and report it; the step is skipped."""
         self.nonfinite_in_a_row += 1
         folder = self.run_folder / "nonfinite"
-        if not (math.isfinite(own_loss) and not math.isfinite(mean_loss)):  # else another rank's batch did it
+        if not (math.isfinite(own_loss) and not math.isfinite(mean_loss)):  # else the batch of another rank caused it
             what = "gradient" if math.isfinite(own_loss) else "loss"
             names = [name for batch in micro_batches for name in batch.get("lq_path", [])]
             path = folder / f"iter_{self.iteration}_{phase}_rank_{rank()}.pt"
-            if len(list(folder.glob("*.pt"))) < self.settings.max_nonfinite:  # a diverged run must not fill the disk
+            if len(list(folder.glob("*.pt"))) < self.settings.max_nonfinite:  # a diverging run must not fill the disk
                 content = {"iteration": self.iteration, "batches": micro_batches}
                 checkpoint.write_atomically(path, checkpoint.serialise(content))
             self.log.warn(f"iteration {self.iteration}: non-finite {what}, step skipped; batch in {path}: {names[:8]}")
@@ -233,7 +235,7 @@ class Trainer:
         self.log.line(f"{self.iteration}/{self.settings.total_iter}  {describe(shown)}  {rate:.3g} it/s  {left} left")
 
     def _validate(self) -> None:
-        """Validate the averaged network (or the network), and keep it if it is the best so far."""
+        """Validate the averaged network (or the network itself), and save it if it is the best so far."""
         assert self.validate
         network = self.ema.network if self.ema else self.networks["g"]
         if joined():
@@ -249,7 +251,7 @@ class Trainer:
         if name is None:
             return
         sign = -1 if self.settings.lower_is_better else 1
-        # "Not better" keeps the earlier one in a tie, and whatever there is when the new value is NaN.
+        # In a tie the earlier one stays; a NaN never replaces it.
         improved = self.best is None or sign * values[name] > sign * self.best["value"]
         if improved:
             self.best = {"name": name, "value": float(values[name]), "iteration": self.iteration}
@@ -278,9 +280,9 @@ class Trainer:
         checkpoint.save(self.run_folder, state, contents, self.settings.keep_last)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue exactly where this training state was saved; call before `run`.
+        """Resume exactly from this training state; call before `run`.
 
-        Rates and the optimisers' other numbers are those of the present settings, not the stored ones.
+        Learning rates and other optimiser arguments come from the current settings, not from the state.
         """
         self.iteration = state["iteration"]
         try:
@@ -293,7 +295,7 @@ class Trainer:
                     group.update(numbers)
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"the training state of iteration {self.iteration} in {self.run_folder} is of another network or "
+                f"the training state of iteration {self.iteration} in {self.run_folder} belongs to another network or "
                 f"optimiser; give the changed run another name ({str(error).splitlines()[0]})"
             ) from error
         if self.scaler.is_enabled() and state["scaler"]:

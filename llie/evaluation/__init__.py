@@ -1,7 +1,7 @@
-"""Evaluation: a function that predicts and a data set go in, a report of every metric under every protocol comes out.
+"""Evaluation: a prediction function and a data set go in, a report of all metrics under all protocols comes out.
 
-`evaluate` measures, `report` holds and writes the figures, `validation` does both during training. `llie/train.py` and
-`llie/test.py` call it.
+`evaluate` measures, `report` stores and writes the figures, `validation` does both during training. Called by
+`llie/train.py` and `llie/test.py`.
 """
 
 from llie.evaluation.evaluate import evaluate

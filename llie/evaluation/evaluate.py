@@ -1,6 +1,6 @@
-"""Score a network on a data set: every image once, under every protocol, with the figures of each image kept.
+"""Measure a network on a data set: every image once, under every protocol, keeping the figures of each image.
 
-The images are shared among the processes of a run; each of them returns the same report.
+The images are divided among the processes of a run; all processes return the same report.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ def evaluate(
     average: Literal["image", "folder"] = "image",
     progress: bool = True,
 ) -> Report:
-    """Enhance every image of a data set and measure the results. In a group of processes, all ranks must call it.
+    """Enhance every image of a data set and measure the results; in a group of processes, all ranks must call it.
 
     Args:
-        predict: from a batch of one (`lq` (1, 3, H, W), `lq_path` [str], ...) to the result (1, 3, H, W).
+        predict: function of a batch of one (`lq` (1, 3, H, W), `lq_path` [str], ...) that returns (1, 3, H, W).
         dataset: see `Items`. Without `gt`, metrics that need a reference are left out.
-        metrics: by the name that tables show: `{type, **arguments}` as in option files, or a `Metric`.
-        protocols: names in `llie.metrics.PROTOCOLS`; a plain one brings its GT-mean form along, and the reverse.
-        name: of the data set; names the files in `results_folder`.
-        save_folder: where to save results as PNG, each under its input's name; made if missing.
-        results_folder: where to write `<name>.csv` and `<name>.json`, even when the evaluation fails midway.
-        include_input: measure the unprocessed input as well.
-        average: `image`: the mean over all images; `folder`: over the means of folders (clips), as SNR-Aware does.
-        progress: show a bar when on a terminal.
+        metrics: name in tables -> `{type, **arguments}` as in option files, or a `Metric`.
+        protocols: names in `llie.metrics.PROTOCOLS`; a plain one adds its GT-mean form, and vice versa.
+        name: name of the data set, and of the files in `results_folder`.
+        save_folder: folder for the results as PNG, each under the name of its input; created if missing.
+        results_folder: folder for `<name>.csv` and `<name>.json`, which are written even if the evaluation fails.
+        include_input: also measure the unprocessed input.
+        average: `image`: mean over all images; `folder`: mean over the means of folders (clips), as in SNR-Aware.
+        progress: show a progress bar on a terminal.
 
     Returns:
-        The report, equal on every rank; its rows are in the data set's order.
+        The report, the same on every rank; its rows are in the order of the data set.
 
     Raises:
-        UserError: unknown metric or protocol, an unreadable image, or an output that is broken (NaN, infinite, of
-            another size than the reference); the message names the image. What was measured before is written.
+        UserError: unknown metric or protocol, an unreadable image, or an invalid output (NaN, infinite, not the size of
+            the reference); the message names the image. Figures measured before are written.
     """
     if len(dataset) == 0:
         raise UserError(f"{name}: there are no images to evaluate")
@@ -85,9 +85,9 @@ def evaluate(
             if save_folder is not None:
                 write_image(Path(save_folder) / f"{row['name']}.png", output[0].permute(1, 2, 0).float().cpu().numpy())
             rows.append(row | {"path": item["lq_path"]} | measured.figures(output, item))
-    except Exception as error:  # other ranks are still working, and the results so far must be written first
+    except Exception as error:  # raised later: other ranks are still working, and the results so far must be written
         failure = error
-    allocator.suit(pixels=0)  # training goes on
+    allocator.suit(pixels=0)  # training continues
     rows = broadcast(sorted(gather(rows), key=lambda row: row["index"]))
     notes = broadcast(gather(measured.notes))
     failures = broadcast(gather([str(failure)] if failure else []))
@@ -103,9 +103,9 @@ def evaluate(
 
 
 def image_names(dataset: Items) -> list[str] | None:
-    """A name for each image, without ending: its path below the folder that all share.
+    """A name for each image: its path below the common folder, without ending.
 
-    None for a data set without `pairs` of paths; files then have the name of the input only.
+    None for a data set without `pairs` of paths; results then have the file name of the input.
     """
     pairs = getattr(dataset, "pairs", None)
     if pairs is None:
@@ -135,10 +135,10 @@ def _result(predict: Callable[[Item], Tensor], item: Item) -> Tensor:
 
 
 class _Columns:
-    """What is measured of each image, and what was learnt about that on the way.
+    """The figures to measure of each image, and notes about them.
 
     Attributes:
-        metrics: every metric by name.
+        metrics: all metrics by name.
         notes: why metrics were left out.
     """
 
@@ -153,7 +153,7 @@ class _Columns:
             (metric, protocol) for metric in self.metrics.values() for protocol in metric.protocols(protocols)
         ]
         for _, protocol in self._columns:
-            protocol_steps(protocol)  # a misspelt name fails now, not after the first image
+            protocol_steps(protocol)  # so that a misspelt name fails before the first image
 
     def figures(self, output: Tensor, item: Item) -> dict[str, float]:
         """`{"psnr/rgb8": ..., "input/psnr/rgb8": ...}`."""
@@ -177,7 +177,7 @@ class _Columns:
 
 
 def _measure(metric: Metric, image: Tensor, item: Item, protocol: str) -> float:
-    """One figure; warnings and errors name the image."""
+    """Measure one figure; warnings and errors name the image."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: means, a table for the screen, a CSV with every image, a JSON with everything else."""
+"""The figures of an evaluation: means, a table for the screen, a CSV of all images, a JSON of everything else."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from llie.metrics import PROTOCOLS, Metric
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on a data set.
+    """The figures of a data set.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         rows: one per image, in order: `index`, `name`, `path`, and figures: `psnr/rgb8` (metric/protocol) of the
             result, `input/psnr/rgb8` of the unprocessed input.
-        metrics: by name.
+        metrics: metrics by name.
         average: `image` or `folder`; see `evaluate`.
-        notes: what was left out, and why.
+        notes: metrics that were left out, and why.
     """
 
     name: str
@@ -43,21 +43,21 @@ class Report:
 
     @property
     def columns(self) -> list[str]:
-        """Keys of the figures, in order."""
+        """Names of the figures, in order."""
         return list(dict.fromkeys(key for row in self.rows for key in row if "/" in key))
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each column over the images that have a finite figure there.
+        """The mean of each column over the images with a finite figure.
 
-        A result equal to its reference has infinite PSNR, and an image too small for NIQE has none: one such image
-        would make the mean say nothing, so it is left out, and `exclusions` says so.
+        A result equal to its reference has infinite PSNR, and an image that is too small has no NIQE. One such image
+        would make the mean meaningless, so it is left out, and `exclusions` reports it.
         """
         return {column: self._mean(column) for column in self.columns}
 
     @property
     def exclusions(self) -> list[str]:
-        """A line for each column whose mean leaves images out."""
+        """A line for each column whose mean leaves out images."""
         lines = []
         for column in self.columns:
             values = [row[column] for row in self.rows if column in row]
@@ -80,7 +80,7 @@ class Report:
         return math.inf if any(math.isinf(row.get(column, 0)) for row in self.rows) else math.nan
 
     def table(self) -> str:
-        """The means as text, a line for each metric and protocol."""
+        """The means as text, one line per metric and protocol."""
         means = self.means
         of_results = [column for column in means if not column.startswith("input/")]
         has_input = len(of_results) < len(means)
@@ -96,7 +96,7 @@ class Report:
         return "\n".join([title, *_aligned(lines), *notes])
 
     def write(self, folder: str | Path) -> None:
-        """Write `<name>.csv` (every image) and `<name>.json` (means, counts, protocols, versions) into a folder.
+        """Write `<name>.csv` (all images) and `<name>.json` (means, counts, protocols, versions) into a folder.
 
         Raises:
             UserError: the folder cannot be written.
@@ -105,7 +105,7 @@ class Report:
         writer = csv.DictWriter(table, ["name", *self.columns, "path"], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        # JSON knows no NaN: a mean over nothing is null.
+        # JSON has no NaN, so the mean of no values is null.
         facts = json.dumps(self._facts(), indent=2, ensure_ascii=False, allow_nan=False)
         for suffix, text in ((".csv", table.getvalue()), (".json", facts + "\n")):
             _write(Path(folder) / f"{self.name}{suffix}", text)
@@ -137,7 +137,7 @@ class Report:
 
 
 def _aligned(lines: list[list[str]]) -> Iterable[str]:
-    """Text columns to the left, figures to the right."""
+    """Columns of text, left-aligned, and of figures, right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [
@@ -148,7 +148,7 @@ def _aligned(lines: list[list[str]]) -> Iterable[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
+    """Write a text file atomically."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Validation during training: every metric on every `datasets.val*`, and a picture of the first image of each."""
+"""Validation during training: all metrics on every `datasets.val*`, and a picture of the first image of each."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class Validation:
-    """Called as `validation(network, iteration)` on all ranks; the images are shared among them.
+    """Callable as `validation(network, iteration)`, on all ranks, which share the images.
 
     Args:
-        model: knows how to predict with a network.
+        model: its `predict` is used.
         options: resolved options; `datasets.val*` and `val` are read.
-        device: where the network is.
-        show: gets (data set name, iteration, picture (3, H, W)): input, result and reference side by side.
+        device: device of the network.
+        show: called with (data set name, iteration, picture (3, H, W)): input, result and reference side by side.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Validation:
 
     @property
     def lower_is_better(self) -> bool:
-        """Direction of the first metric that is measured, which decides what the best checkpoint is."""
+        """Whether lower is better for the first metric, which decides which checkpoint is the best."""
         paired = all(getattr(dataset, "has_reference", True) for dataset in [*self.datasets.values()][:1])
         measured = [metric for metric in self.metrics.values() if paired or not metric.needs_reference]
         return bool(measured) and measured[0].better == "lower"
 
     def __call__(self, network: nn.Module, iteration: int) -> dict[str, float]:
-        """Mean of every metric under every protocol; the data set's name leads when there are several."""
+        """Mean of every metric under every protocol, prefixed with the data set's name if there are several."""
         values: dict[str, float] = {}
         fuse(network)
         for name, dataset in self.datasets.items():
@@ -67,7 +67,7 @@ class Validation:
         return values
 
     def predictor(self, network: nn.Module, name: str, iteration: int) -> Callable[[dict[str, Any]], Tensor]:
-        """A function from a batch to results; it shows the first one it makes."""
+        """A function from a batch to results, which also shows its first result."""
         first = True
 
         def predict(batch: dict[str, Any]) -> Tensor:

@@ -1,6 +1,6 @@
 """Inference: images, files or folders go in, enhanced ones come out.
 
-The commands and users' programs call it.
+Called by the commands and by users' programs.
 """
 
 from llie.inference.enhancer import Enhancer, load

@@ -1,4 +1,4 @@
-"""What networks there are: the table of `llie models`."""
+"""The list of networks for `llie models`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llie.registry import ARCH_REGISTRY, build
 
 
 def table() -> str:
-    """One entry for each registered network: parameters, paper, presets and test-time controls."""
+    """One entry per registered network: parameters, paper, presets and test-time controls."""
     entries = []
     for name, network in ARCH_REGISTRY:
         card = card_of(network)
@@ -32,7 +32,7 @@ def table() -> str:
                 initial_indent=f"    {label:10}",
                 subsequent_indent=" " * 14,
                 break_long_words=False,
-                break_on_hyphens=False,  # an address must stay whole
+                break_on_hyphens=False,  # addresses must not be split
             )
         entries.append("\n".join(lines))
     return "\n\n".join(entries)
@@ -43,6 +43,6 @@ def parameters(name: str) -> str:
     try:
         with torch.device("meta"):
             network: nn.Module = build(ARCH_REGISTRY, {"type": name})
-    except (UserError, TypeError, NotImplementedError):  # needs arguments, or computes with tensors while being built
+    except (UserError, TypeError, NotImplementedError):  # it needs arguments, or its constructor computes with tensors
         return "depends on its arguments:"
     return f"{sum(p.numel() for p in network.parameters()):,}"

@@ -1,4 +1,4 @@
-"""Pictures side by side: before, enhanced, reference, one row per image, each column with its name."""
+"""Pictures side by side: before, enhanced, reference; one row per image, one labelled column per folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8
     """Write one picture that shows the images of several folders (or files) side by side.
 
     Args:
-        columns: name written above the column -> folder of images, or a single image. Images of the same name stand
-            in one row; names that are not in every folder are left out.
+        columns: label of the column -> folder of images, or a single image. Images of the same name are in one row;
+            names that are not in every folder are left out.
         output: the picture to write.
-        rows: at most so many rows, spread over all names.
+        rows: largest number of rows; if there are more images, an evenly spaced selection.
 
     Raises:
-        UserError: a folder is missing, or they share no image name.
+        UserError: a folder is missing, or no image name is in all folders.
     """
     found = {label: _by_name(Path(source).expanduser()) for label, source in columns.items()}
     names = sorted(set.intersection(*(set(images) for images in found.values())))
@@ -40,7 +40,7 @@ def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8
 
 
 def sheet(table: list[list[np.ndarray]], labels: list[str]) -> np.ndarray:
-    """Images (H, W, 3), uint8, in rows and labelled columns on white; a row takes the height of its first image."""
+    """Images (H, W, 3), uint8, in rows and labelled columns on white; a row has the height of its first image."""
     rows = [[_to_height(image, row[0].shape[0]) for image in row] for row in table]
     widths = [max(image.shape[1] for image in column) for column in zip(*rows, strict=True)]
     cells = [[_label(label) for label in labels], *rows]
@@ -54,7 +54,7 @@ def _label(text: str) -> np.ndarray:
 
 
 def _by_name(source: Path) -> dict[str, Path]:
-    """Images by their path within the folder without ending; a single image has the name of none."""
+    """Images by their path in the folder, without ending; a single image has an empty name."""
     if source.is_file():
         return {"": source}
     if not source.is_dir():
@@ -75,6 +75,6 @@ def _to_height(image: np.ndarray, height: int) -> np.ndarray:
 
 
 def _framed(image: np.ndarray, width: int) -> np.ndarray:
-    """The image on white, `width` wide, with a gap below and to the right; a label too wide is cut."""
+    """The image on a white area of this width, with a gap below and to the right; a wide label is cut off."""
     image = image[:, :width]
     return np.pad(image, ((0, _GAP), (0, width - image.shape[1] + _GAP), (0, 0)), constant_values=255)

@@ -1,4 +1,4 @@
-"""A trained network as a function on images: arrays or tensors in, the same kind, type and size out."""
+"""A trained network as a function of images: arrays or tensors in, the same kind, type and size out."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from llie.weights import find_weights, identify, load_weights, read_checkpoint, 
 Image = TypeVar("Image", np.ndarray, Tensor)
 
 _WHITE = {torch.uint8: 255, torch.uint16: 65535}
-SHIPPED = "dawn"  # the network for those who name none
+SHIPPED = "dawn"  # the default network
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
-BYTES_PER_PIXEL = 400  # of a piece, with all that the network keeps at once; measured 280 to 340 for Dawn
-LARGEST_TILE = 2_000_000  # pixels; larger pieces are no faster, and hold more memory
+BYTES_PER_PIXEL = 400  # memory of the network per pixel of a piece; measured 280 to 340 for Dawn
+LARGEST_TILE = 2_000_000  # pixels; larger pieces are not faster and need more memory
 _ARRAY_TYPES = (np.uint8, np.uint16, np.float16, np.float32, np.float64)
 
 
@@ -37,16 +37,16 @@ class Enhancer:
     """Brightens images of any size with a trained network.
 
     Args:
-        network: a registered network or any module that maps (B, 3, H, W) in [0, 1] to the same.
-        device: where it runs; a GPU if there is one when None.
-        controls: arguments of the network's `forward` beside the image, for instance `alpha_s` of the HVI family.
-        strength: 0 gives the image back exactly, 1 the network's result; between them, a blend in linear light.
-        exposure: added to the result, in EV, without clipping highlights.
-        memory: most memory for one image ("4GB", "512MiB", or bytes); half of what is free when None. Networks that
-            work locally (`card.halo`) keep it by working in pieces, with the same result; others cannot.
+        network: a registered network, or any module that maps (B, 3, H, W) in [0, 1] to the same.
+        device: device to run on; None: a GPU if there is one.
+        controls: arguments of the network's `forward` besides the image, for instance `alpha_s` of the HVI family.
+        strength: 0 returns the image exactly, 1 the network's result; values between blend in linear light.
+        exposure: change of the result's exposure, in EV, without clipping highlights.
+        memory: memory limit for one image ("4GB", "512MiB", or bytes); None: half of the free memory. Networks that
+            work locally (`card.halo`) keep the limit by working in pieces, with the same result; others cannot.
 
     Raises:
-        UserError: the device is absent, the network has no such control, or a value is out of range.
+        UserError: the device does not exist, the network has no such control, or a value is out of range.
 
     Example:
         >>> enhance = Enhancer(torch.nn.Identity(), device="cpu")
@@ -66,11 +66,11 @@ class Enhancer:
         self.device = pick_device(device)
         self.network = fuse(network.to(self.device).eval())
         self.halo = card_of(network).halo
-        if self.halo is not None:  # small convolutions at full resolution: a third faster, with half the copies
+        if self.halo is not None:  # a third faster for small convolutions at full resolution
             self.network.to(memory_format=torch.channels_last)
         self._set(controls or {}, strength, exposure)
         self.memory = None if memory is None else memory_budget(memory, self.device)
-        self._tile_pixels: int | None = None  # what a GPU's memory was found to hold
+        self._tile_pixels: int | None = None  # number of pixels that fitted into a GPU's memory
 
     def _set(self, controls: Mapping[str, float | Sequence[int]], strength: float, exposure: float) -> None:
         check_controls(self.network, controls)
@@ -81,12 +81,12 @@ class Enhancer:
         self.controls, self.strength, self.exposure = dict(controls), strength, exposure
 
     def adjusted(self, strength: float = 1.0, exposure: float = 0.0, **controls: float | Sequence[int]) -> Enhancer:
-        """The same network with other settings; it shares the weights, and costs nothing.
+        """The same network with other settings; it shares the weights and needs no further memory.
 
         Args:
             strength: see `Enhancer`.
             exposure: see `Enhancer`.
-            **controls: see `Enhancer`; those that are not named have their defaults.
+            **controls: see `Enhancer`; all others have their defaults.
 
         Raises:
             UserError: the network has no such control, or a value is out of range.
@@ -99,15 +99,15 @@ class Enhancer:
         """Enhance one image or a batch.
 
         Args:
-            image: array (H, W, 3), RGB; or tensor (3, H, W) or (B, 3, H, W). Integers span their type's range
-                (uint8, uint16), floats lie in [0, 1].
-            decision: the network's global decision (see `decide`), instead of its decision for this image.
+            image: array (H, W, 3), RGB; or tensor (3, H, W) or (B, 3, H, W). Integers use the whole range of their
+                type (uint8, uint16), floats are in [0, 1].
+            decision: global decision of the network (see `decide`) to use instead of that for this image.
 
         Returns:
-            The same kind, type, size and device; integers rounded, everything clipped to its range.
+            The same kind, type, size and device; integers are rounded, all values are clipped to their range.
 
         Raises:
-            UserError: it is no RGB image, or its values are out of range.
+            UserError: it is not an RGB image, or values are out of range.
         """
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3:
@@ -127,10 +127,10 @@ class Enhancer:
         return self.halo is not None
 
     def decide(self, image: Tensor) -> Tensor:
-        """The global decision of a network that makes one: a small tensor, which videos average over time.
+        """The network's global decision for an image: a small tensor, which is averaged over time for videos.
 
         Args:
-            image: (3, H, W) or (B, 3, H, W), as in `__call__`.
+            image: (3, H, W) or (B, 3, H, W), see `__call__`.
         """
         network: Any = self.network
         batch = image if image.ndim == 4 else image[None]
@@ -147,7 +147,7 @@ class Enhancer:
             low, high = (value.item() for value in image.aminmax())
             if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails
                 raise UserError(
-                    f"float images lie in [0, 1]; this one spans {low:.4g} to {high:.4g} "
+                    f"float images must be in [0, 1]; this one has values from {low:.4g} to {high:.4g} "
                     "(divide it by 255, or give uint8)"
                 )
         if self.strength == 0 and self.exposure == 0:
@@ -157,7 +157,7 @@ class Enhancer:
             return self._whole(image) if self.halo is None else self._in_pieces(image, self.halo, decision)
 
     def _whole(self, image: Tensor) -> Tensor:
-        """The result of a network that must see the image in one piece."""
+        """The result of a network that needs the whole image at once."""
         x = _unit(image, self.device)
         try:
             output = self.network(x, **self.controls)
@@ -170,7 +170,7 @@ class Enhancer:
         return self._finished(output, x, image)
 
     def _in_pieces(self, image: Tensor, halo: int, decision: Tensor | None) -> Tensor:
-        """The result of a network that decides from a thumbnail and then works locally: exact in pieces of any size."""
+        """The result of a network that decides on a thumbnail and then works locally: exact in pieces of any size."""
         network: Any = self.network
         decision = self.decide(image) if decision is None else decision
         height, width = image.shape[-2:]
@@ -194,7 +194,7 @@ class Enhancer:
         return result
 
     def _finished(self, output: Tensor, x: Tensor, image: Tensor) -> Tensor:
-        """The network's output for x as people asked for it, in the type of `image` and on its device."""
+        """Apply strength and exposure to the network's output, and convert it to the type and device of `image`."""
         if not output.isfinite().all():
             raise UserError(f"{type(self.network).__name__} gave values that are not finite for this image")
         output = adjust(output.clamp(0, 1), x, self.strength, self.exposure).to(image.device)
@@ -209,8 +209,8 @@ def adjust(result: Tensor, x: Tensor, strength: float = 1.0, exposure: float = 0
         result: (..., 3, H, W) in [0, 1], sRGB.
         x: the input, likewise.
         strength: share of the result; the rest is the input.
-        exposure: in EV; v -> k v / (1 + (k - 1) v) with k = 2^exposure, which multiplies dark values by k and leaves
-            white where it is.
+        exposure: in EV; v -> k v / (1 + (k - 1) v) with k = 2^exposure, which multiplies dark values by k and does not
+            change white.
     """
     if strength == 1 and exposure == 0:
         return result
@@ -239,19 +239,19 @@ def load(
 
     Args:
         model: checkpoint file, run folder, name of a run, `hf:OWNER/REPO`, or the name of a network or preset
-            ("hvi-smm"), whose weights are then looked for as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS` and
-            among those that ship with llie; one without parameters ("clahe") needs none. None: the network that ships
+            ("hvi-smm"), whose weights are searched as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS` and among
+            those that ship with llie; a network without parameters ("clahe") needs none. None: the network that ships
             with llie, `dawn`.
-        device: "cpu", "cuda", "cuda:1" ...; a GPU if there is one when None.
-        network: name of the network, where the checkpoint does not tell.
+        device: "cpu", "cuda", "cuda:1" ...; None: a GPU if there is one.
+        network: name of the network, if the checkpoint is not recognised.
         strength: 0 (the image as it is) to 1, see `Enhancer`.
-        exposure: added to the result, in EV, see `Enhancer`.
-        memory: most memory for one image, see `Enhancer`.
+        exposure: change of exposure in EV, see `Enhancer`.
+        memory: memory limit for one image, see `Enhancer`.
         **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family, `size` for
             SNR-Aware and LFPV, `denoise` for Dawn).
 
     Raises:
-        UserError: there are no such weights, or they do not fit; the message says what to do.
+        UserError: the weights are missing or do not fit; the message says what to do.
 
     Example:
         >>> enhance = llie.load()                                               # doctest: +SKIP
@@ -274,14 +274,14 @@ def load(
 
 
 def network_names() -> dict[str, str]:
-    """What users may call the networks and presets (in any case, with or without dashes) -> registered name."""
+    """Users' names of networks and presets (in lower case, without dashes) -> registered name."""
     names = {_fold(name): name for name, _ in ARCH_REGISTRY}
     presets = {_fold(preset): preset for _, network in ARCH_REGISTRY for preset in card_of(network).presets}
     return presets | names
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, checked; a GPU if there is one when None."""
+    """The requested device, if it exists; None: a GPU if there is one."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -294,9 +294,9 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def _network_of(checkpoint: Mapping[str, Any], network: str | None, path: Path) -> nn.Module:
-    """Build the network that the weights are of, with the arguments it was trained with.
+    """Build the network that the weights belong to, with the arguments of its training.
 
-    A checkpoint of llie's own holds the options of its run; others are recognised by the names and shapes of their
+    llie's own checkpoints contain the options of their run; others are recognised by the names and shapes of their
     tensors.
     """
     trained = (checkpoint.get("options") or {}).get("network_g")
@@ -306,7 +306,7 @@ def _network_of(checkpoint: Mapping[str, Any], network: str | None, path: Path) 
     if network is not None and (found is None or network != found[0]):
         return create_network(network_names().get(_fold(network), network))
     if found is None:
-        raise UserError(f"{path} looks like no registered network; say which one it is of (--network NAME)")
+        raise UserError(f"{path} was not recognised as a registered network; name the network (--network NAME)")
     return create_network(found[0], **found[1])
 
 
@@ -320,12 +320,12 @@ def _weights_of(name: str) -> Path | None:
 
 
 def _without_weights(name: str, network: str) -> nn.Module:
-    """The network of that name, which must be one that has nothing to load."""
+    """The network of this name, which must not need weights."""
     built = create_network(network)
     if not needs_weights(built):
         return built
     raise UserError(
-        f"no weights of {name} on this machine: put {name}.safetensors or {name}.pth into the folder that "
+        f"no weights for {name} on this machine: put {name}.safetensors or {name}.pth into the folder that "
         "LLIE_WEIGHTS names, or give a checkpoint file, a run folder, or hf:OWNER/REPO "
         "(for instance hf:Fediory/HVI-CIDNet-LOLv1-wperc)"
     )

@@ -1,4 +1,4 @@
-"""Enhancing image files and folders of them: nothing is overwritten, one bad file does not stop the rest."""
+"""Enhancing image files and folders: nothing is overwritten, and one bad file does not stop the others."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from llie.inference.plan import Inputs, Job, Plan, make_plan
 
 Enhance = Callable[[np.ndarray], np.ndarray]
 
-_COMPARED_SIDE = 1600  # pixels: before/after pictures are for looking, and made smaller
+_COMPARED_SIDE = 1600  # pixels; before/after pictures are only for viewing, so they are reduced to this
 _STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass
 class Outcome:
-    """What became of the images.
+    """The outcome for all images.
 
     Attributes:
         done: the results that were written.
-        skipped: those that were there already.
+        skipped: results that existed already.
         failures: the images that failed, each with the reason.
-        notes: what a user should know (transparency was dropped ...), with the images that it is true of.
-        stopped: why the rest was not tried, or empty.
+        notes: notes for the user (transparency was dropped ...), with the images that they apply to.
+        stopped: why the other images were not tried, or empty.
     """
 
     done: list[Path] = field(default_factory=list)
@@ -58,22 +58,22 @@ def enhance_files(
 ) -> Outcome:
     """Enhance images, folders of images (with subfolders) and patterns such as `*.jpg`.
 
-    Results keep bit depth, transparency, EXIF data and colour profile where their format can; the network sees sRGB.
+    Results keep bit depth, transparency, EXIF data and colour profile if their format can; the network gets sRGB.
 
     Args:
-        enhance: maps an array (H, W, 3) to another of the same size and type; `llie.load(...)` is one.
+        enhance: function from an array (H, W, 3) to another of the same size and type, such as `llie.load(...)`.
         inputs: files, folders and patterns.
-        output: a folder, or a file for a single image; beside the inputs if None (see `make_plan`).
+        output: a folder, or a file for a single image; None: beside the inputs (see `make_plan`).
         suffix: see `make_plan`.
         format: see `make_plan`.
         compare: see `make_plan`.
-        quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
-        overwrite: replace results that exist; else their images are skipped.
-        max_pixels: larger images fail before they are unpacked.
+        quality: quality of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        overwrite: replace existing results; otherwise their images are skipped.
+        max_pixels: larger images are refused before they are unpacked.
         progress: show a progress bar (only on a terminal).
 
     Raises:
-        UserError: see `make_plan`. Images that fail raise nothing.
+        UserError: see `make_plan`. Failing images raise nothing; they are in the outcome.
     """
     plan = make_plan(inputs, output, suffix=suffix, format=format, compare=compare)
     return carry_out(plan, enhance, quality=quality, overwrite=overwrite, max_pixels=max_pixels, progress=progress)
@@ -89,7 +89,7 @@ def carry_out(
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Do what a plan says; see `enhance_files`.
+    """Carry out a plan; see `enhance_files`.
 
     Args:
         plan: from `make_plan`.
@@ -98,7 +98,7 @@ def carry_out(
         overwrite: see `enhance_files`.
         max_pixels: see `enhance_files`.
         progress: see `enhance_files`.
-        report: called with a line for every failure, when it happens.
+        report: called with a line about each failure when it happens.
     """
     outcome = Outcome()
     with tqdm(plan.jobs, unit="image", disable=None if progress else True) as bar:
@@ -130,10 +130,10 @@ def _enhance_one(job: Job, enhance: Enhance, quality: int, max_pixels: int, note
 
 
 def _reason(error: Exception, job: Job) -> str:
-    """What went wrong with an image, in a line that names it."""
+    """The reason of a failure, in a line that names the image."""
     text = str(error)
     if isinstance(error, RuntimeError) and "memory" not in text:
-        raise error  # a fault of ours or of a network, not of the image
+        raise error  # an error in llie or in a network, not in the image
     if not isinstance(error, UserError):
         text = "there is not enough memory for it; set a budget (--memory 2GB), or make the picture smaller"
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
@@ -148,7 +148,7 @@ def _small(image: np.ndarray) -> np.ndarray:
 
 
 def about(notes: dict[str, list[Path]]) -> Iterable[str]:
-    """A line for every note, with the names of the first images it is true of."""
+    """One line per note, with the names of the first images that it applies to."""
     for note, paths in notes.items():
         names = ", ".join(path.name for path in paths[:3])
         yield f"{note}: {names}" + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

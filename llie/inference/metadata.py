@@ -1,4 +1,4 @@
-"""What a photograph's file says about the photograph (EXIF), as it may be written to another file."""
+"""EXIF data of a photograph, prepared for another file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image, TiffTags
 from PIL.TiffImagePlugin import STRIPOFFSETS as STRIP_OFFSETS
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_EXIF_DIRECTORY, _GPS_DIRECTORY = 0x8769, 0x8825  # tags of the main directory that lead to the others
+_EXIF_DIRECTORY, _GPS_DIRECTORY = 0x8769, 0x8825  # tags of the main directory that point to the others
 
 _RESOLUTION = (0x011A, 0x011B, 0x0128)  # across, down, and their unit: none, inch or centimetre
 
-# What is kept of the main directory: what describes the photograph. All else there says how the source's pixels lie in
-# its file, and would damage the result. The orientation is already applied to the pixels.
+# Tags of the main directory to keep: they describe the photograph. All others describe the storage of the source's
+# pixels, and would damage the result. The orientation is already applied to the pixels.
 _DESCRIPTIVE = (
     *(0x010D, 0x010E, 0x010F, 0x0110),  # name, description, make, model
     *_RESOLUTION,
@@ -24,7 +24,7 @@ _DESCRIPTIVE = (
     *range(0x9C9B, 0x9CA0),  # title, comment, author, keywords, subject, as Windows writes them
 )
 _COLOUR_SPACE, _WIDTH, _HEIGHT, _INTEROPERABILITY, _MAKER_NOTE = 0xA001, 0xA002, 0xA003, 0xA005, 0x927C
-_GPS_BYTES = (0, 5)  # version, and reference of the altitude: the only ones of the type BYTE
+_GPS_BYTES = (0, 5)  # version, and reference of the altitude: the only tags of the type BYTE
 _HEADER = b"II*\0\x08\0\0\0"
 
 Directory = Mapping[int, Any]
@@ -32,7 +32,7 @@ Directory = Mapping[int, Any]
 
 @dataclass(frozen=True)
 class Metadata:
-    """The three directories of EXIF data: tag -> value, as Pillow reads them."""
+    """The three directories of EXIF data: tag -> value, as read by Pillow."""
 
     main: Directory
     exif: Directory
@@ -40,14 +40,14 @@ class Metadata:
 
     @property
     def further(self) -> dict[int, Directory]:
-        """The directories that the main one leads to, without empty ones."""
+        """The directories that the main one points to, without empty ones."""
         return {tag: values for tag, values in ((_EXIF_DIRECTORY, self.exif), (_GPS_DIRECTORY, self.gps)) if values}
 
     def to_bytes(self, limit: int | None = None) -> bytes:
-        """EXIF data in the form of a JPEG file; empty if there are none.
+        """EXIF data as stored in a JPEG file; empty if there are none.
 
         Args:
-            limit: leave the camera's own notes out if there would be more bytes.
+            limit: largest number of bytes; above it, the maker notes of the camera are left out.
         """
         if not self.main and not self.further:
             return b""
@@ -62,7 +62,7 @@ class Metadata:
         """The beginning of a TIFF file: header, the main directory, and the others.
 
         Args:
-            layout: further tags of the main directory; its strip offsets count from the end of what is returned.
+            layout: further tags of the main directory; strip offsets are relative to the end of the returned bytes.
         """
         entries = {**self.main, **layout}
         links = dict.fromkeys(self.further, 0)
@@ -77,12 +77,12 @@ class Metadata:
 
 
 def described(exif: Image.Exif, height: int, width: int, srgb: bool) -> Metadata:
-    """What of a source's EXIF data holds for an upright result of this size; tags that are damaged are left out.
+    """The EXIF data of a source that is valid for an upright result of this size, without damaged tags.
 
     Args:
-        exif: of the source.
-        height: of the result.
-        width: of the result.
+        exif: EXIF data of the source.
+        height: height of the result.
+        width: width of the result.
         srgb: whether the result is in sRGB, not in the colours of a profile.
     """
     main = {tag: exif[tag] for tag in _DESCRIPTIVE if tag in exif}
@@ -100,7 +100,7 @@ def _directory(values: Directory, links: Mapping[int, int] | None = None, gps: b
     entries = ImageFileDirectory_v2(_HEADER)
     for tag, value in values.items():
         if isinstance(value, str):
-            # Pillow reads bytes as Latin-1, but writes ASCII; this gives the bytes back, UTF-8 as they may be.
+            # Pillow reads bytes as Latin-1 but writes ASCII; this restores the bytes, which may be UTF-8.
             entries.tagtype[tag], value = TiffTags.ASCII, value.encode("latin-1", "replace")
         elif isinstance(value, bytes) and (gps or tag not in _DESCRIPTIVE):
             entries.tagtype[tag] = TiffTags.BYTE if gps and tag in _GPS_BYTES else TiffTags.UNDEFINED
@@ -114,12 +114,12 @@ def _directory(values: Directory, links: Mapping[int, int] | None = None, gps: b
 def _inner(exif: Image.Exif, tag: int) -> dict[int, Any]:
     try:
         return dict(exif.get_ifd(tag))
-    except Exception:  # damaged EXIF data must not cost a photograph
+    except Exception:  # damaged EXIF data must not make a photograph unreadable
         return {}
 
 
 def _sound(values: Directory, gps: bool = False) -> dict[int, Any]:
-    """Only those that can be written: cameras and programs write many that are malformed."""
+    """Only tags that can be written; cameras and programs write many malformed ones."""
     sound = {}
     for tag, value in values.items():
         try:

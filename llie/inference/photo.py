@@ -1,4 +1,4 @@
-"""A photograph as a file: colours as networks expect them, and everything else that is to survive."""
+"""Reading and writing photographs: sRGB for networks, and everything else in the file is kept."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ WRITTEN_SUFFIXES = _JPEG | _TIFF | HEIC_SUFFIXES | {".png", ".webp", ".avif", ".
 _WITH_ALPHA = _TIFF | HEIC_SUFFIXES | {".png", ".webp", ".avif"}
 _WITH_PROFILE = WRITTEN_SUFFIXES - {".bmp"}
 
-_EXIF_LIMIT = 65000  # bytes; JPEG has no room for more
+_EXIF_LIMIT = 65000  # bytes; the limit of JPEG
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph that was read from a file.
+    """A photograph from a file.
 
     Attributes:
-        pixels: (H, W, 3), upright, in sRGB: uint8, uint16 or float32 in [0, 1]; what a network is given.
-        decoded: what the file holds.
-        space: the colours that the file's pixels are in, where they are not sRGB.
-        notes: what a user should know about the reading.
+        pixels: (H, W, 3), upright, in sRGB: uint8, uint16 or float32 in [0, 1]; the input of a network.
+        decoded: content of the file.
+        space: colour space of the file's pixels, if it is not sRGB.
+        notes: notes for the user about reading it.
     """
 
     pixels: np.ndarray
@@ -48,18 +48,18 @@ class Photo:
     notes: tuple[str, ...] = ()
 
     def save(self, result: np.ndarray, path: str | Path, quality: int = 95) -> tuple[str, ...]:
-        """Write a result like this photograph: its depth, colour profile, transparency and EXIF data, if `path` can.
+        """Write a result with this photograph's depth, colour profile, transparency and EXIF data, if the format can.
 
         Args:
-            result: (H, W, 3), of the type of `pixels`.
-            path: the file to write; it appears whole or not at all.
-            quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
+            result: (H, W, 3), with the type of `pixels`.
+            path: the file to write, atomically.
+            quality: quality of JPEG, WebP, AVIF and HEIC, 1 to 100.
 
         Returns:
-            What a user should know about the writing.
+            Notes for the user about writing it.
 
         Raises:
-            UserError: its ending names no format that is written, or it cannot be written.
+            UserError: llie does not write the format of the ending, or the file cannot be written.
         """
         path = Path(path)
         content, notes = self.encode(result, path, quality)
@@ -101,7 +101,7 @@ class Photo:
             try:
                 return self.space.from_srgb(result), self.space.profile
             except ValueError:
-                pass  # some profiles lead only one way, those of scanners for instance
+                pass  # some profiles convert in one direction only, for instance those of scanners
         return result, SRGB if suffix in _WITH_PROFILE else None
 
     def _profile_fits(self, suffix: str) -> bool:
@@ -113,7 +113,7 @@ def open_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a photograph.
 
     Raises:
-        UserError: it is missing, damaged, larger than `max_pixels`, or no image; the message names it.
+        UserError: the file is missing, damaged, larger than `max_pixels`, or not an image; the message names it.
     """
     return decode_photo(read_bytes(path), path, max_pixels)
 
@@ -146,10 +146,10 @@ def decode_photo(data: bytes, path: str | Path, max_pixels: int = MAX_PIXELS) ->
 
 
 def check_suffix(path: Path) -> str:
-    """The ending of a path, in lower case, if it names a format that is written.
+    """The ending of a path, in lower case, if llie writes this format.
 
     Raises:
-        UserError: it does not, or needs a package that is missing.
+        UserError: it does not, or the format needs a missing package.
     """
     suffix = path.suffix.lower()
     if suffix not in WRITTEN_SUFFIXES:
@@ -164,7 +164,7 @@ def check_suffix(path: Path) -> str:
 
 
 def _type_for(suffix: str, stored: np.dtype) -> np.dtype:
-    """The depth of the result: that of the source, where the format has it."""
+    """The depth of the result: that of the source, if the format supports it."""
     if suffix in _TIFF or stored == np.uint8:
         return stored
     return np.dtype(np.uint16 if suffix == ".png" else np.uint8)
@@ -200,7 +200,7 @@ def _encoded(
 
 
 def _png(image: np.ndarray, exif: bytes, profile: bytes | None) -> bytes:
-    """OpenCV's PNG, which has 16 bits and is quick, and the metadata that only its newest versions write."""
+    """PNG by OpenCV, which is fast and writes 16 bits, plus metadata, which only its newest versions write."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     content = cv2.imencode(".png", bgr)[1].tobytes()
     chunks = b""
@@ -208,7 +208,7 @@ def _png(image: np.ndarray, exif: bytes, profile: bytes | None) -> bytes:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     if exif:
         chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return content[:33] + chunks + content[33:]  # behind the signature and the header
+    return content[:33] + chunks + content[33:]  # after the signature and the header
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
@@ -216,14 +216,14 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _tiff(image: np.ndarray, metadata: Metadata, profile: bytes | None) -> bytes:
-    """A TIFF file of any depth, deflated without loss; Pillow would lose depth, OpenCV and tifffile EXIF data."""
+    """A TIFF file of any depth, compressed without loss; Pillow would lose depth, OpenCV and tifffile EXIF data."""
     height, width, channels = image.shape
     rows = min(height, max(1, 2**20 // (width * channels * image.itemsize)))
     whole = image.dtype != np.float32
     strips = []
     for start in range(0, height, rows):
         strip = image[start : start + rows]
-        if whole:  # each sample as the difference to its left neighbour: the TIFF predictor 2
+        if whole:  # each sample as the difference from its left neighbour: the TIFF predictor 2
             strip = np.concatenate([strip[:, :1], strip[:, 1:] - strip[:, :-1]], axis=1)
         strips.append(zlib.compress(strip.astype(image.dtype.newbyteorder("<")).tobytes()))
     sizes = tuple(map(len, strips))
@@ -241,7 +241,7 @@ def _tiff(image: np.ndarray, metadata: Metadata, profile: bytes | None) -> bytes
         TIFF.SAMPLEFORMAT: (1 if whole else 3,) * channels,
     }
     if channels == 4:
-        layout[TIFF.EXTRASAMPLES] = 2  # alpha that the colours are not multiplied by
+        layout[TIFF.EXTRASAMPLES] = 2  # alpha; the colours are not multiplied by it
     if profile:
         layout[TIFF.ICCPROFILE] = profile
     return metadata.as_tiff(layout) + b"".join(strips)

@@ -1,9 +1,9 @@
-"""Colour profiles (ICC): from the colours of a photograph to sRGB, which networks are made for, and back.
+"""Colour profiles (ICC): conversion from the colours of a photograph to sRGB, which networks need, and back.
 
-Nearly all photographs have a profile of three curves and a matrix (Display P3, Adobe RGB, ProPhoto, Rec. 2020) or of
-one grey curve. These are computed here in 16 bits and more, as LittleCMS in Pillow only knows 8: a dark photograph in 8
-bits of another space would get visible steps when it is brightened. All others (tables, as printers and scanners have)
-go through LittleCMS. Colours outside of sRGB are clipped to it.
+Nearly all photographs have a profile with three curves and a matrix (Display P3, Adobe RGB, ProPhoto, Rec. 2020) or
+with one grey curve. These are computed here in at least 16 bits, because LittleCMS in Pillow only supports 8, which
+would give visible steps when a dark photograph is brightened. All others (tables, as for printers and scanners) use
+LittleCMS. Colours outside sRGB are clipped.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from PIL import Image, ImageCms
 
 Curve = Callable[[np.ndarray], np.ndarray]
 
-# Bradford-adapted to D50, as profiles are: linear sRGB to XYZ (IEC 61966-2-1 and ICC.1, annex E).
+# Linear sRGB to XYZ, Bradford-adapted to D50 as in profiles (IEC 61966-2-1 and ICC.1, annex E).
 _SRGB_TO_XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
 _STEPS = 65536
-_ROWS = 16  # converted at once: what fits into a processor's cache
+_ROWS = 16  # rows converted at a time, so that they fit into the processor's cache
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -35,7 +35,7 @@ class ColourSpace:
         profile: the bytes of an ICC profile.
 
     Raises:
-        ValueError: they are not a profile of RGB or grey.
+        ValueError: it is not a profile of RGB or grey.
     """
 
     def __init__(self, profile: bytes):
@@ -51,7 +51,7 @@ class ColourSpace:
 
     @property
     def is_srgb(self) -> bool:
-        """Whether the profile means the same as sRGB, to within one level of 255."""
+        """Whether the profile equals sRGB to within one level of 255."""
         if self.model != b"RGB ":
             return False
         levels = np.linspace(0, 255, 18).round().astype(np.uint8)
@@ -59,7 +59,7 @@ class ColourSpace:
         return int(np.abs(self.to_srgb(probe) / 257 - probe).max()) <= 1
 
     def to_srgb(self, image: np.ndarray) -> np.ndarray:
-        """From this space to sRGB.
+        """Convert from this space to sRGB.
 
         Args:
             image: (H, W, 3), uint8, uint16 or float32 in [0, 1]; three equal channels if the profile is grey.
@@ -79,7 +79,7 @@ class ColourSpace:
         return _convert(image, decoders, self._curves.matrix, [_lookup_root(_srgb)] * 3)
 
     def from_srgb(self, image: np.ndarray) -> np.ndarray:
-        """From sRGB to this space, which must be RGB.
+        """Convert from sRGB to this space, which must be RGB.
 
         Args:
             image: (H, W, 3), uint16 or float32, as `to_srgb` returns it.
@@ -100,7 +100,7 @@ class ColourSpace:
         return _convert(image, [decode] * 3, inverse, [_lookup_root(encode) for encode in encoders])
 
     def _through_lcms(self, image: np.ndarray, source: object, target: object) -> np.ndarray:
-        """Convert in 8 bits; the result has the type that the other way would give."""
+        """Convert in 8 bits; the result has the same type as from the exact conversion."""
         white = 1 if image.dtype == np.float32 else np.iinfo(image.dtype).max
         eight = Image.fromarray(np.rint(image * (255 / white)).astype(np.uint8))
         try:
@@ -114,7 +114,7 @@ class ColourSpace:
 
 
 class _Curves(NamedTuple):
-    """Three curves to linear light, and the matrix from there to linear sRGB."""
+    """Three curves to linear light, and the matrix from it to linear sRGB."""
 
     curves: list[Curve]
     matrix: np.ndarray
@@ -151,7 +151,7 @@ def _curve(tag: bytes) -> Curve:
         raise ValueError(f"a curve of the type {tag[:4]!r}")
     (kind,) = struct.unpack_from(">H", tag, 8)
     g, *rest = (value / 65536 for value in struct.unpack_from(f">{(1, 3, 4, 5, 7)[kind]}i", tag, 12))
-    # (a x + b)^g + e from d on, c x + f below; the shorter kinds leave some out.
+    # (a x + b)^g + e from d on, c x + f below; the shorter kinds omit some parameters.
     a, b, c, d, e, f = {
         0: lambda: (1, 0, 0, -1, 0, 0),
         1: lambda: (rest[0], rest[1], 0, -rest[1] / rest[0], 0, 0),
@@ -171,19 +171,19 @@ def _linear(srgb: np.ndarray) -> np.ndarray:
 
 
 def _inverse(curve: Curve) -> Curve:
-    """The inverse of a rising curve, on steps that are fine in the dark."""
+    """The inverse of a rising curve, tabulated with fine steps in the dark."""
     levels = np.linspace(0, 1, _STEPS, dtype=np.float32) ** 2
     values = np.maximum.accumulate(curve(levels))
     return lambda x: np.interp(x, values, levels).astype(np.float32)
 
 
 def _lookup(table: np.ndarray) -> Curve:
-    """A curve over the levels of an integer type."""
+    """A curve as a table over the levels of an integer type."""
     return lambda x: np.take(table, x)
 
 
 def _lookup_root(curve: Curve) -> Curve:
-    """A curve over [0, 1], from a table whose steps are even in the square root; gives uint16."""
+    """A curve over [0, 1] as a table with equal steps of the square root; returns uint16."""
     table = np.rint(curve(np.linspace(0, 1, _STEPS, dtype=np.float32) ** 2) * 65535).astype(np.uint16)
 
     def encode(x: np.ndarray) -> np.ndarray:
@@ -193,7 +193,7 @@ def _lookup_root(curve: Curve) -> Curve:
 
 
 def _convert(image: np.ndarray, decoders: Sequence[Curve], matrix: np.ndarray, encoders: Sequence[Curve]) -> np.ndarray:
-    """Curves to linear light, a matrix, clipping, and curves back; a few rows at a time, so that memory stays small."""
+    """Apply curves to linear light, a matrix, clipping, and inverse curves; a few rows at a time to save memory."""
     result = np.empty(image.shape, np.float32 if image.dtype == np.float32 else np.uint16)
     for start in range(0, len(image), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -1,14 +1,14 @@
-"""Frames of a clip one after another, without flicker.
+"""Enhancing the frames of a clip in order, without flicker.
 
-A network that sees every frame for itself decides each time how much light is missing; noise moves that decision: the
-picture flickers. Here what is decided is averaged over the past, in seconds rather than frames:
+A network that treats every frame separately decides each time how much light is missing. Noise changes this decision,
+so the picture flickers. Here the decision is averaged over the past, in seconds rather than frames:
 
-- networks that decide from a thumbnail (`card.halo`): their decision itself;
-- all others: the field of their logarithmic gains, log(result / input) of thumbnails of `SIDE` x `SIDE` pixels, and the
-  result is multiplied by what the averaged field has more or less. Where the picture moves, the field follows at once:
-  the gain of a lamp must not stay behind where the lamp was.
+- networks that decide on a thumbnail (`card.halo`): the decision itself;
+- all others: the field of logarithmic gains, log(result / input) of thumbnails of `SIDE` x `SIDE` pixels; the result is
+  multiplied by the difference of the averaged field from the current one. Where the picture moves, there is no average:
+  the gain of a lamp must not stay where the lamp was.
 
-At a cut the past is forgotten.
+At a cut, the average starts again.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from torch import Tensor
 from llie.inference.enhancer import Enhancer
 from llie.ops.bilateral_grid import DARKEST, log_scale, make_thumbnail
 
-SECONDS = 1.0  # long against noise, short against the adaptation of an eye or a camera
-SIDE = 16  # pixels of the thumbnails: few, so that noise averages out
-MOVES = 0.1  # change of a pixel of the thumbnail from which on its past counts nothing
-CUT = 0.06  # least mean change of the thumbnail at a cut; that between photographs is 0.07 to 0.2
-STANDS_OUT = 2.5  # and how many times the change of the frames before it is: a fast pan changes as much all the time
+SECONDS = 1.0  # long enough against noise, shorter than the adaptation of an eye or a camera
+SIDE = 16  # pixels of a thumbnail; few, so that noise averages out
+MOVES = 0.1  # change of a pixel of the thumbnail above which its past is ignored
+CUT = 0.06  # smallest mean change of the thumbnail at a cut; between photographs it is 0.07 to 0.2
+STANDS_OUT = 2.5  # smallest ratio to the change of the frames before, because a fast pan changes as much all the time
 
 
 class Steady:
-    """Enhances the frames of one clip, in their order.
+    """Enhances the frames of one clip, in order.
 
     Args:
-        enhance: an `Enhancer`, or any function that maps a tensor (3, H, W) in [0, 1] to another of the same size.
-        seconds: how far back the average reaches; 0 treats every frame for itself.
+        enhance: an `Enhancer`, or any function from a tensor (3, H, W) in [0, 1] to another of the same size.
+        seconds: length of the average; 0 treats every frame separately.
 
     Example:
         >>> steady = Steady(lambda frame: frame, seconds=0.5)
@@ -54,7 +54,7 @@ class Steady:
 
         Args:
             frame: (3, H, W), float in [0, 1].
-            time: when it is shown, in seconds; later than the frame before.
+            time: its time in seconds, later than that of the frame before.
 
         Returns:
             (3, H, W), on the same device.
@@ -75,10 +75,10 @@ class Steady:
 
 
 class MovingAverage:
-    """The average over the past: an exponential one, and another one of it, each over half the time.
+    """The average over the past: two exponential averages in a row, each over half the time.
 
-    Two in a row leave less than half the jitter of a single one that lags as far behind: their weights rise from 0, so
-    that no single value counts much, and then fall as exp(-2 age / `seconds`).
+    Two in a row have less than half the jitter of a single one with the same delay: their weights rise from 0, so no
+    single value counts much, and then fall as exp(-2 age / `seconds`).
     """
 
     def __init__(self, seconds: float):
@@ -91,12 +91,12 @@ class MovingAverage:
         self._time = 0.0
 
     def __call__(self, value: Tensor, time: float, stays: Tensor | float = 1) -> Tensor:
-        """The average with a further value.
+        """Add a value, and return the average.
 
         Args:
             value: the next one.
             time: in seconds.
-            stays: share of the past that still counts, beside its age.
+            stays: share of the past to keep, in addition to the decay with time.
         """
         kept = math.exp(-2 * max(0.0, time - self._time) / self.seconds) * stays
         averages = []
@@ -108,10 +108,10 @@ class MovingAverage:
 
 
 class CutDetector:
-    """Tells cuts by thumbnails (1, 3, side, side) of the frames.
+    """Detects cuts from thumbnails (1, 3, side, side) of the frames.
 
     Attributes:
-        change: of each pixel of the thumbnail against the frame before, (1, 1, side, side); None at the first frame.
+        change: change of each pixel of the thumbnail since the last frame, (1, 1, side, side); None at the first frame.
     """
 
     def __init__(self, seconds: float):

@@ -1,4 +1,4 @@
-"""Large images in pieces: for networks whose result depends on a margin around each pixel, exactly as in one piece."""
+"""Large images in pieces, exact for networks whose result depends only on a margin around each pixel."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from llie.errors import UserError
 
-LEAST = 64  # side of the result of a piece: smaller ones would be nearly all margin
-ALIGNMENT = 8  # pieces begin at multiples of this: networks that halve the resolution three times see the same phase
+LEAST = 64  # smallest side of a piece's result; smaller pieces would be nearly all margin
+ALIGNMENT = 8  # pieces begin at multiples of this, because networks may halve the resolution three times
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -22,10 +22,10 @@ class Tile:
     """One piece of an image.
 
     Attributes:
-        rows: first row of the result and the row after its last.
-        columns: likewise.
-        outer_rows: the rows to compute it from, with a margin where the image goes on.
-        outer_columns: likewise.
+        rows: first row of the result, and the row after its last.
+        columns: likewise for columns.
+        outer_rows: the rows to compute it from, with a margin where the image continues.
+        outer_columns: likewise for columns.
     """
 
     rows: tuple[int, int]
@@ -35,13 +35,13 @@ class Tile:
 
 
 def split(height: int, width: int, halo: int, pixels: int) -> list[Tile]:
-    """Divide an image into pieces of at most so many pixels, margins included, with the least total work.
+    """Divide an image into pieces of at most this many pixels, including margins, with the least total work.
 
     Args:
-        height: of the image.
-        width: of the image.
-        halo: margin in pixels that each piece needs, a multiple of 8.
-        pixels: most pixels of a piece; a piece has at least 64x64 pixels and its margin, however few.
+        height: height of the image.
+        width: width of the image.
+        halo: margin that each piece needs in pixels, a multiple of 8.
+        pixels: largest number of pixels of a piece; but a piece has at least 64x64 pixels and its margin.
     """
     best: list[Tile] = []
     least = float("inf")
@@ -65,7 +65,7 @@ def split(height: int, width: int, halo: int, pixels: int) -> list[Tile]:
 
 
 def memory_budget(memory: str | float | None, device: torch.device) -> int:
-    """Bytes that may be used: what the user says ("4GB", "512MiB", a number of bytes), else half of what is free.
+    """Number of bytes that may be used: as given ("4GB", "512MiB", a number of bytes), or half of the free memory.
 
     Raises:
         UserError: it is not an amount of memory.
@@ -79,11 +79,11 @@ def memory_budget(memory: str | float | None, device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on the device; 4 GiB where the system does not say."""
+    """Number of free bytes on the device; 4 GiB if the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:  # counts caches that the system would give back
+        with Path("/proc/meminfo").open(encoding="ascii") as file:  # includes caches that the system can free
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         pass
@@ -104,7 +104,7 @@ def smaller_on_failure(run: Callable[[int], None], pixels: int, tell: Callable[[
             if pixels < 64 * 64:
                 raise
             torch.cuda.empty_cache()
-            tell(f"the GPU's memory is full; going on in pieces of {pixels / 1e6:.2g} megapixels")
+            tell(f"the GPU's memory is full; continuing in pieces of {pixels / 1e6:.2g} megapixels")
 
 
 def _aligned(size: int) -> int:

@@ -1,4 +1,4 @@
-"""Losses: a prediction and a target go in, a scalar comes out; terms apply them to what a network returns.
+"""Losses: a prediction and a target go in, a scalar comes out; terms apply them to the outputs of a network.
 
 Models build them from option files; metrics share the backbones.
 """

@@ -1,4 +1,4 @@
-"""Frozen backbones of perceptual losses: found here or downloaded, never trained, never saved."""
+"""Frozen backbones of perceptual losses: found on this machine or downloaded, never trained, never saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llie.errors import UserError
 from llie.weights import NotFetched, fetch, find_weights, read_checkpoint, state_dict_of
 
 URL = "https://download.pytorch.org/models/"
-# torchvision's ImageNet weights; the digits are the first of each file's SHA-256.
+# torchvision's ImageNet weights; each name contains the first digits of the file's SHA-256.
 FILES = {
     "vgg16": "vgg16-397923af.pth",
     "vgg19": "vgg19-dcbb9e9d.pth",
@@ -25,12 +25,12 @@ def backbone_state(name: str, option: str | Path | None, needed_by: str) -> dict
 
     Args:
         name: a key of `FILES`.
-        option: the `weights` option: a file or a folder; None looks in `$LLIE_WEIGHTS` and in torch hub's cache, into
-            which the file is then downloaded unless `LLIE_OFFLINE` is set.
-        needed_by: what cannot be built without, for the message.
+        option: the `weights` option: a file or a folder. None searches `$LLIE_WEIGHTS` and torch hub's cache; a file
+            that is in neither is downloaded into the cache, unless `LLIE_OFFLINE` is set.
+        needed_by: what needs the weights, for the error message.
 
     Raises:
-        UserError: the file is nowhere and cannot be downloaded, or is no checkpoint.
+        UserError: the file is missing and cannot be downloaded, or is not a checkpoint.
     """
     filename = FILES[name]
     try:
@@ -46,7 +46,7 @@ def backbone_state(name: str, option: str | Path | None, needed_by: str) -> dict
 
 
 def load_backbone(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Give a network (which may be on the meta device) its weights from a larger state dict, then freeze it.
+    """Load a network (possibly on the meta device) from a state dict that may contain more, then freeze it.
 
     Raises:
         UserError: a tensor is missing or has another shape; the file belongs to another network.
@@ -63,7 +63,7 @@ def load_backbone(network: nn.Module, state: dict[str, Tensor], name: str) -> No
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """Turn all parameters into buffers that are not saved: they follow the device, but are neither trained nor kept."""
+    """Turn all parameters into buffers that are not saved: they move with the module, but are not trained or stored."""
     for module in network.modules():
         for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             delattr(module, name)

@@ -1,4 +1,4 @@
-"""What full-reference losses share: one distance for each image, reduced over the batch."""
+"""The base class of full-reference losses: one distance per image, reduced over the batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def check_choice(option: str, value: object, known: tuple[str, ...]) -> None:
 
 
 class ImageLoss(nn.Module):
-    """Loss whose value for a batch is the mean (or sum) of a distance between single images.
+    """A loss whose value for a batch is the mean (or sum) of the distances of its images.
 
-    Subclasses write `distance`. Composite losses call it with many predictions at once.
+    Subclasses implement `distance`. Composite losses call it with many predictions at once.
 
     Args:
         reduction: "mean" over all elements, or "sum" over them.
@@ -28,13 +28,13 @@ class ImageLoss(nn.Module):
         self.reduction = reduction
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Distance of every image: (..., C, H, W) against a target that broadcasts with it -> (...)."""
+        """Distance of every image: (..., C, H, W) and a target that broadcasts with it -> (...)."""
         raise NotImplementedError  # every loss has its own
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The distance of (B, C, H, W) from a target of that shape, reduced to a scalar."""
+        """The distance of (B, C, H, W) from a target of the same shape, reduced to a scalar."""
         return self.reduce(self.distance(pred, target), dims=None)
 
     def reduce(self, values: Tensor, dims: tuple[int, ...] | None = (-3, -2, -1)) -> Tensor:
-        """Mean or sum over `dims` (by default those of one image), as `reduction` says."""
+        """Mean or sum over `dims` (by default the dimensions of an image), according to `reduction`."""
         return values.mean(dims) if self.reduction == "mean" else values.sum(dims)

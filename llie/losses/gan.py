@@ -17,17 +17,17 @@ KINDS = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
 class GANLoss(nn.Module):
     """Distance of a discriminator's scores from "real" or "fake".
 
-    A label may be a range [low, high]: the discriminator then learns from a new random label for every score ("soft
-    labels", Salimans et al., NeurIPS 2016), while the generator asks for a plain 1.
+    A label may be a range [low, high]: the discriminator then learns from a random label for every score ("soft
+    labels", Salimans et al., NeurIPS 2016), while the target of the generator is always 1.
 
     Args:
         gan_type: "vanilla" (cross entropy), "lsgan" (squares), "wgan" (mean score), "wgan_softplus" (non-saturating
             logistic) or "hinge".
-        real_label_val: what a real image should score, for vanilla and lsgan.
-        fake_label_val: what a fake image should score, for vanilla and lsgan.
+        real_label_val: target score of real images, for vanilla and lsgan.
+        fake_label_val: target score of fake images, for vanilla and lsgan.
 
     Raises:
-        UserError: an unknown type, or a range that is none.
+        UserError: an unknown type, or an invalid range.
     """
 
     needs_target = False
@@ -45,13 +45,13 @@ class GANLoss(nn.Module):
         self.fake_label = _as_range("fake_label_val", fake_label_val)
 
     def forward(self, pred: Tensor, target_is_real: bool = True, is_disc: bool = False) -> Tensor:
-        """Loss of scores of any shape.
+        """The loss for scores of any shape.
 
         Args:
-            pred: the discriminator's scores; before any sigmoid, except for lsgan, which takes them as they are.
-            target_is_real: what the scores should say; the generator asks for True of its fakes.
-            is_disc: the discriminator is being trained (matters for drawn labels, and for hinge, which has no margin
-                for the generator).
+            pred: the discriminator's scores, without a sigmoid; lsgan takes scores of any kind.
+            target_is_real: whether the scores should say "real"; True for the generator's fakes.
+            is_disc: whether the discriminator is being trained (matters for random labels, and for hinge, which has no
+                margin for the generator).
         """
         sign = -1.0 if target_is_real else 1.0
         if self.gan_type == "hinge" and is_disc:
@@ -66,7 +66,7 @@ class GANLoss(nn.Module):
         )
 
     def label(self, pred: Tensor, is_real: bool, is_disc: bool) -> Tensor:
-        """What each score should be; drawn from PyTorch's generator, which the trainer seeds at every step."""
+        """The target of each score; random ones use PyTorch's generator, which the trainer seeds at every step."""
         low, high = self.real_label if is_real else self.fake_label
         if low == high:
             return torch.full_like(pred, low)

@@ -1,4 +1,4 @@
-"""The loss of HVI-CIDNet and HVI-SMM: a sum of distances in RGB and in HVI, with brightness alignment."""
+"""The loss of HVI-CIDNet and HVI-SMM: a sum of distances in RGB and HVI, with brightness alignment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llie.losses.structure import EdgeLoss, SSIMLoss
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from llie.registry import LOSS_REGISTRY
 
-SIGMA = 0.1  # spread of a brightness, as a share of it
+SIGMA = 0.1  # standard deviation of a brightness, relative to it
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -23,9 +23,9 @@ LUMA = (0.299, 0.587, 0.114)
 class HVILoss(nn.Module):
     """Pair loss B(p, g) = S(p, g) + hvi_weight S(T(p), T(g)), T = RGB to HVI, summed over the supervised outputs.
 
-    S = l1 * L1 + ssim * SSIM loss + edge * edge loss + perceptual * VGG19 loss. With `gt_mean`, each output costs
-    W B(p, g) + (1 - W) B(p', g): p' is p with the reference's mean brightness, and W, between 0 and 1, says how far
-    apart the two brightnesses are (GT-mean loss, arXiv 2507.20148; HVI-SMM's intensity mean loss is its hvi form).
+    S = l1 * L1 + ssim * SSIM loss + edge * edge loss + perceptual * VGG19 loss. With `gt_mean`, an output's loss is
+    W B(p, g) + (1 - W) B(p', g), where p' is p with the reference's mean brightness, and W, between 0 and 1, grows with
+    the difference of the two brightnesses (GT-mean loss, arXiv 2507.20148; HVI-SMM's intensity mean loss is "hvi").
     W and the brightness factor carry gradients.
 
     Args:
@@ -33,18 +33,18 @@ class HVILoss(nn.Module):
         ssim: weight of the SSIM loss.
         edge: weight of the edge loss.
         perceptual: weight of the VGG19 distance; 0 needs no VGG weights.
-        hvi_weight: weight of the distances in HVI against those in RGB.
-        gt_mean: how brightness is aligned: "none"; "rgb" scales the image; "hvi" scales its intensity channel.
+        hvi_weight: weight of the distances in HVI, relative to those in RGB.
+        gt_mean: alignment of brightness: "none"; "rgb" scales the image; "hvi" scales its intensity channel.
         preds: supervised output -> weight; {out: 1.0, base: 0.5} is HVI-SMM's intermediate supervision.
-        detach_target_k: keep the reference's HVI map from training the exponent k (it can make the distance shrink).
-        k_grad_in_inverse: the exponent also learns through the inverse transform of `gt_mean: hvi`; as the network's.
-        skip_aligned: leave out p' when W is 1 and not on its way to less: value and gradient stay the same, at half
-            the cost. It reads W back from the device once in a step; turn it off to capture the step as a graph.
+        detach_target_k: no gradient for the exponent k from the reference's HVI map (k could shrink the distance).
+        k_grad_in_inverse: train the exponent through the inverse transform of `gt_mean: hvi`, too; see the network's.
+        skip_aligned: leave out p' where W is constantly 1: the same value and gradient at half the cost. It reads W
+            from the device once per step; turn it off to capture the step as a graph.
         weights: file with torchvision's VGG19 weights, or its folder; None searches the usual folders.
-        precision: "float32"; or "bfloat16" for VGG's convolutions, most of the arithmetic of a training step.
+        precision: "float32"; or "bfloat16" for VGG's convolutions, which are most of the arithmetic of a training step.
 
     Raises:
-        UserError: an unknown `gt_mean`, only weights of zero, or no VGG weights.
+        UserError: an unknown `gt_mean`, all weights zero, or no VGG weights.
     """
 
     takes_outputs = True
@@ -106,11 +106,11 @@ class HVILoss(nn.Module):
         return (costs * self.pair(rgb, hvi, target)).sum()
 
     def share(self, mean_pred: Tensor, mean_gt: Tensor) -> tuple[Tensor, Tensor]:
-        """W of each output (n,), from brightnesses (n, B) and (B,); and which outputs need their aligned version."""
+        """W of each output (n,), from brightnesses (n, B) and (B,); and which outputs need the aligned version."""
         divergence = brightness_divergence(mean_pred, mean_gt)
         needed = torch.arange(len(divergence), device=divergence.device)
         if self.skip_aligned:
-            # Above 1 the clamp has no gradient either: nothing is lost by leaving the aligned version out.
+            # Above 1 the clamp has no gradient, so leaving out the aligned version changes nothing.
             needed = (divergence <= 1).any(-1).nonzero().flatten()
         return divergence.clamp(0, 1).mean(-1), needed
 
@@ -133,17 +133,17 @@ class HVILoss(nn.Module):
         if self.gt_mean == "rgb":
             aligned = (factor * rgb).clamp(0, 1)
             return aligned, rgb_to_hvi(aligned.flatten(0, 1), k).view(rgb.shape)
-        # The edited map itself is compared: it is not the HVI of the aligned image, whose radius C(I) has changed.
+        # As published, the edited map is compared, not the HVI of the aligned image, whose radius C(I) differs.
         edited = torch.cat([hvi[..., :2, :, :], (factor * hvi[..., 2:, :, :]).clamp(0, 1)], dim=-3)
         k = k if self.k_grad_in_inverse else k.detach()
         return hvi_to_rgb(edited.flatten(0, 1), k).view(rgb.shape), edited
 
 
 def brightness_divergence(pred: Tensor, target: Tensor) -> Tensor:
-    """How far two mean brightnesses are apart: 0 when equal, 1 at a ratio of about 1.33, unbounded.
+    """Divergence of two mean brightnesses: 0 when equal, 1 at a ratio of about 1.33, unbounded.
 
     The mean of the Kullback-Leibler divergences of N(a, (0.1 a)^2) and N(b, (0.1 b)^2) from the normal distribution
-    halfway between them; it depends on the ratio a / b only.
+    halfway between them; it depends only on the ratio a / b.
     """
     a, b = target.abs() + 1e-8, pred.abs() + 1e-8
     middle, variance = (a + b) / 2, ((SIGMA * a) ** 2 + (SIGMA * b) ** 2) / 2

@@ -23,7 +23,7 @@ def lpips_network(net: str = "alex", weights: str | None = None) -> nn.Module:
         weights: file with torchvision's backbone weights, or its folder; None searches the usual folders.
 
     Raises:
-        UserError: an unknown network, no weights, or the package is not installed.
+        UserError: an unknown network, missing weights, or the package is not installed.
     """
     check_choice("net", net, tuple(BACKBONES))
     try:
@@ -34,7 +34,7 @@ def lpips_network(net: str = "alex", weights: str | None = None) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision: `pretrained` is deprecated
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # random backbone: nothing is downloaded
-    # The package cuts torchvision's `features` into slices that keep the layers' numbers.
+    # The package splits torchvision's `features` into slices; the layers keep their numbers.
     sources = {key: "features." + key.split(".", 1)[1] for key in network.net.state_dict()}
     load_backbone(network.net, {key: state[name] for key, name in sources.items() if name in state}, BACKBONES[net])
     return freeze(network)
@@ -49,7 +49,7 @@ class LPIPSLoss(ImageLoss):
         weights: file with torchvision's backbone weights, or its folder; None searches the usual folders.
 
     Raises:
-        UserError: an unknown network, no weights, or the package lpips is not installed.
+        UserError: an unknown network, missing weights, or the package lpips is not installed.
     """
 
     def __init__(self, net: str = "alex", weights: str | None = None):
@@ -57,7 +57,7 @@ class LPIPSLoss(ImageLoss):
         self.network = lpips_network(net, weights)
 
     def train(self, mode: bool = True) -> LPIPSLoss:
-        """Stay in evaluation mode: the heads contain dropout."""
+        """Stay in evaluation mode, because the heads contain dropout."""
         return super().train(False)
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Perceptual loss: distance between VGG features (Johnson et al., ECCV 2016), and the gradient trick behind it."""
+"""Perceptual loss: distance between VGG features (Johnson et al., ECCV 2016), with an early gradient to save memory."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class PerceptualLoss(ImageLoss):
     """Weighted distance between VGG features, and optionally between their Gram matrices (style).
 
-    The target's features carry no gradient, and are computed once for all predictions that share the target.
+    The target's features have no gradient, and are computed once for all predictions with the same target.
 
     Args:
         layer_weights: layer name -> weight; "conv*" is before the ReLU, "relu*" after it.
         vgg_type: "vgg16" or "vgg19".
         use_input_norm: apply ImageNet's mean and standard deviation.
-        range_norm: map [-1, 1] to [0, 1] first. (HVI-CIDNet does so with images in [0, 1], too.)
+        range_norm: map [-1, 1] to [0, 1] first. (HVI-CIDNet does so for images in [0, 1], too.)
         perceptual_weight: factor on the feature distance.
         style_weight: factor on the distance between Gram matrices.
         criterion: "l1", or "l2" (also called "mse").
         reduction: "mean" over the elements of each layer, or "sum" over them and over the batch.
         weights: file with torchvision's VGG weights, or its folder; None searches the usual folders.
-        precision: "float32"; or "bfloat16" for VGG's convolutions, several times faster where the hardware knows it.
-            The value stays within 1 %; the gradient grows noisy as the prediction nears the target.
+        precision: "float32"; or "bfloat16" for VGG's convolutions, several times faster where the hardware supports it.
+            The value is within 1 %; the gradient gets noisy as the prediction approaches the target.
 
     Raises:
-        UserError: an unknown layer, criterion or network; no weights.
+        UserError: an unknown layer, criterion or network; missing weights.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PerceptualLoss(ImageLoss):
         numbers = torch.arange(len(targets)).view(target.shape[:-3]).expand(pred.shape[:-3]).flatten()
         order = numbers.argsort(stable=True)
         groups = pred.reshape(-1, *pred.shape[-3:])[order.to(pred.device)].unflatten(0, (len(targets), -1))
-        # Target by target: the features of all of them at once would be gigabytes.
+        # One target at a time, because the features of all targets would be gigabytes.
         values = torch.cat([self._to_one(preds, one) for preds, one in zip(groups, targets.unbind(), strict=True)])
         return values[order.argsort().to(pred.device)].view(pred.shape[:-3])
 
@@ -95,17 +95,17 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _gram(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, C): correlations between channels, per element."""
+    """(B, C, H, W) -> (B, C, C): correlations between channels, divided by the number of elements."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
 class EagerGradient(torch.autograd.Function):
-    """Values of independent images, whose gradient is computed at once instead of in the backward pass.
+    """Values of independent images, with the gradient computed in the forward pass instead of in the backward pass.
 
-    A frozen network has no gradient of its own, and each value depends on one image only: d value / d image is all
-    that the backward pass will ask for. It is as large as the image; the activations, fifty times that, are
-    freed before the next images are looked at.
+    The parameters of a frozen network have no gradient, and each value depends on one image only, so the backward pass
+    needs nothing but d value / d image. That is as large as the image; the activations, fifty times larger, are freed
+    before the next images are evaluated.
     """
 
     @staticmethod
@@ -116,7 +116,7 @@ class EagerGradient(torch.autograd.Function):
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             values = evaluate(images)
-        # The gradients of a mean are tiny; times the number of pixels they also fit into float16.
+        # The gradients of a mean are tiny; multiplied by the number of pixels, they fit into float16.
         scale = float(images[0, 0].numel())
         (gradient,) = torch.autograd.grad(values, images, torch.full_like(values, scale))
         ctx.save_for_backward(gradient / scale)
@@ -124,6 +124,6 @@ class EagerGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, of_values: Tensor) -> tuple[Tensor, None]:
-        """The stored d value / d image times the incoming gradient of each value."""
+        """The stored d value / d image, times the incoming gradient of each value."""
         (gradient,) = ctx.saved_tensors
         return of_values.view(-1, 1, 1, 1) * gradient, None

@@ -1,4 +1,4 @@
-"""Losses on single pixels and on their neighbours: L1, MSE, Charbonnier, PSNR, total variation."""
+"""Losses on single pixels and on neighbouring ones: L1, MSE, Charbonnier, PSNR, total variation."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class CharbonnierLoss(ImageLoss):
 
 @LOSS_REGISTRY.register()
 class PSNRLoss(ImageLoss):
-    """Negative PSNR in dB of images in [0, 1], the mean over images: 10 log10(MSE + 1e-8) (NAFNet's, HINet's).
+    """Negative PSNR in dB of images in [0, 1], mean over images: 10 log10(MSE + 1e-8) (as in NAFNet and HINet).
 
     Args:
-        reduction: "mean" over images; a sum of logarithms would depend on the batch.
+        reduction: "mean" over images; there is no "sum", which would depend on the batch size.
         toY: compare luminance (BT.601, 16 to 235) instead of RGB.
     """
 
@@ -80,12 +80,12 @@ class PSNRLoss(ImageLoss):
 
 @LOSS_REGISTRY.register()
 class TVLoss(ImageLoss):
-    """Anisotropic total variation: |differences| between vertical neighbours plus those between horizontal ones.
+    """Anisotropic total variation: absolute differences between vertical neighbours plus those between horizontal ones.
 
-    It needs no target. Images of a single row or column vary in one direction only.
+    It needs no target. Images of a single row or column have differences in one direction only.
 
     Args:
-        reduction: "mean" (of each direction by itself) or "sum".
+        reduction: "mean" (over each direction separately) or "sum".
     """
 
     needs_target = False
@@ -108,7 +108,7 @@ class TVLoss(ImageLoss):
 
 @LOSS_REGISTRY.register()
 class WeightedTVLoss(TVLoss):
-    """BasicSR's name of `TVLoss`, with an optional map of weights."""
+    """BasicSR's name for `TVLoss`, with an optional map of weights."""
 
     def forward(self, pred: Tensor, weight: Tensor | None = None) -> Tensor:
         """Total variation of (B, C, H, W), weighted by a map that broadcasts with it."""

@@ -20,7 +20,7 @@ class SSIMLoss(ImageLoss):
     Args:
         window_size: side of the Gaussian window, odd.
         sigma: standard deviation of the window in pixels.
-        padding: "zero" keeps the size (the published recipes), "valid" scores only whole windows (MATLAB).
+        padding: "zero" keeps the size (published recipes), "valid" uses only whole windows (MATLAB).
     """
 
     window: Tensor
@@ -29,7 +29,7 @@ class SSIMLoss(ImageLoss):
         super().__init__()
         check_choice("padding", padding, ("zero", "valid"))
         if window_size % 2 == 0:
-            raise UserError(f"window_size: {window_size} is even; an SSIM window has a centre, for instance 11")
+            raise UserError(f"window_size: {window_size} is even; use an odd size, for instance 11")
         self.padding = window_size // 2 if padding == "zero" else 0
         self.register_buffer("window", gaussian_window(window_size, sigma), persistent=False)
 
@@ -43,7 +43,7 @@ class SSIMLoss(ImageLoss):
 
 @LOSS_REGISTRY.register()
 class EdgeLoss(ImageLoss):
-    """Mean squared difference of Laplacians: z minus its coarse level, enlarged again (Burt and Adelson, 1983)."""
+    """Mean squared difference of Laplacians: the image minus its enlarged coarse level (Burt and Adelson, 1983)."""
 
     taps: Tensor
 
@@ -53,11 +53,11 @@ class EdgeLoss(ImageLoss):
 
     def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """See `ImageLoss.distance`."""
-        # The Laplacian is linear: one of the difference instead of the difference of two.
+        # The Laplacian is linear, so one of the difference replaces the difference of two.
         return self.reduce(self.laplacian(pred - target) ** 2)
 
     def laplacian(self, maps: Tensor) -> Tensor:
-        """The finest level of the Laplacian pyramid of (..., H, W), at that size."""
+        """The finest level of the Laplacian pyramid of (..., H, W), at the same size."""
         coarse = torch.zeros_like(maps)
         coarse[..., ::2, ::2] = 4 * separable_filter(self._padded(maps), self.taps, stride=2)
         return maps - separable_filter(self._padded(coarse), self.taps)

@@ -1,4 +1,4 @@
-"""Loss terms as option files write them: any registered loss on any named output of the network."""
+"""Loss terms as in option files: any registered loss on any named output of the network."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class LossTerm(nn.Module):
     """One weighted loss on one output of the network.
 
     Args:
-        loss: called with (prediction, target); with (prediction) when its class sets `needs_target = False`; or with
-            (outputs, batch) when its class sets `takes_outputs = True`, and it then chooses by itself what it compares;
-            with `pred: plain`, among the outputs "plain" (as its "out") and "plain/..." (by their further names).
+        loss: called with (prediction, target); with (prediction) if its class sets `needs_target = False`; or with
+            (outputs, batch) if its class sets `takes_outputs = True`: it then chooses what it compares. With
+            `pred: plain`, it gets the outputs "plain" (as "out") and "plain/NAME" (as "NAME").
         weight: factor on the loss.
-        pred: name of the output to judge.
-        target: name of what it should be: an entry of the batch, or else another output of the network. By default the
-            loss's own `default_target`, else "gt".
-        target_stride: compare with every n-th row and column of the target, for outputs of a coarser scale.
+        pred: name of the output to compare.
+        target: name of the target: an entry of the batch, or else another output of the network. By default the
+            loss's `default_target`, or "gt".
+        target_stride: compare with every n-th row and column of the target, for outputs at a coarser scale.
         space: "rgb", or "hvi" to compare in the colour space whose exponent is the output "k".
-        name: what logs call it.
+        name: its name in logs.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LossTerm(nn.Module):
         super().__init__()
         check_choice("space", space, ("rgb", "hvi"))
         if target_stride < 1:
-            raise UserError(f"target_stride: the minimum is 1, not {target_stride}")
+            raise UserError(f"target_stride: must be at least 1, not {target_stride}")
         self.loss, self.weight, self.name = loss, weight, name or type(loss).__name__
         self.pred, self.target_stride, self.space = pred, target_stride, space
         self.target: str = getattr(loss, "default_target", "gt") if target is None else target
@@ -52,11 +52,11 @@ class LossTerm(nn.Module):
         """The weighted loss as a scalar.
 
         Args:
-            outputs: what the network returned; a tensor is the output that this term judges.
-            batch: what the loader gave; a tensor is this term's target.
+            outputs: the network's outputs; a single tensor is the output that this term compares.
+            batch: the loader's batch; a single tensor is this term's target.
 
         Raises:
-            UserError: an output or target that the term names is not there.
+            UserError: the output or target that the term names does not exist.
         """
         outputs = {self.pred: outputs} if isinstance(outputs, Tensor) else outputs
         batch = {self.target: batch} if isinstance(batch, Tensor) else batch
@@ -83,7 +83,7 @@ class LossTerm(nn.Module):
         raise UserError(f"loss {self.name}: there is no {name!r} among {', '.join(entries)}.{suggest(name, entries)}")
 
     def _branch(self, outputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The outputs of the branch that `pred` names, as if they were all of a network."""
+        """The outputs of the branch that `pred` names, under their plain names."""
         if self.pred == "out":
             return outputs
         prefix = f"{self.pred}/"
@@ -94,19 +94,19 @@ class LossTerm(nn.Module):
         return image if self.space == "rgb" else rgb_to_hvi(image, self._pick("k", outputs))
 
     def extra_repr(self) -> str:
-        """What `print` shows of the term."""
+        """The settings that `print` shows."""
         return f"weight={self.weight}, pred={self.pred!r}, target={self.target!r}, space={self.space!r}"
 
 
 def needs_reference(loss: type, target: str | None = None) -> bool:
-    """Whether a term of that loss class, with that `target` option, asks the batch for the reference `gt`."""
+    """Whether a term with this loss class and this `target` option uses the reference `gt`."""
     if getattr(loss, "takes_outputs", False):
         return True
     return getattr(loss, "needs_target", True) and (target or getattr(loss, "default_target", "gt")) == "gt"
 
 
 class LossSum(nn.Module):
-    """The sum of loss terms, with each term's share for the log.
+    """The sum of loss terms, and the value of each term for the log.
 
     Args:
         terms: the terms; their names must differ.
@@ -128,14 +128,14 @@ class LossSum(nn.Module):
 def create_loss(spec: Mapping[str, Any], where: str = "loss") -> LossTerm:
     """Build one term from `{type, weight, pred, target, target_stride, space, name, **arguments of the class}`.
 
-    BasicSR's `loss_weight` is understood as `weight`.
+    BasicSR's `loss_weight` means `weight`.
 
     Args:
         spec: the term as an option file gives it; only `type` is required.
-        where: how error messages call it.
+        where: its name in error messages.
 
     Raises:
-        UserError: an unknown type, key or value; the message names the nearest.
+        UserError: an unknown type, key or value; the message suggests the nearest.
 
     Example:
         >>> loss = create_loss({"type": "L1Loss", "weight": 2.0})
@@ -147,7 +147,7 @@ def create_loss(spec: Mapping[str, Any], where: str = "loss") -> LossTerm:
         if "weight" in spec:
             raise UserError(f"{where}: give either 'weight' or 'loss_weight'")
         spec["weight"] = spec.pop("loss_weight")
-    # What says how the loss is used goes to the term, all else to the class.
+    # Keys about the use of the loss go to the term, all others to its class.
     term_keys = argument_names(LossTerm)[1:]
     usage = {key: spec.pop(key) for key in term_keys if key in spec}
     if "type" in spec:
@@ -163,14 +163,14 @@ def build_losses(train_options: Mapping[str, Any]) -> LossSum:
     """Build all loss terms of a training section.
 
     Reads `losses` (a list of specs, or a mapping of names to specs) and BasicSR's keys (`pixel_opt`, `perceptual_opt`
-    and any other `*_opt`). A term of weight 0 is left out: it costs no time, and needs no weights of its own. `gan_opt`
-    is not a term: adversarial models build it themselves.
+    and any other `*_opt`). A term of weight 0 is left out: it takes no time and loads no backbone. `gan_opt` is not a
+    term: adversarial models build it themselves.
 
     Args:
         train_options: the `train` section of the options.
 
     Raises:
-        UserError: no loss at all, or a spec is wrong; the message says which.
+        UserError: there is no loss, or a spec is wrong; the message says which.
     """
     losses = train_options.get("losses") or {}
     named: list[tuple[str | None, Mapping[str, Any]]] = []

@@ -17,7 +17,7 @@ CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 
 def layer_names(vgg_type: str) -> list[str]:
-    """All layers in order, which is also their index in torchvision's `features`: conv1_1, relu1_1, ... pool5."""
+    """All layers in the order of torchvision's `features`: conv1_1, relu1_1, ... pool5."""
     names = []
     for block, count in enumerate(CONVOLUTIONS[vgg_type], start=1):
         for number in range(1, count + 1):
@@ -27,7 +27,7 @@ def layer_names(vgg_type: str) -> list[str]:
 
 
 class VGGFeatures(nn.Module):
-    """Features of RGB images at some layers of VGG16 or VGG19.
+    """Features of RGB images at given layers of VGG16 or VGG19.
 
     Args:
         layers: names such as "conv3_4" (before the ReLU), "relu3_4" (after it), "pool3".
@@ -35,10 +35,10 @@ class VGGFeatures(nn.Module):
         use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
         range_norm: map [-1, 1] to [0, 1] first.
         weights: file with torchvision's weights, or its folder; None searches the usual folders.
-        precision: "float32"; or "bfloat16" for the convolutions, several times faster where the hardware knows it.
+        precision: "float32"; or "bfloat16" for the convolutions, several times faster where the hardware supports it.
 
     Raises:
-        UserError: an unknown layer, network or precision, or no weights.
+        UserError: an unknown layer, network or precision, or missing weights.
     """
 
     scale: Tensor
@@ -72,11 +72,11 @@ class VGGFeatures(nn.Module):
             features = nn.Sequential(*(self._layer(index) for index in range(len(self.names))))
         state = backbone_state(vgg_type, weights, needed_by="the perceptual loss")
         load_backbone(nn.ModuleDict({"features": features}), state, vgg_type)
-        # Pixel by pixel is twice as fast in bfloat16, hardly in float32 (CPU).
+        # On CPUs, channels last is twice as fast in bfloat16, but hardly faster in float32.
         self.layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
         self.features = features.to(getattr(torch, precision)).to(memory_format=self.layout)
 
-        # range_norm and the ImageNet statistics as one multiplication and one addition.
+        # range_norm and the ImageNet statistics, combined into one multiplication and one addition.
         mean = torch.tensor([0.485, 0.456, 0.406]) if use_input_norm else torch.zeros(3)
         std = torch.tensor([0.229, 0.224, 0.225]) if use_input_norm else torch.ones(3)
         scale, offset = (0.5, 0.5) if range_norm else (1.0, 0.0)

@@ -1,6 +1,6 @@
-"""The four losses of Zero-DCE (Guo et al., CVPR 2020), which judge an enhanced image without a reference.
+"""The four losses of Zero-DCE (Guo et al., CVPR 2020), which need no reference.
 
-Their weights there: illumination smoothness 200 on the curves, spatial consistency 1, colour constancy 5, exposure 10.
+Published weights: illumination smoothness 200 (on the curves), spatial consistency 1, colour constancy 5, exposure 10.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from llie.registry import LOSS_REGISTRY
 class SpatialConsistencyLoss(nn.Module):
     """Neighbouring regions should differ as much as they do in the input.
 
-    With d the difference of the two images' grey means over each 4x4 region, and 0 outside of the image: the mean over
-    regions of the sum of `(d - d_neighbour)^2` over the four neighbours. It compares with the input, `lq`.
+    Let d be the difference of the two images' grey means over each 4x4 region, and 0 outside the image. The loss is the
+    mean over regions of the sum of `(d - d_neighbour)^2` over the four neighbours. It compares with the input, `lq`.
 
     Args:
-        region: side of the regions in pixels; what is left over at the right and at the bottom is not judged.
+        region: side of the regions in pixels; incomplete regions at the right and bottom are ignored.
     """
 
     default_target = "lq"
@@ -42,11 +42,11 @@ class SpatialConsistencyLoss(nn.Module):
 
 @LOSS_REGISTRY.register()
 class ExposureControlLoss(nn.Module):
-    """Mean over 16x16 regions of the squared distance of their grey mean from a level of good exposure.
+    """Mean over 16x16 regions of the squared difference of their grey mean from a well-exposed level.
 
     Args:
-        level: grey that a region should have.
-        region: side of the regions in pixels; what is left over at the right and at the bottom is not judged.
+        level: target grey mean of a region.
+        region: side of the regions in pixels; incomplete regions at the right and bottom are ignored.
     """
 
     needs_target = False
@@ -62,7 +62,7 @@ class ExposureControlLoss(nn.Module):
 
 @LOSS_REGISTRY.register()
 class ColourConstancyLoss(nn.Module):
-    """The means R, G, B of an image should be alike: `sqrt((R - G)^4 + (R - B)^4 + (B - G)^4)`, mean over the batch."""
+    """The means R, G, B of an image should be equal: `sqrt((R - G)^4 + (R - B)^4 + (B - G)^4)`, mean over the batch."""
 
     needs_target = False
 
@@ -70,15 +70,15 @@ class ColourConstancyLoss(nn.Module):
         """Loss of (B, 3, H, W) as a scalar."""
         red, green, blue = pred.mean((2, 3)).unbind(1)
         apart = torch.stack([red - green, red - blue, blue - green])
-        # The norm of the squares. Unlike a root of their sum it has a gradient, 0, where all three are equal.
+        # The norm of the squares: unlike an explicit root, it has a gradient (0) where all three are equal.
         return torch.linalg.vector_norm(apart.square(), dim=0).mean()
 
 
 @LOSS_REGISTRY.register()
 class IlluminationSmoothnessLoss(nn.Module):
-    """Squared differences between neighbours in curve maps: twice the mean over images and pixels, summed over maps.
+    """Squared differences of neighbours in curve maps: twice the mean over images and pixels, summed over maps.
 
-    Meant for Zero-DCE's curves: `pred: curves`.
+    For Zero-DCE's curves: `pred: curves`.
     """
 
     needs_target = False
@@ -102,5 +102,5 @@ def _region_means(image: Tensor, side: int, loss: str) -> Tensor:
 
 def _side(option: str, value: int) -> int:
     if value < 1:
-        raise UserError(f"{option}: a region has a side of at least 1, not {value}")
+        raise UserError(f"{option}: the side of a region must be at least 1, not {value}")
     return value

@@ -1,4 +1,4 @@
-"""How far an output is from its reference, pixel by pixel: PSNR, SSIM, MAE and colour difference."""
+"""Metrics that compare an output with its reference, pixel by pixel: PSNR, SSIM, MAE and colour difference."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def psnr(
 
     Args:
         pred: tensor (3, H, W) or (B, 3, H, W) in [0, 1], or array (H, W, 3) uint8, uint16 or float in [0, 1]; RGB.
-        gt: the reference, of the same size; it may be of another type.
+        gt: the reference, with the same size; its type may differ.
         protocol: name in `llie.metrics.PROTOCOLS`.
-        crop_border: how many pixels to leave out on each side.
+        crop_border: number of pixels to leave out on each side.
         test_y_channel: measure on Y; the protocol `rgb8` then means `y8`.
-        input_order: of arrays: `HWC` or `CHW`.
+        input_order: order of axes of arrays: `HWC` or `CHW`.
 
     Returns:
-        The mean over a batch; infinite when the images are identical under the protocol.
+        The mean over a batch; infinite if the images are identical under the protocol.
 
     Raises:
-        UserError: images not finite, of different sizes or of unknown types; unknown protocol.
+        UserError: the images are not finite, have different sizes or unknown types; unknown protocol.
 
     Example:
         >>> gt = np.full((16, 16, 3), 100, np.uint8)
@@ -57,8 +57,8 @@ def ssim(
 ) -> float:
     """Structural similarity, at most 1; higher is better.
 
-    The original form (Wang et al., TIP 2004): 11x11 Gaussian window, sigma 1.5, range 255, only windows that lie wholly
-    within the image, mean over pixels and channels.
+    The original form (Wang et al., TIP 2004): 11x11 Gaussian window, sigma 1.5, range 255, only windows that are
+    completely inside the image, mean over pixels and channels.
 
     Args:
         pred: see `psnr`.
@@ -67,13 +67,13 @@ def ssim(
         crop_border: see `psnr`.
         test_y_channel: see `psnr`.
         input_order: see `psnr`.
-        border: "valid", or "zero": windows around every pixel, black outside (FFA-Net, HDM; it gives other figures).
+        border: "valid", or "zero": windows around every pixel, black outside (FFA-Net, HDM; the figures differ).
 
     Raises:
         UserError: as `psnr`; also an unknown border, or "valid" with a side shorter than 11 pixels.
     """
     if border not in ("valid", "zero"):
-        raise UserError(f"ssim: border is valid or zero, not {border!r}")
+        raise UserError(f"ssim: border must be valid or zero, not {border!r}")
     similarity = partial(_ssim, valid=border == "valid")
     return mean_over_pairs(similarity, pred, gt, protocol, crop_border, test_y_channel, input_order)
 
@@ -86,7 +86,7 @@ def mae(pred: Image, gt: Image, protocol: str = "rgb8", crop_border: int = 0) ->
 
 @register_metric("lower")
 def delta_e(pred: Image, gt: Image, protocol: str = "rgb8", crop_border: int = 0) -> float:
-    """Mean CIEDE2000 colour difference, images taken for sRGB (D65); lower is better, about 2 is just noticeable.
+    """Mean CIEDE2000 colour difference of sRGB images (D65); lower is better, about 2 is just noticeable.
 
     Arguments and errors as `psnr`; the protocol must be one on RGB.
     """
@@ -112,14 +112,14 @@ def _ssim(pred: Pixels, gt: Pixels, valid: bool) -> float:
     mean_p, mean_g = blur(pred), blur(gt)
     mean_pg, mean_squares = mean_p * mean_g, mean_p**2 + mean_g**2
     covariance = blur(pred * gt) - mean_pg
-    # Only the sum of the two variances is needed, so one filter pass serves both.
+    # Only the sum of the two variances is needed, so one filter pass is enough for both.
     variances = blur(pred**2 + gt**2) - mean_squares
     similarity = (2 * mean_pg + c1) * (2 * covariance + c2) / ((mean_squares + c1) * (variances + c2))
     return float(similarity.mean())
 
 
 def _delta_e(pred: Pixels, gt: Pixels) -> float:
-    from skimage.color import deltaE_ciede2000, rgb2lab  # slow to import, and few ask for it
+    from skimage.color import deltaE_ciede2000, rgb2lab  # slow to import, and rarely used
 
     if pred.shape[-1] != 3:
         raise UserError("delta_e measures colour; use a protocol on RGB")

@@ -1,4 +1,4 @@
-"""Whatever an image comes as, metrics see float64 arrays (H, W, C) on the 0..255 scale, 8-bit values exactly."""
+"""Images of any kind as float64 arrays (H, W, C) on the 0..255 scale, for metrics; 8-bit values are exact."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Pixels: TypeAlias = "NDArray"
 
 
 def to_pixels(image: Image, what: str = "image", input_order: str = "HWC") -> list[Pixels]:
-    """The images in a tensor or array, one (H, W, C) float64 array on the 0..255 scale each.
+    """The images in a tensor or array, each as a float64 array (H, W, C) on the 0..255 scale.
 
     Args:
         image: tensor (C, H, W) or (B, C, H, W), floating point in [0, 1]; or array (H, W), (H, W, C) or (B, H, W, C)
             of uint8, uint16 or floating point in [0, 1]. Colour is RGB. Values out of range are kept.
-        what: what to call it in messages.
-        input_order: `HWC` or `CHW`: where an *array* has its channels; tensors are always CHW.
+        what: its name in messages.
+        input_order: order of axes of an *array*: `HWC` or `CHW`; tensors are always CHW.
 
     Raises:
-        UserError: not finite, not of a known shape or type, or floating point that is plainly on the 0..255 scale.
+        UserError: not finite, an unknown shape or type, or floating point that is obviously on the 0..255 scale.
     """
     if input_order not in ("HWC", "CHW"):
         raise UserError(f"input_order must be HWC or CHW, not {input_order!r}")
@@ -48,7 +48,7 @@ def to_pixels(image: Image, what: str = "image", input_order: str = "HWC") -> li
 
 
 def cut(image: Pixels, border: int) -> Pixels:
-    """The image without `border` pixels on each side."""
+    """Cut off `border` pixels on each side."""
     if border < 0 or min(image.shape[:2]) <= 2 * border:
         raise UserError(f"a border of {border} leaves nothing of an image of {image.shape[1]}x{image.shape[0]} pixels")
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
@@ -60,7 +60,7 @@ def _to_255(array: NDArray, what: str) -> Pixels:
     if array.dtype == np.uint16:
         return array / 257.0  # 65535 / 257 = 255
     if array.dtype.kind != "f":
-        raise UserError(f"the {what} is of type {array.dtype}; expected uint8, uint16 or floating point in [0, 1]")
+        raise UserError(f"the {what} has the type {array.dtype}; expected uint8, uint16 or floating point in [0, 1]")
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
         raise UserError(f"the {what} is broken: {bad} of its {array.size} values are NaN or infinite")
@@ -68,5 +68,5 @@ def _to_255(array: NDArray, what: str) -> Pixels:
         raise UserError(f"the {what} is floating point on the 0..255 scale; divide it by 255 (expected [0, 1])")
     if array.dtype == np.float16:
         array = array.astype(np.float32)
-    # In the input's own precision: k/255 in float32 times 255 is k again, which matters to truncation.
+    # In the precision of the input: k/255 in float32 times 255 is exactly k, which matters for truncation.
     return (array * array.dtype.type(255)).astype(np.float64)

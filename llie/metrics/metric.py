@@ -1,4 +1,4 @@
-"""What every metric has in common: facts about it, its registration, images in and one number out."""
+"""The common part of all metrics: registration with facts about them, and means over the images of a batch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Function = TypeVar("Function", bound=Callable[..., float])
 
 
 class MetricUnavailable(UserError):
-    """What a metric computes with (weights, a package) is not on this machine: it is skipped, not a failure."""
+    """A metric needs weights or a package that is missing on this machine; it is skipped, which is not a failure."""
 
 
 def register_metric(
     better: Literal["higher", "lower"], needs_reference: bool = True, also_called: str | None = None
 ) -> Callable[[Function], Function]:
-    """Register a metric function `f(pred, gt, protocol, ...)`, or `f(pred, protocol, ...)` when it needs no reference.
+    """Register a metric function `f(pred, gt, protocol, ...)`, or `f(pred, protocol, ...)` if it needs no reference.
 
     Args:
-        better: which way is good.
+        better: whether higher or lower values are better.
         needs_reference: whether it compares with a reference image.
         also_called: its name in BasicSR's option files.
     """
@@ -43,7 +43,7 @@ def register_metric(
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric with the arguments that an option file gives it; call it as `metric(pred, gt, protocol)`."""
+    """A registered metric with the arguments from an option file; call it as `metric(pred, gt, protocol)`."""
 
     name: str
     function: Callable[..., float]
@@ -56,26 +56,26 @@ class Metric:
         return getattr(self.function, "needs_reference", True)
 
     def protocols(self, names: Iterable[str]) -> list[str]:
-        """Those of the named protocols that this metric is measured under, each once.
+        """The protocols of this metric among the named ones, each once.
 
-        Y instead of RGB for BasicSR's `test_y_channel`; without the help of a reference where there is none.
+        With BasicSR's `test_y_channel`, RGB becomes Y; without a reference, GT-mean forms become plain ones.
         """
         if self.arguments.get("test_y_channel"):
             names = [name.replace("rgb", "y") for name in names]
         return list(dict.fromkeys(names if self.needs_reference else map(plain, names)))
 
     def __call__(self, pred: Image, gt: Image | None, protocol: str) -> float:
-        """The figure for one image; `gt` is not looked at when the metric needs no reference."""
+        """The figure for one image; `gt` is ignored if the metric needs no reference."""
         images = (pred, gt) if self.needs_reference else (pred,)
         return self.function(*images, protocol, **self.arguments)
 
 
 def create_metric(spec: Mapping[str, Any], name: str = "") -> Metric:
-    """The metric that `{type: NAME, **arguments}` describes; names and arguments of BasicSR's option files are known.
+    """Build the metric that `{type: NAME, **arguments}` describes, in our words or in BasicSR's.
 
     Args:
-        spec: entry of an option file. `better: higher | lower` of BasicSR is checked against the metric's own fact.
-        name: what to call it in tables; by default its type.
+        spec: entry of an option file. BasicSR's `better: higher | lower` must be right for the metric.
+        name: its name in tables; by default its type.
 
     Raises:
         UserError: an unknown metric or argument, or a wrong `better`.
@@ -85,13 +85,13 @@ def create_metric(spec: Mapping[str, Any], name: str = "") -> Metric:
         raise UserError(f"{where}: 'type' is missing (the name of a registered metric)")
     function = METRIC_REGISTRY.get(spec["type"])
     arguments = {key: value for key, value in spec.items() if key not in ("type", "better")}
-    own = getattr(function, "better", None)  # metrics of BasicSR or of a user may not have it
+    own = getattr(function, "better", None)  # metrics of BasicSR or of users may lack it
     better = spec.get("better", own or "higher")
     if better not in ("higher", "lower") or (own and better != own):
         raise UserError(f"{where}: better: {better} is wrong; {spec['type']} is better when {own or 'higher or lower'}")
     metric = Metric(name or spec["type"], function, arguments, better)
     names = ("pred", "gt", "protocol") if metric.needs_reference else ("pred", "protocol")
-    given = dict.fromkeys(names, object())  # filled in later: accepted for any annotation
+    given = dict.fromkeys(names, object())  # filled in later; fits any annotation
     check_arguments(function, given | arguments, where)
     return metric
 
@@ -105,16 +105,16 @@ def mean_over_pairs(
     test_y_channel: bool = False,
     input_order: str = "HWC",
 ) -> float:
-    """The mean of `function` over the pairs of a batch, after the protocol, with the border cut off.
+    """Apply the protocol, cut off the border, and take the mean of `function` over the pairs of a batch.
 
     Args:
-        function: takes two (H, W, C) arrays on the 0..255 scale.
+        function: function of two arrays (H, W, C) on the 0..255 scale.
         pred: see `to_pixels`.
-        gt: the reference, of the same shape.
+        gt: the reference, with the same shape.
         protocol: name in `PROTOCOLS`.
-        crop_border: how many pixels to leave out on each side.
-        test_y_channel: use the protocol on Y (`y8` for `rgb8`), BasicSR's way to say it.
-        input_order: of arrays: `HWC` or `CHW`.
+        crop_border: number of pixels to leave out on each side.
+        test_y_channel: use the protocol on Y (`y8` for `rgb8`); BasicSR's option.
+        input_order: order of axes of arrays: `HWC` or `CHW`.
     """
     if test_y_channel:
         protocol = protocol.replace("rgb", "y")
@@ -129,12 +129,12 @@ def mean_over_pairs(
 def mean_over_images(
     function: Callable[[Pixels], float], pred: Image, protocol: str, crop_border: int = 0, input_order: str = "HWC"
 ) -> float:
-    """As `mean_over_pairs`, for a metric without reference.
+    """Like `mean_over_pairs`, for a metric without reference.
 
     Raises:
-        UserError: also when the protocol needs a reference.
+        UserError: as there, and if the protocol needs a reference.
     """
     if plain(protocol) != protocol:
-        raise UserError(f"the protocol {protocol} needs a reference, this metric has none; use {plain(protocol)}")
+        raise UserError(f"the protocol {protocol} needs a reference, but this metric has none; use {plain(protocol)}")
     images = to_pixels(pred, "prediction", input_order)
     return float(np.mean([function(cut(apply_protocol(protocol, image, image)[0], crop_border)) for image in images]))

@@ -1,7 +1,7 @@
 """Naturalness without a reference: NIQE (Mittal, Soundararajan and Bovik, SPL 2013), and BRISQUE through `piq`.
 
 NIQE compares the statistics of 96x96 blocks at two scales with those of pristine photographs. `niqe_pristine.npz`
-holds the mean (36,) and covariance (36, 36) that the authors published with the metric.
+contains their mean (36,) and covariance (36, 36), as published by the authors.
 """
 
 from __future__ import annotations
@@ -33,22 +33,21 @@ def niqe(
 ) -> float:
     """Natural image quality evaluator, roughly 2 (natural) to 20; lower is better.
 
-    Channels are taken in their right order. Figures of HVI-CIDNet and HVI-SMM were made with red and blue swapped and
-    differ by 0.1 to 2.
+    Red and blue are in the right order here. HVI-CIDNet and HVI-SMM swap them; their figures differ by 0.1 to 2.
 
     Args:
         pred: see `psnr`.
-        protocol: one without help of a reference; see `psnr`.
+        protocol: one that needs no reference; see `psnr`.
         crop_border: see `psnr`.
         input_order: see `psnr`.
         convert_to: `y`, the luma of BT.601 in 16..235 (BasicSR's default), or `gray`, its full-range form.
 
     Returns:
-        NaN, with a warning, for an image too small (fewer than two blocks of 96x96) or too flat to have statistics:
+        NaN, with a warning, if the image is too small (fewer than two blocks of 96x96) or too flat for statistics;
         this says nothing about the network. NaN *in* the image is an error.
 
     Raises:
-        UserError: as `psnr`.
+        UserError: see `psnr`.
     """
     if convert_to not in ("y", "gray"):
         raise UserError(f"niqe: convert_to must be y or gray, not {convert_to!r}")
@@ -64,29 +63,29 @@ def niqe(
 def brisque(pred: Image, protocol: str = "rgb8", crop_border: int = 0, input_order: str = "HWC") -> float:
     """Blind/referenceless image spatial quality evaluator (Mittal et al., TIP 2012), about 0..100; lower is better.
 
-    Computed by the package `piq`, as HVI-SMM does. Figures of HVI-CIDNet come from another package with other support
-    vectors: they are not comparable.
+    Computed by the package `piq`, as for HVI-SMM. HVI-CIDNet used another package with other support vectors, so its
+    figures are not comparable.
 
     Args:
         pred: see `psnr`.
-        protocol: one without help of a reference; see `psnr`.
+        protocol: one that needs no reference; see `psnr`.
         crop_border: see `psnr`.
         input_order: see `psnr`.
 
     Raises:
-        MetricUnavailable: the package or its file of support vectors is not here; nothing is downloaded.
+        MetricUnavailable: the package or its file of support vectors is missing; nothing is downloaded.
         UserError: as `psnr`.
     """
     try:
         import piq
     except ImportError:
         raise MetricUnavailable("brisque needs the package piq: pip install piq") from None
-    # piq itself looks in torch hub's cache only, and would download what it does not find there.
+    # piq searches torch hub's cache only, and downloads a missing file.
     vectors = Path(torch.hub.get_dir()) / "checkpoints" / BRISQUE_VECTORS.rsplit("/", 1)[-1]
     if not vectors.is_file():
         raise MetricUnavailable(f"brisque needs the file {vectors}: download {BRISQUE_VECTORS} to there")
     try:
-        torch.load(vectors, weights_only=True)  # piq would run code hidden in the file; this refuses it
+        torch.load(vectors, weights_only=True)  # refuses a file with code, which piq would run
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         raise MetricUnavailable(f"{vectors} is damaged or not what piq published at {BRISQUE_VECTORS}") from None
 
@@ -110,7 +109,7 @@ def _niqe(grey: Pixels) -> float:
         return _without_statistics("NIQE", f"of {size} pixels is too small for two blocks of {BLOCK}x{BLOCK}")
     grey = grey[: rows * BLOCK, : columns * BLOCK]
     half = _half_size(grey)
-    with np.errstate(divide="ignore", invalid="ignore"):  # flat blocks give NaN, and are left out below
+    with np.errstate(divide="ignore", invalid="ignore"):  # flat blocks give NaN and are left out below
         features = np.concatenate([_block_features(grey, BLOCK), _block_features(half, BLOCK // 2)], axis=1)
     complete = features[~np.isnan(features).any(axis=1)]
     if len(complete) < 2:
@@ -133,7 +132,7 @@ def _pristine() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _half_size(image: Pixels) -> Pixels:
-    """MATLAB's `imresize(image, 0.5)`: bicubic (a = -0.5) stretched to 8 taps against aliasing, mirrored borders."""
+    """MATLAB's `imresize(image, 0.5)`: bicubic (a = -0.5), antialiased by stretching to 8 taps, mirrored borders."""
     distance = np.abs(np.arange(8) - 3.5) / 2
     inner = 1.5 * distance**3 - 2.5 * distance**2 + 1
     outer = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
@@ -142,7 +141,7 @@ def _half_size(image: Pixels) -> Pixels:
 
 
 def _block_features(grey: Pixels, size: int) -> np.ndarray:
-    """Features of every block, (blocks, 18): the coefficients' distribution, and that of neighbours' products."""
+    """Features of every block, (blocks, 18): distributions of the coefficients and of products of neighbours."""
     window = cv2.getGaussianKernel(7, 7 / 6)
 
     def blur(image: Pixels) -> Pixels:
@@ -163,7 +162,7 @@ def _block_features(grey: Pixels, size: int) -> np.ndarray:
 
 
 def _asymmetric_gaussian(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shape, left and right scale of the generalised Gaussian that fits each of (blocks, H, W), by moments."""
+    """Shape, left and right scale of the generalised Gaussian fitted by moments to each of (blocks, H, W)."""
     values = blocks.reshape(len(blocks), -1)
     squares = values**2
     negative, positive = values < 0, values > 0

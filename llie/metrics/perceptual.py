@@ -23,21 +23,21 @@ def lpips(
     crop_border: int = 0,
     input_order: str = "HWC",
 ) -> float:
-    """Learned perceptual image patch similarity v0.1 (Zhang et al., CVPR 2018); 0 is equal, lower is better.
+    """Learned perceptual image patch similarity v0.1 (Zhang et al., CVPR 2018); 0 means equal, lower is better.
 
     Args:
         pred: see `psnr`; a tensor on a GPU is measured there.
         gt: see `psnr`.
         protocol: one on RGB; see `psnr`.
-        net: backbone, `alex` (HVI-CIDNet and most of the field), `vgg` (LOL-Blur tables) or `squeeze`. Figures of
-            different backbones are not comparable.
-        weights: the backbone's ImageNet weights as torchvision publishes them: file, or folder that holds it.
-            By default looked for in the folder `$LLIE_WEIGHTS` and in torch hub's cache, and downloaded otherwise.
+        net: backbone: `alex` (HVI-CIDNet and most papers), `vgg` (LOL-Blur tables) or `squeeze`. Figures of different
+            backbones are not comparable.
+        weights: torchvision's ImageNet weights of the backbone: a file or its folder. By default searched in the folder
+            `$LLIE_WEIGHTS` and in torch hub's cache, or else downloaded.
         crop_border: see `psnr`.
         input_order: see `psnr`.
 
     Raises:
-        MetricUnavailable: the backbone's weights are not here; the message says what to put where.
+        MetricUnavailable: the backbone's weights are missing; the message says which file to put where.
         UserError: as `psnr`.
     """
     device = pred.device if isinstance(pred, torch.Tensor) else torch.device("cpu")

@@ -1,15 +1,15 @@
-"""Evaluation protocols: what happens to an output between the network and the formula, each named once, as data.
+"""Evaluation protocols: the steps between the output of a network and the formula of a metric, named once, as data.
 
-A figure without its protocol means nothing: on one image the protocols below differ by up to ten dB. Never compare
-figures of two of them. A protocol is a tuple of steps applied in order to `(prediction, reference)`, both (H, W, C)
-float64 on the 0..255 scale. The name says the steps:
+A figure without its protocol means nothing: on one image, the protocols below differ by up to ten dB. Never compare
+figures of two protocols. A protocol is a tuple of steps, applied in order to `(prediction, reference)`, both (H, W, C)
+float64 on the 0..255 scale. Its name lists the steps:
 
     rgb8          rounded to 8 bits                      (SNR-Aware, MambaLLIE, BasicSR)
-    rgb8-trunc    cut to 8 bits, not rounded             (HVI-CIDNet and HVI-SMM, whose PNGs are written that way)
+    rgb8-trunc    truncated to 8 bits                    (HVI-CIDNet and HVI-SMM, which write PNGs that way)
     rgb-float     clipped to [0, 1] only                 (PSNR of Retinexformer)
     y8 ...        the same, then the luma of BT.601 in studio range 16..235, not rounded (BasicSR `test_y_channel`)
-    ...-gtmean    the prediction scaled to the reference's mean brightness. This uses the reference, so it flatters: it
-                  always has to be named beside the figure, and plain figures belong beside it.
+    ...-gtmean    the prediction scaled to the reference's mean brightness. It uses the reference, so it flatters: name
+                  it beside the figure, and give the plain figure, too.
     rgb8-shave10  rounded to 8 bits, without 10 pixels at each side (PSNR of DRBN, as in super-resolution)
 """
 
@@ -33,22 +33,22 @@ def clip(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def round8(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
-    """Both to 8 bits, half to even."""
+    """Round both to 8 bits, half to even."""
     return prediction.round(), reference.round()
 
 
 def truncate8(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
-    """The prediction to 8 bits as PIL converts a float tensor: the fraction is dropped. References are rounded."""
+    """Truncate the prediction to 8 bits, like the conversion of a float tensor to PIL; round the reference."""
     return np.floor(prediction), reference.round()
 
 
 def luma(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
-    """Both to Y of BT.601 YCbCr, 16..235, as BasicSR's `test_y_channel`."""
+    """Convert both to Y of BT.601 YCbCr, 16..235, like BasicSR's `test_y_channel`."""
     return to_luma(prediction), to_luma(reference)
 
 
 def to_luma(image: Pixels) -> Pixels:
-    """(H, W, 3) RGB to (H, W, 1) Y of BT.601 YCbCr in 16..235; an image of one channel is returned as it is."""
+    """(H, W, 3) RGB to (H, W, 1) Y of BT.601 YCbCr in 16..235; an image with one channel does not change."""
     if image.shape[-1] == 1:
         return image
     return 16 + (image @ np.array([65.481, 128.553, 24.966]) / 255)[..., None]
@@ -66,7 +66,7 @@ def match_gray(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def match_swapped(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
-    """GT-mean of Retinexformer: unrounded grey of RGB taken for BGR, so that R and B change their weights."""
+    """GT-mean of Retinexformer: unrounded grey of RGB taken for BGR, so the weights of R and B are swapped."""
     weights = [0.114, 0.587, 0.299]
     return _scaled(prediction, _weighted_mean(reference, weights), _weighted_mean(prediction, weights)), reference
 
@@ -84,12 +84,12 @@ def match_gamma(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def shave10(prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
-    """Both without the ten pixels at each side."""
+    """Cut off ten pixels at each side of both."""
     return cut(prediction, 10), cut(reference, 10)
 
 
 def _scaled(prediction: Pixels, target: float, mean: float) -> Pixels:
-    """A black prediction has no brightness to scale and stays black."""
+    """Scale a prediction to a brightness; a black one stays black."""
     return (prediction * (target / mean)).clip(0, 255) if mean > 0 else prediction
 
 
@@ -112,7 +112,7 @@ PROTOCOLS: dict[str, tuple[Step, ...]] = {
     for colour, level, suffix in product(_COLOURS, _LEVELS, ["", "-gtmean"])
 }
 PROTOCOLS |= {f"rgb8-shave10{suffix}": (*PROTOCOLS[f"rgb8{suffix}"], shave10) for suffix in ("", "-gtmean")}
-# Retinexformer measures PSNR in floating point and SSIM after rounding, which for it comes after the scaling.
+# Retinexformer measures PSNR in floating point, and SSIM after rounding, which follows the scaling.
 PROTOCOLS["rgb-float-gtmean-swapped"] = (clip, match_swapped)
 PROTOCOLS["rgb8-gtmean-swapped"] = (clip, match_swapped, round8)
 PROTOCOLS["rgb-float-gtmean-channels"] = (clip, match_channels)
@@ -131,17 +131,17 @@ def protocol_steps(name: str) -> tuple[Step, ...]:
 
 
 def uses_reference(name: str) -> bool:
-    """Whether the protocol changes the prediction by looking at the reference."""
+    """Whether the protocol changes the prediction depending on the reference."""
     return any(step.__name__.startswith("match_") for step in protocol_steps(name))
 
 
 def plain(name: str) -> str:
-    """The protocol without the help of the reference: `rgb8` for `rgb8-gtmean`."""
+    """The protocol that does not use the reference: `rgb8` for `rgb8-gtmean`."""
     return name.split("-gtmean")[0].split("-gamma")[0] if uses_reference(name) else name
 
 
 def with_counterparts(names: Iterable[str]) -> list[str]:
-    """The named protocols, each plain one with its GT-mean form and the reverse: neither is shown without the other."""
+    """The named protocols, each plain one with its GT-mean form and vice versa: neither is shown without the other."""
     both: list[str] = []
     for name in names:
         both += [plain(name), f"{plain(name)}-gtmean", name]
@@ -149,7 +149,7 @@ def with_counterparts(names: Iterable[str]) -> list[str]:
 
 
 def apply_protocol(name: str, prediction: Pixels, reference: Pixels) -> tuple[Pixels, Pixels]:
-    """Take a prediction and its reference, (H, W, C) on the 0..255 scale, through the steps of a protocol.
+    """Apply the steps of a protocol to a prediction and its reference, (H, W, C) on the 0..255 scale.
 
     Raises:
         UserError: unknown protocol, or images of different shapes.
@@ -157,7 +157,7 @@ def apply_protocol(name: str, prediction: Pixels, reference: Pixels) -> tuple[Pi
     steps = protocol_steps(name)
     if prediction.shape != reference.shape:
         raise UserError(
-            f"the prediction is {_size(prediction)} but its reference is {_size(reference)}; they must be equal"
+            f"the prediction is {_size(prediction)}, but its reference is {_size(reference)}; the sizes must be equal"
         )
     for step in steps:
         prediction, reference = step(prediction, reference)

@@ -1,4 +1,4 @@
-"""A generator and a discriminator, as in SRGAN-like training and the second stage of DRBN."""
+"""Adversarial training of a generator and a discriminator, as in SRGAN and the second stage of DRBN."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from llie.registry import LOSS_REGISTRY, MODEL_REGISTRY, argument_names, build
 
 @MODEL_REGISTRY.register()
 class AdversarialModel(Model):
-    """The discriminator steps first, then the generator against the updated discriminator.
+    """In each iteration the discriminator is updated first, then the generator against the new discriminator.
 
-    The batch holds pairs `lq`, `gt`, and what the data streams of the same batch bring, if there are any: `lq_real`,
-    dark photographs without reference, and `hq`, pictures of high quality without a dark partner. Real images are `gt`
-    and `hq`; fake ones are the enhanced `lq_real`, or the enhanced `lq` where that stream is absent. The loss terms
-    look at pairs; a term with `pred: lq_real` looks at the enhanced photographs.
+    A batch contains pairs `lq`, `gt`, and optional images from further data streams: `lq_real`, dark photographs
+    without reference, and `hq`, pictures of high quality without a dark partner. Real images are `gt` and `hq`; fake
+    ones are the enhanced `lq_real`, or the enhanced `lq` without that stream. Loss terms compare pairs; a term with
+    `pred: lq_real` evaluates the enhanced photographs.
 
     Args:
         options: resolved options with `network_g`, `network_d` and `train`. `train.gan_opt` is the adversarial term
-            (`{type: GANLoss, loss_weight: 0.005, ...}`); the generator sits out the first `train.net_d_init_iters`
-            iterations and then steps in every `train.net_d_iters`-th. With a weight of 0 it learns alone.
+            (`{type: GANLoss, loss_weight: 0.005, ...}`). The generator is not updated in the first
+            `train.net_d_init_iters` iterations, then in every `train.net_d_iters`-th. With a weight of 0 it is trained
+            without the discriminator.
     """
 
     streams = ("lq_real", "hq")
@@ -51,13 +52,13 @@ class AdversarialModel(Model):
         wanted = self.gan_weight or any(str(term.pred).split("/")[0] == "lq_real" for term in self.losses.terms)
         self.enhanced = ("lq", "lq_real") if wanted else ("lq",)
         self.judging = [p for p in self.networks["d"].parameters() if p.requires_grad]
-        # One enhancement serves both networks' steps, unless the graphs of many micro-batches would have to wait.
+        # Both networks' steps share one forward pass, unless that would keep the graphs of several micro-batches.
         self.may_share = train.get("accumulate", 1) == 1
         self.shares = False
         self.waiting: tuple[Mapping[str, Any], dict[str, Tensor]] | None = None
 
     def phases(self, iteration: int) -> tuple[str, ...]:
-        """The discriminator in every iteration; the generator after its turn has come."""
+        """The discriminator in every iteration; then the generator, where it is updated."""
         if not self.gan_weight:
             return ("g",)
         generator_steps = iteration > self.pretraining and iteration % self.every == 0
@@ -66,7 +67,7 @@ class AdversarialModel(Model):
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminator's or the generator's loss."""
-        for parameter in self.judging:  # the generator's step needs no gradients of these (they would only cost)
+        for parameter in self.judging:  # the generator's step does not need their gradients
             parameter.requires_grad_(phase == "d")
         return self._judge(batch) if phase == "d" else self._enhance(batch)
 
@@ -82,7 +83,7 @@ class AdversarialModel(Model):
         else:
             with torch.no_grad():
                 fake = result_of(self.networks["g"](batch.get("lq_real", batch["lq"])))
-        # One call for each side: batch norm then sees real and fake images apart.
+        # One call for each side, so that batch norm treats real and fake images separately.
         scores = {"real": self.trained["d"](real).float(), "fake": self.trained["d"](fake).float()}
         with torch.autocast(real.device.type, enabled=False):
             loss = sum(self.gan(score, name == "real", is_disc=True) for name, score in scores.items())
@@ -92,7 +93,7 @@ class AdversarialModel(Model):
         waiting, self.waiting = self.waiting, None
         outputs = waiting[1] if waiting and waiting[0] is batch else self._outputs(batch)
         score = self.networks["d"](_fake(outputs)).float() if self.gan_weight else None
-        with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
+        with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need the range of float32
             loss, values = self.losses(in_full_precision(outputs), batch)
             if score is not None:
                 adversarial = self.gan_weight * self.gan(score, True, is_disc=False)
@@ -100,12 +101,12 @@ class AdversarialModel(Model):
         return loss, values
 
     def _outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """What the generator makes of `lq`, by name, and of `lq_real`, as "lq_real" and "lq_real/..."."""
+        """The generator's outputs for `lq`, by name, and for `lq_real`, as "lq_real" and "lq_real/..."."""
         names = [name for name in self.enhanced if name in batch]
         given = self.training_inputs(batch) if names == ["lq"] else {}  # they belong to the pairs alone
-        # One call for both: DDP needs one forward for each backward.
+        # One call for both, because DDP needs one forward for each backward.
         outputs = self.trained["g"](_together(batch, names), **given)
-        result_of(outputs)  # says so if there is none
+        result_of(outputs)  # reports a missing result
         outputs = {"out": outputs} if isinstance(outputs, Tensor) else outputs
         pairs = len(batch["lq"])
         named = {name: _of_images(value, slice(pairs)) for name, value in outputs.items()}
@@ -116,17 +117,17 @@ class AdversarialModel(Model):
 
 
 def _of_images(value: Tensor, which: slice) -> Tensor:
-    """Some images of an output; what is none (a parameter that losses want) stays whole."""
+    """Some images of an output; values other than images (a parameter that losses need) stay as they are."""
     return value[which] if value.ndim == 4 else value
 
 
 def _fake(outputs: Mapping[str, Tensor]) -> Tensor:
-    """What the discriminator should take for real."""
+    """The fake images, which the generator wants to be taken for real."""
     return outputs.get("lq_real", outputs["out"])
 
 
 def _together(batch: Mapping[str, Any], names: Sequence[str]) -> Tensor:
-    """The images of several entries of a batch as one."""
+    """The images of several entries of a batch, concatenated."""
     sizes = {name: tuple(batch[name].shape[2:]) for name in names}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())

@@ -1,4 +1,4 @@
-"""What all models share: networks by name, built and loaded as the options say."""
+"""The base class of models, and networks built and loaded from options."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llie.weights import load_weights
 
 
 class Model:
-    """Networks, and the loss of each phase of a training step. Subclasses write `loss`.
+    """Networks, and the loss of each phase of a training step. Subclasses implement `loss`.
 
     Attributes:
-        networks: bare networks by name: "g" enhances, "d" judges.
-        trained: the same as wrapped by the trainer (DDP, compiled). A phase calls its own network through this, so
-            that gradients are exchanged; all others through `networks`.
-        controls: further arguments of "g" in evaluation, but not in training.
-        criteria: losses with weights of their own, which must be on the networks' device.
-        streams: names of the data streams, besides the pairs, that the model uses.
+        networks: bare networks by name: "g" is the generator, "d" the discriminator.
+        trained: the same networks as wrapped by the trainer (DDP, compiled). A phase calls its own network through
+            this, so that gradients are exchanged, and all others through `networks`.
+        controls: further arguments of "g" in evaluation, not in training.
+        criteria: losses with their own weights, which must be on the networks' device.
+        streams: names of the data streams that the model uses besides the pairs.
     """
 
     streams: tuple[str, ...] = ()
@@ -47,11 +47,11 @@ class Model:
         return ("g",)
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the phase's network minimises on this batch, and values to log (detached)."""
+        """The loss of the phase's network on this batch, and values to log (detached)."""
         raise NotImplementedError  # every model has its own
 
     def training_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Entries of the batch that "g" takes besides the image in training."""
+        """Entries of the batch that are arguments of "g" in training, besides the image."""
         return {name: batch[name] for name in card_of(self.networks["g"]).training_inputs if name in batch}
 
     def predict(self, network: nn.Module, batch: dict[str, Any]) -> Tensor:
@@ -63,7 +63,7 @@ def result_of(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
     """The enhanced image among a network's outputs.
 
     Raises:
-        UserError: the network, perhaps of the user's own, returns something else.
+        UserError: the network returns something else.
     """
     if isinstance(outputs, Mapping):
         outputs = outputs.get("out", outputs)
@@ -86,8 +86,8 @@ def create_network(options: Mapping[str, Any], name: str = "g", trained: bool = 
     Args:
         options: resolved options.
         name: "g" or "d".
-        trained: all parts of the network need weights, as for measuring it; otherwise only those that never train. A
-            network without parameters needs none.
+        trained: whether all parts of the network need weights, as for a test; otherwise only frozen parts do. A network
+            without parameters needs none.
 
     Raises:
         UserError: unknown network or argument, or weights that do not fit or are missing.
@@ -97,8 +97,8 @@ def create_network(options: Mapping[str, Any], name: str = "g", trained: bool = 
     path = options.get("path") or {}
     if trained and not path.get(f"pretrain_network_{name}") and needs_weights(network):
         raise UserError(
-            f"path.pretrain_network_{name}: says which weights to test, for instance "
-            f"experiments/{options['name']}/models/net_{name}_latest.pth, which training under that name writes"
+            f"path.pretrain_network_{name}: missing; give the weights to test, for instance "
+            f"experiments/{options['name']}/models/net_{name}_latest.pth, which training under this name writes"
         )
     key = path.get(f"param_key_{name}", "auto")
     try:

@@ -1,4 +1,4 @@
-"""One network that learns from pairs: every loss term on any of its outputs."""
+"""Supervised training of one network on pairs, with loss terms on any of its outputs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class SupervisedModel(Model):
         self.criteria.append(self.losses)
 
     def loss(self, phase: str, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of all terms, and each of them."""
+        """The weighted sum of all loss terms, and the value of each."""
         outputs = self.trained["g"](batch["lq"], **self.training_inputs(batch))
-        result_of(outputs)  # says so if there is none
-        with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need float32's range
+        result_of(outputs)  # reports a missing result
+        with torch.autocast(batch["lq"].device.type, enabled=False):  # sums over images need the range of float32
             return self.losses(in_full_precision(outputs), batch)

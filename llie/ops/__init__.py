@@ -1,4 +1,4 @@
-"""Operations: tensors go in, tensors come out; no options, no names.
+"""Operations: tensors go in, tensors come out; nothing here reads options or looks up names.
 
 Networks, losses, data, evaluation and inference call it.
 """

@@ -1,7 +1,7 @@
 """Bilateral grids: decide on a thumbnail, apply at full resolution (Chen et al., SIGGRAPH 2007; Gharbi et al., 2017).
 
 A grid holds values over (luma, height, width) at a coarse resolution. Every pixel reads it, trilinearly, at its own
-place and its own brightness, so that what is decided coarsely still follows the edges of the image.
+position and brightness, so a coarse grid still follows the edges of the image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DARKEST = 1 / 255  # values below one 8-bit level are noise: the scale of luma is linear there, logarithmic above
+DARKEST = 1 / 255  # the luma scale is logarithmic above one 8-bit level and linear below, where values are noise
 
 
 def log_scale(x: Tensor) -> Tensor:
@@ -21,10 +21,10 @@ def log_scale(x: Tensor) -> Tensor:
 
 
 def hat_weights(positions: Tensor, size: int) -> Tensor:
-    """Weights of linear interpolation: how much each of `size` grid points counts at each position.
+    """Weights of linear interpolation between `size` grid points at each position.
 
     Args:
-        positions: (...) in [0, 1]; the grid points lie at (i + 1/2) / size, beyond the outer ones the grid is constant.
+        positions: (...) in [0, 1]; the grid points are at (i + 1/2) / size; beyond the outer ones the grid is constant.
         size: number of grid points.
 
     Returns:
@@ -36,7 +36,7 @@ def hat_weights(positions: Tensor, size: int) -> Tensor:
 
 
 def area_weights(size: int, bins: int, device: torch.device | None = None) -> Tensor:
-    """Weights of area averaging: the share of each of `size` pixels in each of `bins` equal parts of their extent.
+    """Weights of area averaging: the share of each of `size` pixels in each of `bins` equal parts of the line.
 
     Returns:
         (bins, size), with a sum of 1 over the pixels.
@@ -48,13 +48,13 @@ def area_weights(size: int, bins: int, device: torch.device | None = None) -> Te
 
 
 def make_thumbnail(image: Tensor, side: int = 128, white: float = 1.0, rows: int = 256) -> Tensor:
-    """A square thumbnail of a whole image by area averages, which keep what noise and rounding hide in single pixels.
+    """A square thumbnail of a whole image; area averages recover what noise and rounding hide in single pixels.
 
     Args:
-        image: (B, 3, H, W) of any type and size; proportions are not kept.
+        image: (B, 3, H, W) of any type and size; the aspect ratio is not kept.
         side: of the thumbnail, in pixels.
         white: value of the image that becomes 1.
-        rows: so many rows of the image are converted to float32 at a time.
+        rows: number of rows that are converted to float32 at a time.
 
     Returns:
         (B, 3, side, side), float32.
@@ -66,14 +66,14 @@ def make_thumbnail(image: Tensor, side: int = 128, white: float = 1.0, rows: int
 
 
 def slice_grid(grid: Tensor, x: Tensor, region: Tensor | None = None) -> Tensor:
-    """Read a grid at every pixel by place and brightness.
+    """Read a grid at every pixel by position and brightness.
 
     Args:
         grid: (B, C, luma, rows, columns).
-        x: (B, 3, H, W) in [0, 1], even sides; its brightest channel, smoothed over a few pixels so that its noise does
-            not become noise of the result, is the luma.
-        region: (B, 4), top, bottom, left and right of x in the image that the grid is of, in [0, 1]; the whole of it
-            when None.
+        x: (B, 3, H, W) in [0, 1], even sides; its largest channel, smoothed over a few pixels to keep its noise out of
+            the result, is the luma.
+        region: (B, 4), top, bottom, left and right of x in the image that the grid was made for, in [0, 1]; the whole
+            image when None.
 
     Returns:
         (B, C, H, W).

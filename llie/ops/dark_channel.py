@@ -1,10 +1,10 @@
-"""Regions of like haze, or like light, from the dark channel of an image.
+"""Regions of similar haze, or similar light, from the dark channel of an image.
 
 Sources: "Single Image Haze Removal Using Dark Channel Prior", TPAMI 2011; "Guided Image Filtering", TPAMI 2013;
 the five classes of "Learning Hierarchical Dynamics with Spatial Adjacency for Image Enhancement", ACM MM 2022.
 
-The transmission is `1 - 0.95/A * q` with the atmospheric light A and q the filtered dark channel; stretched to
-[0, 1] over the image, as here, it no longer depends on A, which is therefore never estimated.
+The transmission is `1 - 0.95/A * q` with the atmospheric light A and the filtered dark channel q. Here it is stretched
+to [0, 1] over the image, so it does not depend on A, which is never estimated.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from llie.errors import UserError
 from llie.ops.lanczos import lanczos8
 
-# OpenCV's weights of grey in 15-bit fixed point, of blue first: the reference reads RGB images as BGR.
+# OpenCV's weights of grey in 15-bit fixed point, blue first: the published code takes RGB images for BGR.
 _GREY = (3735, 19235, 9798)
 
 
 def dark_channel(image: Tensor, window: int = 15) -> Tensor:
-    """The smallest value of any channel in a square window around every pixel.
+    """The smallest value over all channels in a square window around each pixel.
 
     Args:
         image: (B, C, H, W), floating point.
-        window: side of the square, odd; what lies outside the image does not count.
+        window: side of the square, odd; positions outside the image are ignored.
 
     Returns:
         (B, H, W).
@@ -37,7 +37,7 @@ def dark_channel(image: Tensor, window: int = 15) -> Tensor:
 
 
 def guided_filter(guide: Tensor, image: Tensor, window: int = 60, eps: float = 1e-4) -> Tensor:
-    """Smooth `image` where `guide` is smooth, and keep its edges where the guide has some.
+    """Smooth `image` where `guide` is smooth, and keep its edges where the guide has edges.
 
     Args:
         guide: (..., H, W).
@@ -61,27 +61,27 @@ def guided_filter(guide: Tensor, image: Tensor, window: int = 60, eps: float = 1
 
 @torch.no_grad()
 def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) -> Tensor:
-    """Which of some classes of transmission every 4x4 block of an image belongs to; 0 is the clearest (the darkest).
+    """The class of transmission of every 4x4 block of an image; 0 is the clearest (the darkest).
 
-    Equal, in every pixel, to the published chain of OpenCV and Pillow on 8-bit images; on an image whose dark channel
-    is constant, where that one divides by zero, all is region 0.
+    Equal in every pixel to the published chain of OpenCV and Pillow on 8-bit images. That chain divides by zero if the
+    dark channel is constant; here all blocks of such an image are region 0.
 
     Args:
-        image: (B, 3, H, W) or (3, H, W), RGB, in [0, 1] or uint8; of other networks' input ranges, what it was before.
-        classes: number of regions, equal shares of the range of transmissions in the image.
+        image: (B, 3, H, W) or (3, H, W), RGB, in [0, 1] or uint8, before any normalisation.
+        classes: number of regions: equal parts of the range of transmissions in the image.
         gamma: exponent that brightens the image first; 0.25 for low light as published.
 
     Returns:
         (B, H // 4, W // 4) or (H // 4, W // 4), int64 in 0 .. classes-1.
 
     Raises:
-        UserError: the image is not an RGB image of at least 4x4 pixels, or there are no classes.
+        UserError: the image is not RGB of at least 4x4 pixels, or `classes` is less than 1.
     """
     if classes < 1:
-        raise UserError(f"haze_regions: classes is at least 1, not {classes}")
+        raise UserError(f"haze_regions: classes must be at least 1, not {classes}")
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or min(image.shape[-2:]) < 4:
         raise UserError(
-            f"haze_regions: images are (B, 3, H, W) or (3, H, W) of at least 4x4 pixels, not {tuple(image.shape)}"
+            f"haze_regions: images must be (B, 3, H, W) or (3, H, W) of at least 4x4 pixels, not {tuple(image.shape)}"
         )
     with torch.autocast(image.device.type, enabled=False):
         q = filtered_dark_channel(image if image.dim() == 4 else image[None], gamma)
@@ -92,7 +92,7 @@ def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) ->
 
 
 def filtered_dark_channel(image: Tensor, gamma: float | None = None) -> Tensor:
-    """The dark channel of the reduced image, smoothed along its edges: what `haze_regions` divides into classes.
+    """The dark channel of the reduced image, smoothed along its edges; `haze_regions` divides it into classes.
 
     Args:
         image: (B, 3, H, W), see `haze_regions`.
@@ -115,9 +115,9 @@ def reduced8(levels: Tensor, gamma: float | None) -> Tensor:
 
 
 def _box(size: int, window: int, like: Tensor) -> Tensor:
-    """(size, size) matrix of means over a window from `window // 2` before to `(window - 1) // 2` after a position.
+    """Matrix (size, size) of means over a window from `window // 2` before to `(window - 1) // 2` after each position.
 
-    Beyond its ends the line is mirrored, without repeating its ends, as often as the window needs it.
+    The line is mirrored at its ends, without repeating the end points, as often as the window needs.
     """
     centre = torch.arange(size, device=like.device)[:, None]
     position = (centre + torch.arange(window, device=like.device) - window // 2).remainder(max(2 * (size - 1), 1))

@@ -1,4 +1,4 @@
-"""Modulated deformable convolution (DCNv2) without a compiled extension of its own, exact on CPU and GPU.
+"""Modulated deformable convolution (DCNv2) without a compiled extension, exact on CPU and GPU.
 
 Source: "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, https://arxiv.org/abs/1811.11168.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from llie.errors import UserError
 
-# Rows of the result sampled at once: what is sampled from them stays in the cache.
+# Rows of the result computed at a time, so that their samples stay in the cache.
 _ROWS = 16
 
 
@@ -29,33 +29,33 @@ def deform_conv2d(
     mask: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """`out[o, p] = b[o] + sum_{t, i} weight[o, i, t] mask_t(p) x[i](p + t + offset_t(p))`, x read bilinearly.
+    """Compute `out[o, p] = b[o] + sum_{t, i} weight[o, i, t] mask_t(p) x[i](p + t + offset_t(p))`, x read bilinearly.
 
-    The same operator, argument order and channel order as `torchvision.ops.deform_conv2d` and the CUDA operator of
-    DCNv2: taps t row by row, and for each of them its vertical, then its horizontal offset. Outside, x is zero.
+    Arguments and channels have the order of `torchvision.ops.deform_conv2d` and of DCNv2's CUDA operator: taps t row by
+    row, and for each the vertical offset, then the horizontal one. Outside its borders, x is zero.
 
-    Computed in float32 also under autocast; float64 stays float64.
+    Computed in float32 even under autocast; float64 stays float64.
 
     Args:
         x: (B, C, H, W).
-        offset: (B, 2 k k, h, w), in pixels, at the size of the result.
+        offset: (B, 2 k k, h, w), in pixels; h and w are the size of the result.
         weight: (C_out, C, k, k).
         bias: (C_out,).
         stride: of the convolution.
         padding: zeros on every side.
-        dilation: distance of the taps.
-        mask: (B, k k, h, w), factors on what the taps read; ones when None.
+        dilation: distance between the taps.
+        mask: (B, k k, h, w), factors on the values that the taps read; ones when None.
         backend: "torchvision"; "grid_sample", which on CPUs is several times faster, forward and backward, and
-            differs by the rounding of coordinates (1e-4 of the largest value); "auto" takes it on CPUs alone.
+            differs by the rounding of coordinates (1e-4 of the largest value); "auto" takes it on CPUs only.
 
     Returns:
-        (B, C_out, h, w), of x's type.
+        (B, C_out, h, w), with the type of x.
 
     Raises:
         UserError: shapes do not fit, or the backend is unknown.
     """
     if backend not in ("auto", "torchvision", "grid_sample"):
-        raise UserError(f"deform_conv2d: backend is 'auto', 'torchvision' or 'grid_sample', not {backend!r}")
+        raise UserError(f"deform_conv2d: backend must be 'auto', 'torchvision' or 'grid_sample', not {backend!r}")
     _check(x, offset, weight, stride, padding, dilation, mask)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     on_cpu = x.device.type == "cpu"
@@ -75,7 +75,7 @@ def deform_conv2d(
 
 
 class DeformConv2d(nn.Module):
-    """Modulated deformable convolution that predicts its own offsets and mask; at first a plain one, halved.
+    """Modulated deformable convolution that predicts its own offsets and mask; initially half a plain convolution.
 
     Parameter names and channel order are those of DCNv2's CUDA operator, so that its weights load.
 
@@ -87,7 +87,7 @@ class DeformConv2d(nn.Module):
         padding: zeros on every side; k // 2 when None.
         dilation: distance of the taps.
 
-    Shapes: x (B, C, H, W) -> (B, C_out, h, w), as of such an `nn.Conv2d`.
+    Shapes: x (B, C, H, W) -> (B, C_out, h, w), as for `nn.Conv2d`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class DeformConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         taps = self.weight.shape[-1] ** 2
-        with torch.autocast(x.device.type, enabled=False):  # eight bits do not distinguish neighbouring pixels
+        with torch.autocast(x.device.type, enabled=False):  # 8 bits cannot represent coordinates of large images
             offset, mask = self.conv_offset_mask(x.to(self.weight.dtype)).split([2 * taps, taps], 1)
             return deform_conv2d(
                 x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask.sigmoid()
@@ -166,7 +166,7 @@ def _check(
 ) -> None:
     if x.dim() != 4 or weight.dim() != 4 or weight.shape[1] != x.shape[1] or weight.shape[2] != weight.shape[3]:
         raise UserError(
-            "deform_conv2d: x is (B, C, H, W) and weight (C_out, C, k, k), not "
+            "deform_conv2d: x must be (B, C, H, W) and weight (C_out, C, k, k), not "
             f"{tuple(x.shape)} and {tuple(weight.shape)}"
         )
     k = weight.shape[-1]
@@ -178,5 +178,5 @@ def _check(
     for name, tensor, count in (("offset", offset, 2 * k * k), ("mask", mask, k * k)):
         if tensor is not None and tuple(tensor.shape) != (len(x), count, *size):
             raise UserError(
-                f"deform_conv2d: {name} must have shape {(len(x), count, *size)} beside x, not {tuple(tensor.shape)}"
+                f"deform_conv2d: {name} must have shape {(len(x), count, *size)} for this x, not {tuple(tensor.shape)}"
             )

@@ -1,4 +1,4 @@
-"""Separable filters on stacks of maps, as SSIM and the Laplacian pyramid need them."""
+"""Separable filters on stacks of maps, for SSIM and the Laplacian pyramid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def gaussian_window(size: int = 11, sigma: float = 1.5) -> Tensor:
 
 
 def separable_filter(maps: Tensor, taps: Tensor, padding: int = 0, stride: int = 1) -> Tensor:
-    """Correlate every map with outer(taps, taps), in full precision also under autocast.
+    """Correlate every map with outer(taps, taps), in full precision even under autocast.
 
     Args:
         maps: (..., H, W), float32 or float64.
@@ -26,7 +26,7 @@ def separable_filter(maps: Tensor, taps: Tensor, padding: int = 0, stride: int =
     Returns:
         (..., H', W') with H' = (H + 2 padding - n) // stride + 1.
     """
-    # All maps as channels of one image: one depthwise convolution, ten times faster on CPU than one per image.
+    # One depthwise convolution with all maps as channels is ten times faster on CPUs than one convolution per image.
     stack = maps.reshape(1, -1, *maps.shape[-2:])
     kernel = taps.to(maps.dtype).expand(stack.shape[1], 1, -1)
     groups = stack.shape[1]

@@ -1,6 +1,6 @@
-"""Fusing layers for inference: one explicit step, `fuse(network)`, for every network whose modules know a faster form.
+"""Fusing layers for inference: one explicit step, `fuse(network)`, for networks whose modules have a faster form.
 
-A module takes part by deriving from `Fusable`. `ConvChain`, convolutions without an activation between them, does.
+Such modules derive from `Fusable`. One of them is `ConvChain`: convolutions without an activation between them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ Function = Callable[..., Tensor]
 
 
 def fuse(network: Network) -> Network:
-    """Prepare a network for inference: every `Fusable` in it takes its faster form.
+    """Prepare a network for inference: every `Fusable` in it switches to its faster form.
 
-    Neither parameters, nor modules, nor the state dict change; a network without such modules is left as it is. The
-    faster form is used in evaluation mode without gradients alone, and only as long as the parameters that it was made
-    of keep their values and place: after training, loading or moving, call `fuse` again. (Writing to a parameter's
-    `.data` is the one change that goes unseen.)
+    Parameters, modules and the state dict do not change. The faster form is used only in evaluation mode without
+    gradients, and only while the parameters that it was made from keep their values and their device: call `fuse`
+    again after training, loading or moving. (A write to a parameter's `.data` is the only change that is not noticed.)
 
     Args:
         network: changed in place.
@@ -42,33 +41,33 @@ def fuse(network: Network) -> Network:
 class Fusable(nn.Module):
     """A module with a second, faster form for inference.
 
-    Subclasses write `plain`, what the module computes, and `fused`, which returns a function that computes the same
-    from copies of the parameters.
+    Subclasses implement `plain`, the computation, and `fused`, which returns a function that computes the same from
+    copies of the parameters.
     """
 
     def plain(self, x: Tensor) -> Tensor:
-        """What the module computes."""
+        """Compute the module's result."""
         raise NotImplementedError  # every layer has its own
 
     def fused(self) -> Function:
-        """A faster function of the same input; called without gradients."""
+        """Return a faster function with the same result; it is called without gradients."""
         raise NotImplementedError  # every layer has its own
 
     @torch.no_grad()
     def fuse(self) -> None:
         """Make the faster form; `llie.ops.fusion.fuse` does it for whole networks."""
-        # Kept out of the module's attributes, so that parameters, buffers, copies and checkpoints never see it.
+        # Stored outside the module's attributes, so that parameters, buffers, copies and checkpoints do not contain it.
         object.__setattr__(self, "_fast", (self.fused(), self._state()))
 
     def forward(self, x: Tensor) -> Tensor:
         """`plain`, or its faster form where there is a valid one."""
         fast, made_of = self.__dict__.get("_fast", (None, None))
         if fast is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.plain(x)  # a compiled or exported graph outlives the values that the faster form is made of
+            return self.plain(x)  # a compiled or exported graph must stay valid when parameters change
         return fast(x) if made_of == self._state() else self.plain(x)
 
     def _state(self) -> list[tuple[int, int]]:
-        """Changes whenever a parameter is written to, replaced or moved."""
+        """A value that changes whenever a parameter is written to, replaced or moved."""
         return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,10 +75,10 @@ class Fusable(nn.Module):
 
 
 class ConvChain(Fusable, nn.Sequential):
-    """Convolutions one after the other without an activation between them: a single one when fused.
+    """Convolutions without an activation between them; fused, they are a single convolution.
 
-    The single convolution has the composed kernel. It is exact wherever no layer but the first reads its own padding;
-    the few rows and columns at the edges where one does come from the layers themselves.
+    The single convolution has the composed kernel. It is exact where only the first layer reads padding; the few rows
+    and columns at the edges where later layers read theirs are computed by the layers themselves.
 
     Args:
         *convs: with square kernels and zero padding, without groups or dilation.
@@ -92,7 +91,7 @@ class ConvChain(Fusable, nn.Sequential):
         for conv in convs:
             square = all(len(set(pair)) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
             if not square or conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-                raise UserError(f"ConvChain: {conv} has groups, dilation, another padding or is not square")
+                raise UserError(f"ConvChain: {conv} has groups or dilation, is not square, or is not padded with zeros")
         super().__init__(*convs)
 
     def plain(self, x: Tensor) -> Tensor:
@@ -141,7 +140,7 @@ def _spans(convs: Sequence[nn.Conv2d]) -> list[_Span]:
 
 
 def _sizes(size: int, convs: Sequence[nn.Conv2d]) -> list[int]:
-    """Of the input and of every layer's output, along one axis."""
+    """Sizes of the input and of every layer's output, along one axis."""
     sizes = [size]
     for k, s, p in map(_numbers, convs):
         sizes.append((sizes[-1] + 2 * p - k) // s + 1)
@@ -149,18 +148,18 @@ def _sizes(size: int, convs: Sequence[nn.Conv2d]) -> list[int]:
 
 
 def _edges(sizes: Sequence[int], later: Sequence[_Span]) -> tuple[int, int, int]:
-    """Outputs from the first to before the second number read no padding between layers; the third is their count."""
+    """Range of outputs (first, end) that read no padding between layers, and the number of all outputs."""
     *between, count = sizes[1:]
     before, after = 0, count
     for size, span in zip(between, later, strict=True):
         before = max(before, -(-span.padding // span.stride))
         after = min(after, (size - span.kernel + span.padding) // span.stride + 1)
-    # Not one alone: at that width, oneDNN's strided convolutions of half precision return garbage on CPUs with AMX.
+    # Never a single one: at width 1, oneDNN's strided half-precision convolutions return garbage on CPUs with AMX.
     return 2 if before == 1 else before, count - 2 if after == count - 1 else after, count
 
 
 def _slab(x: Tensor, convs: Sequence[nn.Conv2d], dim: int, first: int, stop: int) -> Tensor:
-    """Outputs `first` to `stop` along `dim` by the layers themselves, each on no more than is needed."""
+    """Outputs `first` to `stop` along `dim`, computed by the layers themselves, each on as little as possible."""
     if not convs:
         return x.narrow(dim, first, stop - first)
     *earlier, conv = convs
@@ -179,9 +178,9 @@ def _numbers(conv: nn.Conv2d) -> tuple[int, int, int]:
 
 
 def composed_kernel(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of the one convolution that equals these in turn, away from the edges.
+    """Kernel and bias of the single convolution that equals these convolutions in turn, away from the edges.
 
-    Computed in float64, returned in the layers' type.
+    Computed in float64, returned in the type of the layers.
     """
     weight, bias, stride = convs[0].weight.double(), _bias(convs[0]), convs[0].stride[0]
     for conv in convs[1:]:
@@ -194,9 +193,9 @@ def composed_kernel(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
 
 
 def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32) -> Function:
-    """A convolution of stride 1 with a large kernel and few outputs, which libraries compute as if they were many.
+    """A fast convolution of stride 1 with a large kernel and few outputs; libraries are only fast for many outputs.
 
-    The k rows of the kernel become channels of one 1 x k convolution; its channels are added, shifted by their rows.
+    The k rows of the kernel become channels of one 1 x k convolution, which are then shifted by their rows and added.
     On CPUs it works in strips of rows that stay in the cache.
     """
     outputs, _, k, _ = weight.shape

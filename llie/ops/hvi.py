@@ -2,9 +2,9 @@
 
 Source: "HVI: A New Color Space for Low-light Image Enhancement", CVPR 2025, https://arxiv.org/abs/2502.20272.
 
-Both directions are free of branches and of masked assignment: they neither wait for the GPU nor break a compiled or
-exported graph. They compute in float32 even under autocast (their gradients reach 1e3 and more near grey) and in
-float64 for float64. NaN in gives NaN out.
+Both directions have neither branches nor masked assignments, so they do not wait for the GPU and do not break compiled
+or exported graphs. They compute in float32 even under autocast (gradients exceed 1e3 near grey), and in float64 for
+float64. NaN in gives NaN out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardtanh as clamp  # backward in one kernel, where that of Tensor.clamp takes five
+from torch.nn.functional import hardtanh as clamp  # its backward is one kernel, that of Tensor.clamp is five
 from torch.nn.functional import relu
 
 EPS = 1e-8
@@ -31,18 +31,18 @@ def rgb_to_hvi(rgb: Tensor, k: Tensor | float) -> Tensor:
     """
     with torch.autocast(rgb.device.type, enabled=False):
         rgb = _at_least_float32(rgb)
-        # Sums over one-hot masks: exact, cheaper than max(dim), and of tied channels one gets the gradient.
+        # Sums over one-hot masks: exact, cheaper than max(dim), and the gradient goes to one of several equal channels.
         top = _first(rgb == rgb.detach().amax(dim=1, keepdim=True)).to(rgb.dtype)
         bottom = _first(rgb == rgb.detach().amin(dim=1, keepdim=True)).to(rgb.dtype)
         high, low = (rgb * top).sum(dim=1), (rgb * bottom).sum(dim=1)
         chroma = high - low
 
-        # Position on the hexagon of hues: red at 0, green at 2, blue at 4, and on to the next or back.
-        # Whole turns need no removal, because only its sine and cosine are used.
+        # Position on the hexagon of hues: red at 0, green at 2, blue at 4, plus or minus up to 1.
+        # Full turns need not be removed, because only the sine and cosine are used.
         across = ((rgb.roll(-1, dims=1) - rgb.roll(-2, dims=1)) * top).sum(dim=1)
         angle = (across / (chroma + EPS) + 2 * top[:, 1] + 4 * top[:, 2]) * (math.pi / 3)
 
-        # Black has no saturation, nor a gradient of it (which would be 1 / EPS).
+        # The saturation of black is 0 without gradient (which would be 1 / EPS).
         saturation = chroma / (high + EPS) * (high.detach() != 0)
         radius = _collapse(high, k) * saturation
         return torch.stack((radius * angle.cos(), radius * angle.sin(), high), dim=1)
@@ -58,8 +58,8 @@ def hvi_to_rgb(
     """HVI to RGB (equations 6 to 9 of the paper), with factors on saturation, intensity and result.
 
     Args:
-        hvi: (B, 3, H, W), of any range: it is clamped.
-        k: the exponent that `rgb_to_hvi` was given.
+        hvi: (B, 3, H, W) with any range; it is clamped.
+        k: the exponent given to `rgb_to_hvi`.
         alpha_s: factor on the saturation, one number or (B, H, W).
         alpha_i: factor on the intensity, one number or (B, H, W).
         alpha_rgb: factor on the result, a number or anything that broadcasts with (B, 3, H, W).
@@ -75,7 +75,7 @@ def hvi_to_rgb(
         saturation = clamp(alpha_s * (h * h + v * v + EPS).sqrt(), 0, 1)
         value = clamp(value, 0, 1)
 
-        # A primary is full up to 1 from its corner of the hexagon and gone from 2 on; angles count corners, -3 to 3.
+        # A primary is 1 up to a distance of 1 from its corner of the hexagon, and 0 from 2 on; angles count corners.
         angle = torch.atan2(v + EPS, h + EPS) * (3 / math.pi)
         drop = value * saturation
         channels = [value - drop * clamp(2 - ((angle - corner).abs() - 3).abs(), 0, 1) for corner in (0, 2, -2)]
@@ -84,12 +84,12 @@ def hvi_to_rgb(
 
 def _collapse(value: Tensor, k: Tensor | float) -> Tensor:
     """(sin(pi value / 2) + EPS) ** k; a value above 2, where the sine is negative, counts as black instead of NaN."""
-    # exp of log, because the gradient of ** would compute both powers again.
+    # exp of log, because the backward pass of ** would compute both powers again.
     return (k * (relu((value * (math.pi / 2)).sin()) + EPS).log()).exp()
 
 
 def _first(ties: Tensor) -> Tensor:
-    """Of the channels that are true at a pixel, (B, 3, H, W), the first alone."""
+    """Keep only the first of the channels that are true at a pixel, (B, 3, H, W)."""
     a, b, c = ties.unbind(1)
     return torch.stack((a, b & ~a, c & ~(a | b)), dim=1)
 

@@ -1,11 +1,11 @@
-"""Antialiased Lanczos reduction of 8-bit images, equal to Pillow's in every pixel, batched and on any device."""
+"""Antialiased Lanczos reduction of 8-bit images, equal to Pillow's in every pixel, in batches and on any device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_PRECISION = 22  # bits of a weight after the point
+_PRECISION = 22  # fractional bits of a weight
 
 
 def lanczos8(image: Tensor, height: int, width: int) -> Tensor:
@@ -28,7 +28,7 @@ def _rounded(total: Tensor) -> Tensor:
 
 
 def _weights(size: int, reduced: int, device: torch.device) -> Tensor:
-    """(reduced, size) matrix of Lanczos-3 weights in fixed point: whole numbers, exact in float64."""
+    """Matrix (reduced, size) of Lanczos-3 weights in fixed point: whole numbers, exact in float64."""
     scale = size / reduced
     centre = (torch.arange(reduced, dtype=torch.float64, device=device)[:, None] + 0.5) * scale
     position = torch.arange(size, device=device)

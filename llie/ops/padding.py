@@ -1,4 +1,4 @@
-"""Any image size for networks that work on multiples of some number: the only place to pad or resize them."""
+"""Any image size for networks that need multiples of some number: all padding and resizing for them is here."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from llie.errors import UserError
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Reflect `x` beyond its right and bottom edge until both sizes are multiples of `multiple`.
+    """Pad `x` at the right and bottom by reflection until both sizes are multiples of `multiple`.
 
-    The reflection goes back and forth where the image is smaller than the padding, and repeats a single row or column.
+    Images smaller than the padding are reflected several times; a single row or column is repeated.
 
     Args:
         x: (..., H, W), any type.
-        multiple: what the sizes of the result are multiples of.
+        multiple: divisor of the sizes of the result.
 
     Returns:
-        (..., H', W') with H <= H' < H + multiple and W likewise; `x` itself where nothing is to be added.
+        (..., H', W') with H <= H' < H + multiple, W likewise; `x` itself if no padding is needed.
     """
     for dim in (-2, -1):
         size = x.shape[dim]
@@ -34,7 +34,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def reflected(positions: Tensor, size: int) -> Tensor:
-    """Where to read along `size` pixels at any integer positions, walking back and forth: ... 1 0 1 2 1 0 1 2 ..."""
+    """Any integer positions, reflected into a line of `size` pixels: ... 1 0 1 2 1 0 1 2 ..."""
     period = max(2 * (size - 1), 1)
     positions = positions % period
     return torch.minimum(positions, period - positions).clamp(max=size - 1)
@@ -43,8 +43,8 @@ def reflected(positions: Tensor, size: int) -> Tensor:
 def any_size(multiple: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator for a `forward(self, x, ...)` that needs sizes divisible by `multiple`: pad before, crop after.
 
-    Tensor arguments of the image's height and width (maps of a control, masks) are padded with it. In the result, a
-    tensor or a dict, tuple or list of tensors, whatever has the padded height and width is cropped back.
+    Tensor arguments with the height and width of the image (maps of a control, masks) are padded, too. In the result (a
+    tensor, or a dict, tuple or list of tensors), every tensor with the padded height and width is cropped.
 
     Example:
         >>> class Halve(torch.nn.Module):
@@ -62,13 +62,13 @@ def any_size(multiple: int) -> Callable[[Callable[..., Any]], Callable[..., Any]
 def at_size(size: Sequence[int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator like `any_size` that resizes instead, bilinearly: the image and its maps to (height, width), and back.
 
-    Sharpness is lost at any other size; some published protocols want it nevertheless.
+    Resizing loses sharpness, but some published protocols require it.
 
     Raises:
         UserError: the size is not two numbers of pixels.
     """
     if not isinstance(size, Sequence) or len(size) != 2 or min(size) < 1:
-        raise UserError(f"size is a height and a width, for instance [400, 608], not {size!r}")
+        raise UserError(f"size must be a height and a width, for instance [400, 608], not {size!r}")
 
     def resize(image: Tensor, to: Sequence[int] = size) -> Tensor:
         return image if image.shape[-2:] == tuple(to) else F.interpolate(image, tuple(to), mode="bilinear")
@@ -79,7 +79,7 @@ def at_size(size: Sequence[int]) -> Callable[[Callable[..., Any]], Callable[...,
 def _elsewhere(
     there: Callable[[Tensor], Tensor], back: Callable[[Tensor, torch.Size], Tensor]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: run with all images taken to another size, and take what has that size back."""
+    """Decorator: run at another size, and convert all results of that size back."""
 
     def decorate(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)

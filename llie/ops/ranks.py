@@ -1,6 +1,6 @@
-"""Who we are among the processes of one run, and what networks exchange between them.
+"""This process's place among the processes of a run, and the exchange of tensors between them.
 
-Alone, a process is rank 0 of 1, and every exchange returns what it was given.
+A single process is rank 0 of 1, and every exchange returns its argument.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import Tensor
 
 
 def joined() -> bool:
-    """Whether this process is a member of a group."""
+    """Whether this process belongs to a group of processes."""
     return dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Number of processes in the group; 1 without one."""
     return dist.get_world_size() if joined() else 1
 
 
 def rank() -> int:
-    """This process's number among all, 0 when alone."""
+    """This process's number in the group; 0 without one."""
     return dist.get_rank() if joined() else 0
 
 
@@ -35,13 +35,13 @@ def from_first_rank(x: Tensor) -> Tensor:
 
 
 def gather_batch(x: Tensor) -> Tensor:
-    """The samples of all ranks, in rank order; the gradient of every rank's loss finds its way back to each sample.
+    """The samples of all ranks, in rank order; each sample gets the gradients of the losses of all ranks.
 
-    DDP averages gradients over ranks, so a loss that is a mean over the batch gets the gradient that one process with
-    the whole batch would compute.
+    As DDP averages gradients over ranks, a loss that is a mean over the batch has the same gradient as in one process
+    with the whole batch.
 
     Args:
-        x: (B, ...), of one shape on all ranks.
+        x: (B, ...), with the same shape on all ranks.
 
     Returns:
         (B times world size, ...), the same on every rank.

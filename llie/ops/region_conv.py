@@ -1,9 +1,9 @@
-"""Region convolution: every pixel is convolved with the kernel of the region that it lies in.
+"""Region convolution: every pixel is convolved with the kernel of its region.
 
 Source: "Dynamic Region-Aware Convolution", CVPR 2021, https://arxiv.org/abs/2003.12243.
 
-Only the kernel of a pixel's own region is ever applied to it where the device allows, and nowhere is there a copy of
-the map for each region, neither in the forward nor for the backward pass.
+On CPUs, only the kernel of its own region is applied to a pixel. No device keeps a copy of the map for each region,
+neither in the forward nor for the backward pass.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch.nn import functional as F
 
 from llie.errors import UserError
 
-# Columns of that many pixels are gathered at once: they stay in the cache (larger ones are twice as slow).
+# Pixels whose patches are gathered at a time, so that they stay in the cache (larger chunks are twice as slow).
 _CHUNK = 1024
 
 
 def region_conv(
     x: Tensor, kernels: Tensor, regions: Tensor, stride: int = 1, padding: int | None = None, check: bool = True
 ) -> Tensor:
-    """`out[b, :, p] = sum_r M[b, r, p] * (kernels[b, r] convolved with x[b])[:, p]`, with zeros around x.
+    """Compute `out[b, :, p] = sum_r M[b, r, p] * (kernels[b, r] convolved with x[b])[:, p]`, with zeros around x.
 
-    With a map of indices or a one-hot mask, a CPU computes one of the products per pixel, and other devices one
-    region after the other; with a soft mask all products are computed. Differentiable in x and kernels, and in a
+    With a map of indices or a one-hot mask, a CPU computes one product per pixel, and other devices compute one region
+    after the other; with a soft mask all products are computed. Differentiable in x and kernels, and in a
     mask that requires it.
 
     Args:
@@ -38,8 +38,8 @@ def region_conv(
             (B, R, h, w) or (B, R, 1, h, w) whose R values sum to one at every pixel.
         stride: of the convolution.
         padding: zeros on every side; k // 2 when None.
-        check: look at the values of `regions`, for which a GPU has to be waited for; those that come from `argmax`, or
-            were looked at before, need not be.
+        check: check the values of `regions`, which waits for a GPU; not needed for the result of `argmax`, or for
+            regions that were checked before.
 
     Returns:
         (B, C_out, h, w).
@@ -63,11 +63,11 @@ def region_conv(
 def guided_region_conv(
     x: Tensor, kernels: Tensor, guide: Tensor, stride: int = 1, padding: int | None = None
 ) -> Tensor:
-    """`region_conv` whose regions are where each channel of a learned guide is the largest.
+    """`region_conv` whose regions are those where each channel of a learned guide is the largest.
 
-    The choice is hard, in training too. Towards the guide, the gradient is that of a softmax in its place:
-    `p * (d - sum_r p_r d_r)` with `p = softmax(guide)` and `d_r` the product of the output's gradient with what
-    region r's kernel would give.
+    The choice is hard, in training too. The gradient of the guide is that of a softmax in place of the choice:
+    `p * (d - sum_r p_r d_r)` with `p = softmax(guide)` and `d_r` the product of the output's gradient with the output
+    of region r's kernel.
 
     Args:
         x: (B, C, H, W).
@@ -91,19 +91,19 @@ def guided_region_conv(
 
 
 def region_map(regions: Tensor, count: int, size: tuple[int, int, int], check: bool = True) -> Tensor:
-    """Check regions, and bring them into the form that is the cheapest to use.
+    """Check regions, and convert them to the form that is the cheapest to use.
 
     Args:
         regions: indices or mask, see `region_conv`.
         count: number of regions, R.
-        size: (B, h, w) that they must have.
-        check: look at the values, too.
+        size: their required size (B, h, w).
+        check: check their values, too.
 
     Returns:
-        Indices (B, h, w), int64; or, of a soft mask or one that requires a gradient, the mask (B, R, h, w).
+        Indices (B, h, w), int64; or the mask (B, R, h, w), if it is soft or requires a gradient.
 
     Raises:
-        UserError: they do not fit; the message says what was expected.
+        UserError: they do not fit; the message states what was expected.
     """
     batch, height, width = size
     if not isinstance(regions, Tensor):
@@ -117,26 +117,26 @@ def region_map(regions: Tensor, count: int, size: tuple[int, int, int], check: b
             f"({batch}, {count}, {height}, {width}) of {count} regions; they have the shape {tuple(regions.shape)}"
         )
     if is_map and (regions.is_floating_point() or regions.dtype == torch.bool):
-        raise UserError(f"regions: indices are whole numbers, not {regions.dtype}; convert them with .long()")
+        raise UserError(f"regions: indices must be integers, not {regions.dtype}; convert them with .long()")
     look = check and not torch.compiler.is_compiling() and regions.device.type != "meta"
     if is_map:
         if look and not bool(((regions >= 0) & (regions < count)).all()):
             span = " .. ".join(str(value.item()) for value in regions.aminmax())
-            raise UserError(f"regions: indices of {count} regions lie in 0 .. {count - 1}; these span {span}")
+            raise UserError(f"regions: indices of {count} regions must be in 0 .. {count - 1}; these span {span}")
         return regions.long()
     regions = regions if regions.is_floating_point() else regions.float()
     if look and not bool(((regions.sum(1) - 1).abs() <= 1e-3).all()):
         span = " .. ".join(f"{value.item():.4g}" for value in regions.sum(1).aminmax())
         raise UserError(
             f"regions: the mask must sum to one over its {count} regions at every pixel; its sums span {span} "
-            "(pixels of no region belong into one, region 0 for instance)"
+            "(assign pixels without a region to one of them, for instance to region 0)"
         )
     hard = look and not regions.requires_grad and bool(((regions == 0) | (regions == 1)).all())
     return regions.argmax(1) if hard else regions
 
 
 class RegionConv2d(nn.Module):
-    """A convolution that makes its own kernels from its input, one for each region of the image.
+    """A convolution that predicts its kernels from its input, one for each region of the image.
 
     Drop-in for `nn.Conv2d` (without bias). Parameter names are those of the published layer.
 
@@ -147,10 +147,9 @@ class RegionConv2d(nn.Module):
         regions: number of regions, R.
         stride: of the convolution, and of the guide.
         padding: zeros on every side; k // 2 when None.
-        guide: learn which region a pixel belongs to; otherwise the regions are given with the input.
+        guide: learn the regions; otherwise they are given with the input.
 
-    Shapes: x (B, C, H, W) -> (B, C_out, h, w) with the size of such an `nn.Conv2d`; `regions` and `check` as for
-    `region_conv`.
+    Shapes: x (B, C, H, W) -> (B, C_out, h, w), as for `nn.Conv2d`; `regions` and `check` as for `region_conv`.
 
     Raises:
         UserError: sizes below 1; regions that do not fit; none given without a guide, or some given with one.
@@ -173,7 +172,7 @@ class RegionConv2d(nn.Module):
         super().__init__()
         if min(kernel_size, regions, stride) < 1:
             given = f"{kernel_size}, {regions} and {stride}"
-            raise UserError(f"RegionConv2d: kernel_size, regions and stride are at least 1, not {given}")
+            raise UserError(f"RegionConv2d: kernel_size, regions and stride must be at least 1, not {given}")
         self.shape = (regions, out_channels, in_channels, kernel_size, kernel_size)
         self.stride = stride
         self.padding = kernel_size // 2 if padding is None else padding
@@ -186,14 +185,14 @@ class RegionConv2d(nn.Module):
         self.conv_guide = nn.Conv2d(in_channels, regions, kernel_size, stride, self.padding) if guide else None
 
     def kernels(self, x: Tensor) -> Tensor:
-        """The kernels (B, R, C_out, C, k, k) that these images get; region r sees only its own R of R * R factors."""
+        """The kernels (B, R, C_out, C, k, k) for these images; region r uses only its own R of the R * R factors."""
         return self.conv_kernel(x).unflatten(1, self.shape[:3])
 
     def forward(self, x: Tensor, regions: Tensor | None = None, check: bool = True) -> Tensor:
         """See the class."""
         if self.conv_guide is not None:
             if regions is not None:
-                raise UserError("RegionConv2d: this one learns its regions; call it with the input alone")
+                raise UserError("RegionConv2d: this layer learns its regions; call it with the input alone")
             return guided_region_conv(x, self.kernels(x), self.conv_guide(x), self.stride, self.padding)
         if regions is None:
             raise UserError("RegionConv2d: give the regions with the input, or build it with guide=True")
@@ -203,7 +202,7 @@ class RegionConv2d(nn.Module):
 def _output_size(x: Tensor, kernels: Tensor, stride: int, padding: int) -> tuple[int, int]:
     if x.dim() != 4 or kernels.dim() != 6 or (len(x), x.shape[1]) != (len(kernels), kernels.shape[3]):
         raise UserError(
-            "region_conv: x is (B, C, H, W) and kernels (B, R, C_out, C, k, k), not "
+            "region_conv: x must be (B, C, H, W) and kernels (B, R, C_out, C, k, k), not "
             f"{tuple(x.shape)} and {tuple(kernels.shape)}"
         )
     k = kernels.shape[-1]
@@ -227,7 +226,7 @@ def _all_products(x: Tensor, kernels: Tensor, mask: Tensor, stride: int, padding
 
 
 def _region_by_region(x: Tensor, kernels: Tensor, regions: Tensor, stride: int, padding: int) -> Tensor:
-    """For GPUs, which are slow at gathering and would have to wait for the sizes of the regions."""
+    """For GPUs: gathering is slow there, and the host would have to wait for the sizes of the regions."""
     out = _conv(x, kernels[:, 0], stride, padding)
     for r in range(1, kernels.shape[1]):
         out = torch.where((regions == r)[:, None], _conv(x, kernels[:, r], stride, padding), out)
@@ -235,9 +234,9 @@ def _region_by_region(x: Tensor, kernels: Tensor, regions: Tensor, stride: int, 
 
 
 class _Gathered(torch.autograd.Function):
-    """Pixels sorted by region; the patches of a chunk of them as rows of a matrix, times their region's kernel.
+    """Sorts pixels by region, then multiplies the patches of a chunk of them, as a matrix, by their region's kernel.
 
-    The backward pass gathers the patches again: stored, they would take k * k copies of the map.
+    The backward pass gathers the patches again, because storing them would take k * k copies of the map.
     """
 
     @staticmethod
@@ -277,7 +276,7 @@ class _Gathered(torch.autograd.Function):
 
 
 class _GuideGradient(torch.autograd.Function):
-    """Passes the result on; backward, gives the guide its surrogate gradient (see `guided_region_conv`)."""
+    """Returns its input; the backward pass gives the guide its surrogate gradient (see `guided_region_conv`)."""
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, guide: Tensor, x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
@@ -291,7 +290,7 @@ class _GuideGradient(torch.autograd.Function):
         guide, x, kernels = ctx.saved_tensors
         x, kernels, p = x.to(grad.dtype), kernels.to(grad.dtype), guide.softmax(1)
         with torch.autocast(grad.device.type, enabled=False):
-            # One region's output at a time, computed again: all of them are R copies of the map.
+            # The outputs are recomputed for one region at a time: all together are R copies of the map.
             products = (grad * _conv(x, own, ctx.stride, ctx.padding) for own in kernels.unbind(1))
             d = torch.stack([product.sum(1) for product in products], dim=1)
         grad_guide = p * (d - (p * d).sum(1, keepdim=True))
@@ -318,13 +317,13 @@ def _chunks(regions: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def _corners(pixels: Tensor, width: int, padded_width: int, stride: int) -> Tensor:
-    """Where in the padded image the patches of these pixels of a result (of that width) begin, as flat positions."""
+    """Flat positions in the padded image where the patches of these pixels of a result (of that width) begin."""
     return pixels.div(width, rounding_mode="floor") * (stride * padded_width) + pixels % width * stride
 
 
 def _patches(image: Tensor, corners: Tensor, k: int) -> Tensor:
     """Patches (n, k * k * C) of a padded image (H', W', C)."""
     height, width, channels = image.shape
-    # k horizontal neighbours lie side by side in memory, so that a patch is k reads and not k * k.
+    # k horizontal neighbours are adjacent in memory, so a patch needs k reads instead of k * k.
     runs = image.as_strided((height * width - k + 1, k * channels), (channels, 1))
     return runs.index_select(0, (corners[:, None] + torch.arange(k) * width).flatten()).view(len(corners), -1)

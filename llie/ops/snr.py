@@ -12,10 +12,10 @@ from llie.ops.padding import reflected
 
 
 def denoise(x: Tensor) -> Tensor:
-    """The mean of the 5x5 pixels around each one; the image is reflected beyond its edges.
+    """The mean over 5x5 pixels around each pixel; the image is reflected at its edges.
 
-    Rounded exactly as by OpenCV's `blur` of float32 images on the 0..255 scale, with which the published networks were
-    trained: `snr_map` divides by differences that rounding dominates.
+    Rounded exactly like OpenCV's `blur` of float32 images on the 0..255 scale, which the published networks were
+    trained with, because `snr_map` divides by differences that rounding dominates.
 
     Args:
         x: (B, C, H, W), float32 or float64, any size.
@@ -32,23 +32,23 @@ def denoise(x: Tensor) -> Tensor:
 
 
 def snr_map(x: Tensor, quantile: float = 1.0) -> Tensor:
-    """Per pixel, how much stronger the denoised grey image is than what denoising removed, from 0 (noise) to 1.
+    """Ratio of the denoised grey image to the removed noise at each pixel, normalised from 0 (noise) to 1.
 
-    Noise can vanish at single pixels, whose ratio then exceeds all others by orders of magnitude: on photographs the
-    published normalisation, by the maximum, leaves a map near zero.
+    Where the noise of a single pixel is zero, its ratio exceeds all others by orders of magnitude. So on photographs
+    the published normalisation, by the maximum, gives a map near zero.
 
     Args:
         x: (B, 3, H, W) in [0, 1].
-        quantile: of each image's ratios, what becomes 1; larger ones are clipped. 1.0 is the maximum.
+        quantile: the quantile of each image's ratios that becomes 1; larger ones are clipped. 1.0 is the maximum.
 
     Returns:
-        (B, 1, H, W), float32 (float64 for such images).
+        (B, 1, H, W), float32 (float64 for float64 images).
 
     Raises:
-        UserError: these are not RGB images.
+        UserError: the images are not RGB.
     """
     if x.dim() != 4 or x.shape[1] != 3:
-        raise UserError(f"snr_map: images are (B, 3, H, W), not {tuple(x.shape)}")
+        raise UserError(f"snr_map: images must be (B, 3, H, W), not {tuple(x.shape)}")
     x = x if x.dtype == torch.float64 else x.float()
     dark, light = grey(x), grey(denoise(x))
     ratio = light / ((dark - light).abs() + 1e-4)
@@ -58,6 +58,6 @@ def snr_map(x: Tensor, quantile: float = 1.0) -> Tensor:
 
 
 def grey(x: Tensor) -> Tensor:
-    """RGB (B, 3, H, W) -> luma (B, 1, H, W), in this order of additions."""
+    """RGB (B, 3, H, W) -> luma (B, 1, H, W); the order of additions matters to the rounding."""
     red, green, blue = x.split(1, dim=1)
     return 0.299 * red + 0.587 * green + 0.114 * blue

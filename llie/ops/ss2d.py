@@ -1,8 +1,8 @@
 """The four-direction selective scan over an image (VMamba, Liu et al., NeurIPS 2024), fused and channels last.
 
-The usual way makes four reordered copies of the image and of every projection, scans them, and puts the results back.
-Projections are per pixel, so here they are computed once, in place; the scan follows each direction by index and adds
-the four results where it stands; and the four skip terms, which all meet at the same pixel, fold into one.
+The usual implementation makes four reordered copies of the image and of every projection, scans them, and reorders the
+results. Here, projections, which are per pixel, are computed once; the scan follows each direction by index and adds
+the four results in place; and the four skip terms, which all belong to the same pixel, become one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llie.ops.selective_scan.core import scan
 
 DIRECTIONS: tuple[int, ...] = (0, 1, 2, 3)  # rows, columns, rows backwards, columns backwards
 
-# Scanning the directions together saves steps; above this many step sizes (512 MiB) one after the other saves memory.
+# Scanning all directions together saves steps; above this many step sizes (512 MiB), one at a time saves memory.
 TOGETHER = 2**27
 
 
@@ -29,12 +29,12 @@ def ss2d(
     D: Tensor,
     backend: str = "auto",
 ) -> Tensor:
-    """Sum of the selective scans of an image along rows, columns, and both backwards.
+    """Sum of the selective scans of an image along rows and columns, forwards and backwards.
 
     Args:
-        x: image, (batch, height, width, channels), best contiguous.
-        x_proj: per direction, pixel -> low-rank step size, B and C: (4, rank + 2 states, channels).
-        dt_proj: per direction, low-rank -> step size: (4, channels, rank).
+        x: image, (batch, height, width, channels), preferably contiguous.
+        x_proj: pixel -> low-rank step size, B and C, for each direction: (4, rank + 2 states, channels).
+        dt_proj: low-rank step size -> step size, for each direction: (4, channels, rank).
         dt_bias: added to the step size before its softplus, (4, channels).
         A_log: the decay rates are -exp(A_log), (4, channels, states).
         D: skip weights, (4, channels).
@@ -71,10 +71,10 @@ def _scan(
     directions: tuple[int, ...],
     backend: str,
 ) -> Tensor:
-    """Sum over some directions, without skip: (batch, height * width, 1, channels)."""
+    """Sum over some directions, without the skip term: (batch, height * width, 1, channels)."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     rank, states = dt_proj.shape[2], A_log.shape[2]
-    # As a 1x1 convolution: the same product runs faster than as a linear layer on CPUs.
+    # On CPUs, a 1x1 convolution computes this product faster than a linear layer.
     projected = F.conv2d(x.permute(0, 3, 1, 2), x_proj.flatten(0, 1)[:, :, None, None])
     projected = projected.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (len(directions), -1))
     low_rank, B, C = projected.split([rank, states, states], dim=3)

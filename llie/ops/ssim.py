@@ -15,14 +15,14 @@ def ssim_map(pred: Tensor, target: Tensor, window: Tensor, padding: int = 0, dat
         pred: (..., H, W); leading dimensions broadcast with those of `target`.
         target: (..., H, W).
         window: (n,) taps of the separable, normalised window.
-        padding: zeros around the maps; 0 keeps only pixels whose window lies inside (MATLAB), n // 2 keeps the size.
-        data_range: distance between black and white.
+        padding: zeros around the maps; 0 keeps only pixels whose window is inside (MATLAB), n // 2 keeps the size.
+        data_range: difference between white and black.
 
     Returns:
         (..., H', W'), at most 1.
     """
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    # The variances enter only as their sum, so that three blurs for each prediction and one for each target suffice.
+    # Only the sum of the variances is needed, so three blurs per prediction and one per target are enough.
     maps = [pred, target, pred * target, pred**2 + target**2]
     flat = torch.cat([each.reshape(-1, *each.shape[-2:]) for each in maps])
     blurred = separable_filter(flat, window, padding).split([each.shape[:-2].numel() for each in maps])

@@ -1,7 +1,7 @@
-"""Smoothing with a weight for each pair of neighbours: a weighted least-squares problem on the grid of pixels.
+"""Smoothing with a weight for each pair of neighbours: a weighted least-squares problem on the pixel grid.
 
-Where weights span many orders of magnitude, plain iterations hardly advance. Conjugate gradients with a multigrid cycle
-as preconditioner take about a hundred steps; time and memory grow with the number of pixels.
+When weights span many orders of magnitude, simple iterations hardly converge. Conjugate gradients with a multigrid
+preconditioner need about a hundred steps; time and memory grow linearly with the number of pixels.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DAMPING = 0.6  # of a Jacobi sweep
-SMALLEST = 64  # pixels of the coarsest grid
+DAMPING = 0.6  # factor on a Jacobi step
+SMALLEST = 64  # largest number of pixels of the coarsest grid
 
 
 def weighted_smoothing(image: Tensor, down: Tensor, right: Tensor, tolerance: float = 1e-3, most: int = 1000) -> Tensor:
@@ -19,16 +19,16 @@ def weighted_smoothing(image: Tensor, down: Tensor, right: Tensor, tolerance: fl
 
     Args:
         image: (H, W), float64.
-        down: (H - 1, W) weights, at least 0, of the squared difference between a pixel and the one below it.
-        right: (H, W - 1) weights of that between a pixel and the one to its right.
+        down: (H - 1, W) weights, at least 0, of the squared difference between a pixel and the one below.
+        right: (H, W - 1) weights, likewise, for a pixel and the one to its right.
         tolerance: stop when the residual of the linear equations is this share of the image's norm.
-        most: steps at most.
+        most: largest number of steps.
 
     Returns:
-        (H, W); up to the tolerance within the range of the image.
+        (H, W), within the range of the image up to the tolerance.
     """
     grid = _Grid(torch.ones_like(image), down, right)
-    # The preconditioner need not be exact: single precision halves its memory traffic.
+    # The preconditioner need not be exact, and single precision halves its memory traffic.
     cycle = _Multigrid(_Grid(grid.mass.float(), down.float(), right.float()))
     smooth = image.clone()
     residual = image - grid(smooth)
@@ -49,7 +49,7 @@ def weighted_smoothing(image: Tensor, down: Tensor, right: Tensor, tolerance: fl
 
 
 class _Grid:
-    """The matrix of the equations: the gradient of the sum of squares, halved, for each pixel."""
+    """The matrix of the linear equations: half the gradient of the sum of squares."""
 
     def __init__(self, mass: Tensor, down: Tensor, right: Tensor):
         self.mass, self.down, self.right = mass, down, right
@@ -72,7 +72,7 @@ class _Grid:
 
 
 class _Multigrid:
-    """Solves a grid's equations roughly: sweeps on each grid, in between a correction from the next coarser one."""
+    """Solves the equations approximately: Jacobi steps on each grid around a correction from the next coarser one."""
 
     def __init__(self, grid: _Grid):
         self.grid = grid

@@ -1,4 +1,4 @@
-"""Merged options -> validated options: known keys, right kinds, registered names, all defaults filled in."""
+"""Validating merged options: known keys, right kinds, registered names; all defaults are filled in."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class Checker:
-    """Compares options with the schema and the registered classes.
+    """Validates options by the schema and the registered classes.
 
     Args:
-        origins: dotted path -> "file:line", for the error messages.
+        origins: dotted path -> "file:line", for error messages.
         file: the option file, for messages about missing keys.
     """
 
@@ -38,7 +38,7 @@ class Checker:
         """All options of a run, for `phase` "train" or "test".
 
         Raises:
-            UserError: all mistakes that were found, one a line; an unknown key does not hide the next one.
+            UserError: all mistakes, one per line; an unknown key does not hide the next one.
         """
         options: dict[str, Any] = {}
         with self.noting():
@@ -76,12 +76,12 @@ class Checker:
                 self.streams(options["datasets"], options["model_type"])
         if phase == "train":
             self.training(options["train"])
-            if not self.mistakes:  # it reads what has just been validated
+            if not self.mistakes:  # it needs valid sections
                 self.references(options["datasets"]["train"]["type"], options["train"])
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """A mistake in here is remembered, so that what follows is looked at, too."""
+        """Collect a mistake instead of raising it, so that the rest is validated, too."""
         try:
             yield
         except UserError as error:
@@ -96,7 +96,7 @@ class Checker:
 
     @contextmanager
     def at(self, path: str) -> Iterator[None]:
-        """Add the file and line of `path`, or of the key below it that the message names, to errors from inside."""
+        """Add the file and line of `path`, or of the key below it that the message names, to errors raised inside."""
         try:
             yield
         except UserError as error:
@@ -106,7 +106,7 @@ class Checker:
             raise self.error(named, message) from None
 
     def section(self, values: Any, rules: Section, path: str, others: Collection[str] = ()) -> dict[str, Any]:
-        """One mapping with all defaults filled in; keys in `others` are kept unchecked."""
+        """Validate one mapping and fill in all defaults; keys in `others` are kept without validation."""
         values = {} if values is None else values
         if not isinstance(values, dict):
             raise self.error(path, f"expected a mapping (key: value), not {values!r}")
@@ -128,7 +128,7 @@ class Checker:
         return checked | {key: values[key] for key in values if key in others and key not in rules}
 
     def value(self, value: Any, rule: Key, path: str, given: bool) -> Any:
-        """One value of the right kind; where null is not a valid value, it means the default."""
+        """Validate one value; null means the default where it is not a valid value."""
         if value is None and not (given and type(None) in typing.get_args(rule.kind)):
             if rule.default is REQUIRED:
                 raise self.error(path, f"missing; expected {describe(rule.kind)}")
@@ -144,7 +144,7 @@ class Checker:
         return value
 
     def name(self, name: str | None, path: str) -> None:
-        """Check a name that becomes that of a folder or file."""
+        """Check a name that is used for a folder or file."""
         if name is not None and (not name.strip(". ") or any(character in name for character in '/\\:*?"<>|')):
             raise self.error(path, f"{name!r} cannot be a folder name; use letters, digits, - and _")
 
@@ -154,7 +154,7 @@ class Checker:
             logger.warning("%s: %s", self.file, message)
 
     def typed(self, spec: Any, path: str, what: str) -> dict[str, Any]:
-        """A mapping whose `type` is a name."""
+        """Validate a mapping with a `type` that is a name."""
         if not isinstance(spec, dict):
             raise self.error(path, f"expected a mapping {{type: ...}}, not {spec!r}")
         if not isinstance(spec.get("type"), str):
@@ -162,26 +162,26 @@ class Checker:
         return spec
 
     def target(self, names: registry.Registry, spec: Mapping[str, Any], path: str) -> Any:
-        """The registered class that `spec["type"]` names."""
+        """The registered class with the name `spec["type"]`."""
         with self.at(_join(path, "type")):
             return names.get(spec["type"])
 
     def network(self, spec: dict[str, Any], path: str, names: registry.Registry) -> dict[str, Any]:
-        """A network's class and arguments; the name of a preset expands to the arguments on the network's card."""
-        from llie.archs import card_of  # imports torch; misspelt keys are reported before that
+        """Validate a network; the name of a preset is replaced by the arguments on the network's card."""
+        from llie.archs import card_of  # imports torch, so misspelt keys are reported before
 
         self.typed(spec, path, "network")
         for name, network in names:
             presets = card_of(network).presets
             if spec["type"] in presets:
                 spec = {**presets[spec["type"]], **spec, "type": name}
-        if isinstance(spec.get("host"), dict):  # a plug-in that contains another network
+        if isinstance(spec.get("host"), dict):  # a network that contains another one
             spec = {**spec, "host": self.network(spec["host"], f"{path}.host", names)}
         target = self.target(names, spec, path)
         return {"type": spec["type"], **self.arguments(target, _without(spec, "type"), path)}
 
     def arguments(self, target: Any, values: Mapping[str, Any], path: str) -> dict[str, Any]:
-        """The arguments of a registered class; unknown ones are noted one by one."""
+        """Validate the arguments of a registered class; all unknown ones are reported."""
         unknown = [key for key in values if key not in registry.argument_names(target, values)]
         for key in unknown:
             place = _join(path, key)
@@ -191,14 +191,14 @@ class Checker:
             return registry.check_arguments(target, _without(values, *unknown), path)
 
     def learner(self, network: Mapping[str, Any]) -> None:
-        """`network_g` of a training run."""
+        """Check that the network of a training run has parameters."""
         from llie.archs import card_of
 
         if not card_of(registry.ARCH_REGISTRY.get(network["type"])).learned:
-            raise self.error("network_g", f"{network['type']} follows a fixed rule, it has no parameters to train")
+            raise self.error("network_g", f"{network['type']} is a fixed rule without parameters to train")
 
     def controls(self, values: dict[str, Any], network: Mapping[str, Any]) -> None:
-        """Test-time controls of `network_g`."""
+        """Validate the test-time controls of `network_g`."""
         from llie.archs import check_controls, controls_of
 
         of_plug_in = controls_of(registry.ARCH_REGISTRY.get(network["type"])) if network.get("host") else ()
@@ -207,7 +207,7 @@ class Checker:
             check_controls(registry.ARCH_REGISTRY.get((network.get("host") or network)["type"]), rest)
 
     def datasets(self, values: dict[str, Any], phase: str) -> dict[str, Any]:
-        """All data sets: `train` and its further streams `train_*`, any number of `val`, `val_*`, `test`, `test_*`."""
+        """Validate the data sets: `train`, its streams `train_*`, any number of `val`, `val_*`, `test`, `test_*`."""
         checked: dict[str, Any] = {}
         for name, spec in values.items():
             path = f"datasets.{name}"
@@ -216,24 +216,26 @@ class Checker:
                     wanted = "train, val, test, train_..., val_... or test_..."
                     near = suggest(name, ("train", "val", "test"))
                     raise self.error(path, f"a data set must be named {wanted}.{near}")
-                checked[name] = {}  # present, whatever is wrong in it
+                checked[name] = {}  # present, even if it contains a mistake
                 checked[name] = self.dataset(spec, path, name)
         with self.noting():
             checked = self.of_phase(checked, phase)
         return checked
 
     def of_phase(self, checked: dict[str, Any], phase: str) -> dict[str, Any]:
-        """The data sets; an error if those that the phase needs are missing."""
+        """The data sets of a phase; missing ones are an error."""
         if phase == "train" and "train" not in checked:
-            raise self.error("datasets.train", "training needs a training set")
+            raise self.error("datasets.train", "missing; training needs a training set")
         if phase == "test" and not any(name.startswith("test") for name in checked):
             checked = {re.sub("^val", "test", name): spec for name, spec in checked.items()}  # as in BasicSR
             if not any(name.startswith("test") for name in checked):
-                raise self.error("datasets.test", "testing needs a data set named test, test_..., val or val_...")
+                raise self.error(
+                    "datasets.test", "missing; a test needs a data set named test, test_..., val or val_..."
+                )
         return checked
 
     def dataset(self, spec: Any, path: str, role: str) -> dict[str, Any]:
-        """One data set: the keys of the loader and the arguments of its class."""
+        """Validate one data set: the keys of the loader and the arguments of its class."""
         name = self.typed(spec, path, "dataset")["type"]
         spec = {**spec, "type": schema.DATASET_ALIASES.get(name, name)}
         target = self.target(registry.DATASET_REGISTRY, spec, path)
@@ -243,14 +245,14 @@ class Checker:
                 spec = {ours if key == theirs else key: value for key, value in spec.items()}
         rules = {**schema.DATASET, **schema.loader_keys(role)}
         taken = registry.argument_names(target, spec.keys() - rules.keys())
-        taken = [name for name in taken if name not in ("phase", "seed")]  # not from option files
+        taken = [name for name in taken if name not in ("phase", "seed")]  # not in option files
         checked = self.section(spec, _without(rules, *taken), path, taken)
         self.name(checked["name"], _join(path, "name"))
         with self.at(path):
             return checked | registry.check_arguments(target, _only(checked, taken), path)
 
     def streams(self, names: Collection[str], model: str) -> None:
-        """Check that the model uses every `datasets.train_*`."""
+        """Check that the model uses all `datasets.train_*`."""
         known = [f"train_{name}" for name in getattr(registry.MODEL_REGISTRY.get(model), "streams", ())]
         for name in names:
             if name.startswith("train_") and name not in known:
@@ -258,7 +260,7 @@ class Checker:
                 raise self.error(f"datasets.{name}", f"{model} {has}.{suggest(name, known)}")
 
     def metrics(self, values: dict[str, Any]) -> dict[str, Any]:
-        """`{name: {type, ...}}`; any name; it is also the type where none is given."""
+        """Validate `{name: {type, ...}}`; the default of `type` is the name."""
         from llie.metrics import create_metric
 
         checked = {}
@@ -282,7 +284,7 @@ class Checker:
                 protocol_steps(name)
 
     def training(self, train: dict[str, Any]) -> None:
-        """Check the training section as a whole."""
+        """Validate the training section as a whole."""
         import torch
 
         from llie.engine.optimizers import create_optimizer
@@ -303,7 +305,7 @@ class Checker:
                 with self.noting(), self.at(f"train.optim_{network}"):
                     try:
                         create_optimizer([torch.nn.Parameter(torch.zeros(1))], optimizer, f"optim_{network}")
-                    except ValueError as error:  # torch checks the ranges
+                    except ValueError as error:  # from torch, which checks the ranges
                         raise UserError(str(error)) from None
         for key in ("scheduler", "scheduler_d"):
             if train[key] is not None:
@@ -314,11 +316,11 @@ class Checker:
             raise self.error("train.random_gamma", f"{gamma} is not a range of exponents; write for example [0.6, 1.2]")
         covered = 0 if self.mistakes else sum(train["scheduler"].get("periods") or [])
         if 0 < covered < (train["total_iter"] or 0):
-            held = f"the periods cover {covered} of {train['total_iter']} iterations; the last rate is kept after that"
+            held = f"the periods cover {covered} of {train['total_iter']} iterations; after them, the last rate is kept"
             self.warn(f"train.scheduler: {held}")
 
     def references(self, dataset: str, train: Mapping[str, Any]) -> None:
-        """No loss asks for references that the training set does not have."""
+        """Check that no loss needs references if the training set has none."""
         from llie.losses import needs_reference
 
         if getattr(registry.DATASET_REGISTRY.get(dataset), "has_reference", True):
@@ -332,11 +334,11 @@ class Checker:
                 raise self.error(
                     path,
                     f"{spec['type']} compares with the reference gt, which {dataset} does not have; compare with "
-                    f"another output or with the input (target: lq), or use losses that need none: {', '.join(free)}",
+                    f"another output or the input (target: lq), or use losses without reference: {', '.join(free)}",
                 )
 
     def loss(self, spec: Any, path: str) -> None:
-        """One loss term: how it is used, and the arguments of its class."""
+        """Validate one loss term: its use, and the arguments of its class."""
         from llie.losses import LossTerm
 
         target = self.target(registry.LOSS_REGISTRY, self.typed(spec, path, "loss"), path)

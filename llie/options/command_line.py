@@ -1,4 +1,4 @@
-"""The command line of `llie/train.py` and `llie/test.py`: BasicSR's flags, and a few more."""
+"""The command line of `llie/train.py` and `llie/test.py`: BasicSR's flags and a few more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
 
     Args:
         phase: "train" or "test".
-        arguments: the command line without the command's name; by default that of this process.
+        arguments: the command line without the name of the command; by default that of this process.
 
     Returns:
         Namespace with `opt`, `launcher`, `auto_resume`, `debug`, `force_yml` (list of overrides), `print`, `output`.

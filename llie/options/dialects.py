@@ -1,4 +1,4 @@
-"""Option files of other toolkits: their names for keys, and the older dialect that is too far away to run."""
+"""Option files of other toolkits: translation of their keys, and a message about the older dialect of EDVR."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from llie.errors import UserError
 from llie.options.files import SHIPPED, dump_yaml
 from llie.options.schema import KEY_ALIASES, VALUE_ALIASES
 
-# Folder of our recipes for networks of the older dialect; the recipes of other networks stand beside these folders.
+# Folders of our recipes for networks of the older dialect; recipes of other networks are beside these folders.
 _RECIPES = {"low_light_transformer": "snr_aware", "low_light_transformer4": "lfpv"}
 
 
 def refuse_older_dialect(values: dict[str, Any], path: Path, phase: str) -> None:
-    """Name the dialect of EDVR, from before BasicSR 1.0, once, instead of each of its keys.
+    """Report a file in the dialect of EDVR, older than BasicSR 1.0, once, instead of each of its keys.
 
     Raises:
-        UserError: it is one; the message names our recipe for its network and data set.
+        UserError: it is such a file; the message names our recipe for its network and data set.
     """
     network = values.get("network_G")
     if "model" not in values or not isinstance(network, dict) or "which_model_G" not in network:
@@ -47,7 +47,7 @@ def _fold(text: str) -> str:
 
 
 def rename(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """Rename other toolkits' keys to ours, so that later code knows one name for each option."""
+    """Rename other toolkits' keys to ours, so that later code has one name per option."""
     for theirs, ours in KEY_ALIASES.items():
         *folders, old = theirs.split(".")
         holder = _section(values, folders)
@@ -56,7 +56,7 @@ def rename(values: dict[str, Any], origins: dict[str, str]) -> None:
         *folders, new = ours.split(".")
         target = _section(values, folders, create=True)
         if target is None:
-            continue  # a section that is none is reported as such
+            continue  # reported later: it is not a section
         if new in target:
             raise UserError(f"{origins.get(theirs, '')}: {theirs} is another name for {ours}; give only one of them")
         target[new] = holder.pop(old)

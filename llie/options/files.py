@@ -1,4 +1,4 @@
-"""Reading option files: safe YAML with `1e-4` as a number, `_base_` inheritance, and the line of each value."""
+"""Reading option files: safe YAML with `1e-4` as a number, inheritance by `_base_`, and the line of each value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 from llie.errors import UserError
 
-_BUILT = Path(__file__).resolve().with_name("shipped")  # a built package brings the option files along
+_BUILT = Path(__file__).resolve().with_name("shipped")  # the option files in a built package
 SHIPPED = _BUILT if _BUILT.is_dir() else Path(__file__).resolve().parents[2] / "options"
 
 
@@ -35,7 +35,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists of plain values on one line, as people write them; no anchors."""
+    """Writes lists of plain values on one line, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -51,10 +51,10 @@ _Dumper.add_representer(tuple, _represent_list)
 
 
 def parse_yaml(text: str, where: str) -> tuple[Any, dict[str, str]]:
-    """The data of a YAML text, and `{dotted path: "file:line"}` for everything in it.
+    """The data of a YAML text, and `{dotted path: "file:line"}` for all of it.
 
     Raises:
-        UserError: invalid YAML, a duplicate key, or a tag that is not plain data; with the line.
+        UserError: invalid YAML, a duplicate key, or a tag that is not plain data; the message contains the line.
     """
     try:
         loader = _Loader(text)
@@ -72,23 +72,23 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[str, str]]:
 
 
 def dump_yaml(data: Any) -> str:
-    """YAML text in the order of the keys, read back to the same data."""
+    """YAML text, in the order of the keys; reading it gives the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def find_option_file(path: Path) -> Path:
-    """The file of that name; from a folder without one, that which ships with llie: `options/train/demo.yml`."""
+    """The file of this name, or if it does not exist, that which ships with llie (`options/train/demo.yml`)."""
     if path.exists() or path.parts[:1] != ("options",):
         return path
     shipped = SHIPPED.joinpath(*path.parts[1:])
-    return shipped if shipped.is_file() or not path.parent.is_dir() else path  # its folder is named in the message
+    return shipped if shipped.is_file() or not path.parent.is_dir() else path  # the error message lists its folder
 
 
 def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-    """An option file merged over the files named in its `_base_` (relative to it; later ones win), with origins.
+    """An option file merged over its `_base_` files (relative to it; later ones win), and the origins of all values.
 
     Raises:
-        UserError: a file is missing, unreadable, not a mapping, or inherits from itself.
+        UserError: a file is missing, unreadable or not a mapping, or inherits from itself.
     """
     path = Path(os.path.normpath(path))  # a/b/../c.yml is shown as a/c.yml
     if path in chain:
@@ -117,7 +117,7 @@ def read_inherited(path: Path, chain: tuple[Path, ...] = ()) -> tuple[dict[str, 
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` merged into a copy of `base`: mappings merge key by key, everything else is replaced.
+    """Merge `over` into a copy of `base`: mappings key by key, everything else is replaced.
 
     A mapping with `_delete_: true` replaces the inherited one completely.
     """

@@ -1,6 +1,6 @@
-"""A JSON Schema of option files, from `schema.py` and the registered classes: editors complete and check with it.
+"""A JSON Schema of option files, from `schema.py` and the registered classes, for completion and checks in editors.
 
-It demands no key, because any may come from a `_base_`, and it accepts unknown types, because plug-ins add them.
+It requires no key, because any may come from a `_base_`, and accepts unknown types, because plug-ins add them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 
 def json_schema() -> Json:
-    """The schema of a whole option file, draft 7, as plain data."""
+    """The schema of an option file, draft 7, as plain data."""
     base = {"description": "option files to inherit from, relative to this one; later ones win"}
     properties = {"_base_": base | json_type(str | list[str] | None), **_section(schema.SCHEMA)["properties"]}
     _place_typed(properties)
@@ -43,7 +43,7 @@ def json_schema() -> Json:
 
 
 def _place_typed(properties: Json) -> None:
-    """Replace the mappings whose keys depend on a `type` by references to `definitions`."""
+    """Replace mappings with keys that depend on a `type` by references to `definitions`."""
     train, val = properties["train"]["properties"], properties["val"]["properties"]
     models = [*MODEL_REGISTRY.keys(), *schema.MODEL_ALIASES]
     properties["model_type"] |= {"type": ["string", "null"], "examples": models}
@@ -69,7 +69,7 @@ def _definitions() -> Json:
     lr = {"lr": {"type": "number", "description": "learning rate"}}
     optimizer = {"properties": {"type": {"type": "string", "examples": ["Adam", "AdamW", "SGD"]}} | lr}
     first_step = {"enum": [0, 1], "description": "1: the schedule advances before an iteration instead of after it"}
-    better = {"enum": ["higher", "lower"], "description": "which values are good; it must be true of the metric"}
+    better = {"enum": ["higher", "lower"], "description": "which values are better; must be right for the metric"}
     usage = _arguments(LossTerm, leave_out=["loss"])
     usage["loss_weight"] = usage["weight"] | {"deprecationMessage": "another name for weight"}
     presets = {preset: name for name, network in ARCH_REGISTRY for preset in card_of(network).presets}
@@ -95,15 +95,15 @@ def _typed(
     leave_out: Iterable[str] = (),
     replace: Mapping[str, Json] = {},
 ) -> Json:
-    """The definition of `{type: NAME, **arguments}`, which refers to one further definition for each name.
+    """The definition of `{type: NAME, **arguments}`, which refers to one further definition per name.
 
     Args:
         kind: its name in `definitions`.
-        entries: names and classes or functions; their arguments become the allowed keys.
-        shared: keys that all of them take besides.
-        aliases: further names, and what they stand for.
-        leave_out: arguments that no option file gives.
-        replace: schemas of arguments that say more than their annotations.
+        entries: name -> class or function, whose arguments become the allowed keys.
+        shared: further keys of all entries.
+        aliases: further name -> name.
+        leave_out: arguments that are not in option files.
+        replace: schemas of arguments that are more precise than their annotations.
     """
     targets = dict(iter(entries))
     names = {name: name for name in targets} | dict(aliases)
@@ -129,7 +129,7 @@ def _typed(
 def _arguments(
     target: Callable[..., Any], leave_out: Iterable[str] = (), others: Mapping[str, Callable[..., Any]] = {}
 ) -> dict[str, Json]:
-    """A schema for each argument: its kind, its default, and its meaning by the docstring, or by one it refers to."""
+    """A schema for each argument: its kind, its default, and its meaning from the docstring or one it refers to."""
     kinds, parameters = annotations_of(target), inspect.signature(target).parameters
     texts: dict[str, str] = {}
     for name in re.findall(r"`(\w+)`", _documentation(target)):
@@ -162,12 +162,12 @@ def _key(rule: Key) -> Json:
 
 
 def _closed(properties: Json) -> Json:
-    """A mapping that takes these keys alone."""
+    """A mapping with only these keys."""
     return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
 
 
 def _with_delete(part: Any) -> Any:
-    """The same, with `_delete_` allowed in every mapping that restricts its keys."""
+    """The same schema with `_delete_` allowed in every mapping that restricts its keys."""
     if isinstance(part, list):
         return [_with_delete(item) for item in part]
     if not isinstance(part, dict):
@@ -184,7 +184,7 @@ def _reference(definition: str) -> Json:
 
 
 def _also(definition: str) -> Json:
-    """A reference for a schema that says more: draft 7 ignores what is beside a plain one."""
+    """A reference in a schema with other keys; draft 7 would ignore these beside a plain reference."""
     return {"allOf": [_reference(definition)]}
 
 
@@ -208,7 +208,7 @@ def _summary(target: Callable[..., Any]) -> str:
 
 
 def _argument_texts(target: Callable[..., Any]) -> dict[str, str]:
-    """What the documentation says of each argument, in Google style."""
+    """The description of each argument in the documentation (Google style)."""
     texts = {}
     for section in re.findall(r"^Args:\n((?: {4}.*\n|\n)+)", _documentation(target), re.MULTILINE):
         for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""Option files -> resolved, validated options: inheritance, overrides, aliases, checks and defaults."""
+"""Loading option files: inheritance, overrides, aliases, validation and defaults."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from llie.options.files import dump_yaml, find_option_file, parse_yaml, read_inh
 def load_options(
     path: str | Path, overrides: Sequence[str] = (), phase: str = "train", debug: bool = False
 ) -> dict[str, Any]:
-    """Read an option file and return all options, validated and with every default filled in.
+    """Read an option file and return all options, validated and with all defaults filled in.
 
-    Nothing is built and no data set is touched: names and arguments are checked against the registered classes.
+    Nothing is built and no data set is read: names and arguments are compared with the registered classes.
 
     Args:
-        path: YAML file in the BasicSR dialect; `llie/options/schema.py` lists the keys. `options/...` that is not there
-            is looked for among the files that ship with llie.
-        overrides: `a.b.c=value` or `a:b:c=value`, the value in YAML; items of a list by their index.
-        phase: "train", or "test", where no training section is needed.
-        debug: prefix the name with `debug_`; log at every iteration, validate and save every 8.
+        path: YAML file in the BasicSR dialect; `llie/options/schema.py` lists the keys. A missing `options/...` is
+            searched among the files that ship with llie.
+        overrides: `a.b.c=value` or `a:b:c=value`, the value in YAML; items of lists by index.
+        phase: "train", or "test", which needs no training section.
+        debug: prefix the name with `debug_`, log at every iteration, validate and save every 8 iterations.
 
     Raises:
         UserError: any mistake; the message gives the file, the line and the dotted path of the key.
@@ -47,7 +47,7 @@ def load_options(
 
 
 def dump_options(options: Mapping[str, Any]) -> str:
-    """The options as YAML text; an option file with that text gives the same options again."""
+    """The options as YAML text; loading this text gives the same options."""
     return dump_yaml(dict(options))
 
 

@@ -1,7 +1,7 @@
 """Registries: a name and arguments go in, the registered class, or an object of it, comes out.
 
-`names` is the registry itself, `arguments` checks what a class takes before it is built, `kinds` compares a value with
-a type annotation, `plugins` imports users' own files. Everyone may call it; it imports nothing of llie but errors.
+`names` is the registry itself, `arguments` checks arguments before a class is built, `kinds` compares values with type
+annotations, `plugins` imports users' own files. All other packages may use it; it imports only `llie.errors`.
 """
 
 from llie.registry.arguments import argument_names, build, check_arguments

@@ -1,4 +1,4 @@
-"""Arguments of registered classes, checked before anything is built."""
+"""Checking the arguments of registered classes, and building them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], wh
 
 
 def argument_names(target: Callable[..., Any], given: Iterable[str] = ()) -> list[str]:
-    """Names of the keyword arguments that `target` takes; all that are `given` when it has `**kwargs`."""
+    """Names of the keyword arguments of `target`; with `**kwargs`, also all `given` ones."""
     parameters = inspect.signature(target).parameters
     named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -52,7 +52,7 @@ def argument_names(target: Callable[..., Any], given: Iterable[str] = ()) -> lis
 
 
 def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """The type annotations of what `target` is called with; none where they cannot be evaluated."""
+    """The type annotations of the arguments of `target`; empty if they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
@@ -61,7 +61,7 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def build(registry: Registry, options: Mapping[str, Any], where: str = "", **extra: Any) -> Any:
-    """Build what `{type: NAME, **arguments}` describes; `extra` are arguments that no option file gives.
+    """Build what `{type: NAME, **arguments}` describes; `extra` are arguments that are not in option files.
 
     Raises:
         UserError: the name or an argument is unknown, or the class rejects the values (a width of 0).

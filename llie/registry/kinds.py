@@ -1,4 +1,4 @@
-"""Does a value from an option file fit a Python type annotation? One rule for option keys and constructor arguments."""
+"""Comparing a value from an option file with a Python type annotation, for option keys and constructor arguments."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FROM_YAML = (bool, int, float, str, list, tuple, dict, types.NoneType)
 
 
 def fit(value: Any, kind: Any) -> Any:
-    """The value as that kind: `1e3` becomes 1000 where an integer is expected, and 1 becomes 1.0 where a float is.
+    """Convert a value to a kind: `1e3` becomes 1000 where an integer is expected, and 1 becomes 1.0 for a float.
 
-    An annotation without a counterpart in YAML (a class, `Any`) accepts everything, and a value that cannot come from
-    YAML (a tensor) always fits.
+    An annotation that YAML cannot express (a class, `Any`) accepts every value, and a value that cannot come from YAML
+    (a tensor) always fits.
 
     Raises:
         TypeError: the value does not fit.
@@ -66,7 +66,7 @@ def describe(kind: Any) -> str:
 
 
 def json_type(kind: Any) -> dict[str, Any]:
-    """The kind as a JSON Schema, `{"type": ["integer", "null"]}`; empty where `fit` accepts everything."""
+    """The kind as a JSON Schema, `{"type": ["integer", "null"]}`; empty if `fit` accepts everything."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         schemas = [json_type(member) for member in _choices(members)]
@@ -99,7 +99,7 @@ def _first_fit(value: Any, kinds: Sequence[Any]) -> Any:
 
 
 def _choices(kinds: Sequence[Any]) -> Sequence[Any]:
-    """Of `float | Tensor`, an option file can only give the first."""
+    """The members that option files can give: only `float` of `float | Tensor`."""
     return [kind for kind in kinds if _is_plain(kind)] or kinds
 
 

@@ -1,4 +1,4 @@
-"""Names in option files -> classes: BasicSR's decorator, with lazy discovery, fall-backs and suggestions."""
+"""Registries: names in option files -> classes; BasicSR's decorator, with lazy import, fall-backs and suggestions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from llie.errors import UserError, suggest
 
 
 class Fallback(NamedTuple):
-    """Another toolkit's entries of the same kind.
+    """The entries of another toolkit, of the same kind.
 
     Attributes:
-        find: the entry of a name, or None; raises a `UserError` for a name that only this toolkit could have.
+        find: returns the entry of a name, or None; raises a `UserError` for a name that only this toolkit can have.
         names: all names, for suggestions.
     """
 
@@ -24,7 +24,7 @@ class Fallback(NamedTuple):
 
 
 class Registry:
-    """Classes or functions by name; the modules of `package` are imported at the first look-up.
+    """Classes or functions by name; the modules of `package` are imported at the first lookup.
 
     Example:
         >>> SHAPES = Registry("shape")
@@ -42,7 +42,7 @@ class Registry:
         self.fallbacks: list[Fallback] = []
 
     def register(self, obj: Any = None, name: str | None = None) -> Any:
-        """Register a class or function under its own name; with or without parentheses, or as a call."""
+        """Register a class or function, by default under its own name; a decorator with or without parentheses."""
         if obj is None:
             return lambda decorated: self.register(decorated, name)
         key = name or obj.__name__
@@ -55,7 +55,7 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """The entry of that name, or that of the first fall-back that has it.
+        """The entry of this name, here or in the first fall-back that has it.
 
         Raises:
             UserError: unknown name; the message lists similar ones.

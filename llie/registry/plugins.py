@@ -1,4 +1,4 @@
-"""Import users' own Python files and modules, which register classes."""
+"""Importing users' own Python files and modules, which register classes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from llie.errors import UserError
 
 preparations: list[Callable[[], None]] = []  # called before plugins are imported
-_loaded: dict[str, None] = {}  # this process's plugins in order: absolute files, and modules
+_loaded: dict[str, None] = {}  # plugins of this process in order: absolute file names, and modules
 
 
 class LoadedPlugins:
-    """Travels before objects of plugins' classes to another process: unpickling it loads this one's plugins there."""
+    """Loads this process's plugins in another process when it is unpickled there, before objects of their classes."""
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[list[str]]]:
         return load_plugins, (list(_loaded),)
 
 
 def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
-    """Import the user's own files or modules, so that what they register can be named in option files.
+    """Import the user's own files or modules, so that option files can name their classes.
 
     Args:
         plugins: Python files (`my_network.py`) or importable modules (`my_package.networks`).
-        beside: folder in which a relative file is looked for first; then in the working folder.
+        beside: folder in which relative files are searched first, before the working folder.
 
     Raises:
         UserError: a file or module is missing or fails; the message names the file and the line.
@@ -43,7 +43,7 @@ def load_plugins(plugins: Iterable[str], beside: Path | None = None) -> None:
             importlib.import_module(plugin)
         except ModuleNotFoundError as error:
             if error.name is None or not (plugin == error.name or plugin.startswith(error.name + ".")):
-                raise _failed(error) from error  # the plugin exists, a module that it imports does not
+                raise _failed(error) from error  # the plugin exists, but not a module that it imports
             raise UserError(f"plugins: no module named {plugin!r} (for a file, write its name with .py)") from None
         except Exception as error:
             raise _failed(error) from error
@@ -66,17 +66,17 @@ def _load_file(plugin: str, beside: Path | None) -> None:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name], _loaded[str(file)]  # it is incomplete
+        del sys.modules[name], _loaded[str(file)]  # the module is incomplete
         if isinstance(error, Exception):
             raise _failed(error, file) from error
         raise
 
 
 def _failed(error: Exception, file: Path | None = None) -> UserError:
-    """The error in a plugin, with the last line of the plugin that ran."""
+    """The error in a plugin, with the line of the plugin where it happened."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, SyntaxError):  # it did not run
+    if isinstance(error, SyntaxError):  # the plugin did not run
         return UserError(f"plugins: {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == str(file)] or frames

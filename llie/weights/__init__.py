@@ -1,7 +1,7 @@
 """Weights: a file, a run or a state dict goes in, a network with these weights comes out.
 
-`find` locates files, `fetch` downloads them, `files` reads them safely, `layouts` unwraps what is in them, `identify`
-recognises the network, `load` fits the weights to it. Models, losses (their backbones) and inference call it.
+`find` locates files, `fetch` downloads them, `files` reads them safely, `layouts` unwraps their content, `identify`
+recognises the network, `load` loads the weights into it. Models, losses (for backbones) and inference call it.
 """
 
 from llie.weights.fetch import NotFetched, fetch

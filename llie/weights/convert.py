@@ -1,4 +1,4 @@
-"""Checkpoints of any layout as plain safetensors: no optimiser, no code, tensors under llie's names."""
+"""Converting checkpoints of any layout to safetensors: only the tensors of the network, under llie's names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def as_safetensors(source: str, half: bool = False, prefer: str = "params_ema") 
     """The weights of a checkpoint as the content of a safetensors file.
 
     Args:
-        source: what `resolve_checkpoint` understands.
+        source: see `resolve_checkpoint`.
         half: store floating-point tensors as float16.
         prefer: `params_ema` or `params`, if the checkpoint has both.
 

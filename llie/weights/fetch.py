@@ -1,4 +1,4 @@
-"""Published weight files over the network: once for all processes, checked, and only where that is allowed."""
+"""Downloading published weight files: once for all processes, verified, and only where downloads are allowed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import torch
 from filelock import FileLock
 
 _PATIENCE = 30.0  # seconds without an answer
-_failures: dict[str, str] = {}  # this process asks once for each file
+_failures: dict[str, str] = {}  # each process tries each file only once
 
 
 class NotFetched(Exception):
-    """Why a file could not be had."""
+    """The reason why a file could not be downloaded."""
 
 
 def fetch(url: str) -> Path:
-    """Download a file into torch hub's cache, with a progress bar, unless it is there.
+    """Download a file into torch hub's cache, with a progress bar, unless it exists there.
 
-    Of several processes that ask at the same time, one downloads and the others wait for it.
+    If several processes call it at the same time, one downloads and the others wait.
 
     Args:
-        url: the file's address; its name ends in the first digits of its SHA-256, `-dcbb9e9d.pth`, which are checked.
+        url: address of the file; its name ends in the first digits of its SHA-256 (`-dcbb9e9d.pth`), to verify it.
 
     Raises:
-        NotFetched: `LLIE_OFFLINE` forbids it, there is no connection, the file is not there, or it is damaged.
+        NotFetched: `LLIE_OFFLINE` is set, there is no connection, or the file does not exist or is damaged.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if os.environ.get("LLIE_OFFLINE", "0") not in ("", "0"):
@@ -41,7 +41,7 @@ def fetch(url: str) -> Path:
         with FileLock(f"{path}.lock"), _patience():
             if not path.is_file():
                 torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:  # torch hub's wrong hash is a RuntimeError
+    except (OSError, RuntimeError, http.client.HTTPException) as error:  # a wrong hash is a RuntimeError
         reason = str(getattr(error, "reason", error)) or type(error).__name__
         _failures[url] = f"it could not be downloaded: {reason}"
         raise NotFetched(_failures[url]) from None
@@ -50,7 +50,7 @@ def fetch(url: str) -> Path:
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Torch hub waits for an answer without limit, but behind many a firewall none ever comes."""
+    """Limit the time that torch hub waits for an answer; behind some firewalls there is none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:

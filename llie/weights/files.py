@@ -1,4 +1,4 @@
-"""Read checkpoint files without running code from them, and report unusable ones by name."""
+"""Reading checkpoint files without running code from them; unusable files are reported by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def _numpy_number(module: str) -> Callable[..., Any]:
-    """Replaces NumPy's constructor of scalars in files; `module` is its place in NumPy 1 or 2."""
+    """A replacement for NumPy's constructor of scalars; `module` is its module in NumPy 1 or 2."""
 
     def scalar(kind: np.dtype, data: bytes) -> Any:
         return np.frombuffer(data, kind)[0].item()
@@ -31,7 +31,7 @@ def _numpy_number(module: str) -> Callable[..., Any]:
     return scalar
 
 
-# Many trainers save NumPy numbers beside the weights (the step, the best PSNR). As plain numbers they run no code.
+# Many trainers save NumPy numbers with the weights (the step, the best PSNR). Read as plain numbers, they run no code.
 torch.serialization.add_safe_globals(
     [
         *map(_numpy_number, ("numpy.core.multiarray", "numpy._core.multiarray")),
@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with path.open("rb") as file:
             start = file.read(512)
             _refuse_impostors(path, start.lstrip())
-            # The ending is often wrong; a header of safetensors begins with its length.
+            # The ending is often wrong, so the content decides: a safetensors header begins with its length.
             if start[8:9] == b"{" or (path.suffix == ".safetensors" and not start.startswith(b"PK")):
                 return dict(load_file(path))
             file.seek(0)
@@ -106,7 +106,7 @@ def _members(path: Path, start: bytes) -> dict[str, str]:
 
 
 def _is_whole_object(path: Path, start: bytes) -> bool:
-    """Whether a file of torch.save contains an object of some class, such as a network, instead of a dictionary."""
+    """Whether a file of torch.save contains an object, such as a network, instead of a dictionary."""
     try:
         if start.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
@@ -131,7 +131,7 @@ def _unsafe(path: Path, error: str, start: bytes) -> str:
     what, place = (
         ("is a whole", ", from the folder of the code that defines it") if whole else ("contains an object of", "")
     )
-    # The user may decide to load it outside of llie: this line is only shown.
+    # The user may decide to load it without llie; this line is only shown.
     return (
         f"{path} {what} {name}, which could run code when loaded, so it is not loaded. If you trust its "
         f"source, extract its tensors once, in Python{place}: import torch; "

@@ -1,4 +1,4 @@
-"""Find weights: files, run folders, the Hugging Face hub, and the folders of downloaded backbones."""
+"""Finding weights: files, run folders, the Hugging Face hub, and the folders of downloaded backbones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def resolve_checkpoint(text: str) -> Path:
     """The checkpoint file that the user means.
 
     Args:
-        text: a file; a run folder, or the name of a run under `experiments/` (its best weights, else its latest);
-            or `hf:OWNER/REPO[/FILE]`, which asks the Hugging Face hub, the only form that uses the internet.
+        text: a file; a run folder, or the name of a run in `experiments/` (its best weights, or else its latest); or
+            `hf:OWNER/REPO[/FILE]` for the Hugging Face hub, the only form that uses the internet.
     """
     if text.startswith("hf:"):
         return _from_hub(text)
@@ -45,10 +45,11 @@ def find_weights(filename: str, option: str | Path | None = None) -> Path | None
 
     Args:
         filename: for instance `vgg19-dcbb9e9d.pth`.
-        option: the path from an option file: the file, or its folder.
+        option: path from an option file: the file or its folder.
 
     Returns:
-        The first that exists of: `option`, the folder `$LLIE_WEIGHTS`, torch hub's cache; or None.
+        The file at `option`, in the folder `$LLIE_WEIGHTS` or in torch hub's cache, in this order; None if there is
+        none.
 
     Raises:
         UserError: `option` is given but the file does not exist.
@@ -66,7 +67,7 @@ def find_weights(filename: str, option: str | Path | None = None) -> Path | None
 
 
 def _newest(folder: Path) -> Path:
-    """The best, else the latest, else the highest numbered network of a run folder."""
+    """The best network of a run folder, or else the latest, or else the one with the highest number."""
 
     def rank(path: Path) -> tuple[int, int]:
         number = re.search(r"_(\d+)$", path.stem)
@@ -91,7 +92,7 @@ def _from_hub(text: str) -> Path:
     for name in (filename,) if filename else _HUB_FILES:
         try:
             return Path(hf_hub_download(f"{owner}/{repository}", name))
-        except LocalEntryNotFoundError:  # a subclass of EntryNotFoundError: the hub was not reached
+        except LocalEntryNotFoundError:  # a subclass of EntryNotFoundError; the hub could not be reached
             raise UserError(f"cannot fetch {name} of {text}: not in the local cache, and no connection") from None
         except EntryNotFoundError:
             continue

@@ -1,4 +1,4 @@
-"""Which registered network some weights belong to."""
+"""Recognising the registered network that weights belong to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llie.weights.layouts import State, unwrapped
 
 
 def identify(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
-    """Which registered network a state dict belongs to: `(name, constructor arguments)`, or None."""
+    """The registered network that a state dict belongs to: `(name, constructor arguments)`, or None."""
     found = recognise(state)
     return None if found is None else found[:2]
 
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], State] | None:
-    """The same, with the network's tensors under our names."""
+    """Like `identify`, and the network's tensors under our names."""
     for share in unwrapped(state):
         for name, network in ARCH_REGISTRY:
             card = card_of(network)

@@ -1,4 +1,4 @@
-"""Unwrap the weights of a network from the layouts of checkpoints."""
+"""Extracting the weights of a network from checkpoints of any layout."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ State = dict[str, Tensor]
 _AVERAGED = ("params_ema", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
 _WRAPPERS = ("model", "net", "network", "net_g", "net_G", "netG", "generator")
 _CONTAINERS = ("params", "model_state_dict", "state_dict", *_WRAPPERS)
-_COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module that it counts
+_COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], prefer: str = "params_ema") -> State:
-    """The network's tensors in a checkpoint of any known layout.
+    """The tensors of the network in a checkpoint of any known layout.
 
-    Understood: a bare state dict; BasicSR's `params_ema` and `params`; `model_state_dict`, `state_dict`, `ema`,
-    `generator` and the like, also one in another; the prefixes that `DataParallel`, `AveragedModel` (`module.`) and
-    `torch.compile` (`_orig_mod.`) add; the counters of thop. For the prefixes of Lightning see `unwrapped`.
+    Known layouts: a bare state dict; BasicSR's `params_ema` and `params`; `model_state_dict`, `state_dict`, `ema`,
+    `generator` and similar entries, also nested. Removed are the prefixes of `DataParallel`, `AveragedModel`
+    (`module.`) and `torch.compile` (`_orig_mod.`), and the counters of thop. For Lightning see `unwrapped`.
 
     Args:
-        checkpoint: what `read_checkpoint` returned.
-        prefer: the entry to take when there are several.
+        checkpoint: content of a checkpoint, from `read_checkpoint`.
+        prefer: the entry to use if there are several.
 
     Raises:
         UserError: it contains no weights; the message lists its contents.
@@ -41,9 +41,9 @@ def state_dict_of(checkpoint: Mapping[str, Any], prefer: str = "params_ema") -> 
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> Iterator[State]:
-    """A state dict, then the parts of it that may be the network: Lightning saves `model.*` or `net_g.*` beside losses.
+    """A state dict, then parts of it that may be the network: Lightning saves `model.*` or `net_g.*` with the losses.
 
-    Only the network can decide between them: a user's own network may call its layers `model`.
+    Only a comparison with the network can decide: a user's own network may have layers called `model`.
     """
     yield dict(state)
     for wrapper in _WRAPPERS:

@@ -1,4 +1,4 @@
-"""Load weights into a network, under its own key names."""
+"""Loading weights into a network, under its own key names."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def load_weights(
     strict: bool = True,
     need: Iterable[str] = (),
 ) -> Network:
-    """Load weights into a network: our own layout, BasicSR's, the official repositories', wrapped or bare.
+    """Load weights into a network, from checkpoints of llie, BasicSR or the official repositories, wrapped or bare.
 
     Args:
-        network: what to load into; changed in place.
-        source: file, run folder, `hf:` name (see `resolve_checkpoint`), or a checkpoint already read. A network whose
-            card names parts accepts a list of sources that each contain one part or several.
+        network: the network, changed in place.
+        source: file, run folder, `hf:` name (see `resolve_checkpoint`), or the content of a checkpoint. A network with
+            parts on its card accepts a list of sources that each contain one or several parts.
         prefer: `params_ema` or `params`, if the checkpoint has both.
-        strict: every tensor must fit; otherwise those that fit are loaded and the others keep their values.
+        strict: every tensor must fit; if False, those that fit are loaded and the others keep their values.
         need: parts of the network that the sources must contain.
 
     Returns:
         The same network.
 
     Raises:
-        UserError: the weights do not fit; the message counts the tensors that are missing, unexpected or of another
-            shape, and names the registered network that the checkpoint looks like. Or a needed part is missing.
+        UserError: a needed part is missing, or the weights do not fit: the message counts the tensors that are missing,
+            unexpected or of another shape, and names the registered network that the checkpoint belongs to.
     """
     sources = [source] if isinstance(source, str | Path | Mapping) else source
     filled = {part for each in sources for part in _load(network, each, prefer, strict)}
@@ -58,13 +58,13 @@ def load_weights(
 
 
 def _load(network: nn.Module, source: Source, prefer: str, strict: bool) -> set[str]:
-    """One source of `load_weights`; returns the parts that it contains."""
+    """Load one source of `load_weights`; returns the parts that it contains."""
     where = "the state dict"
     if not isinstance(source, Mapping):
         path = resolve_checkpoint(str(source))
         where, source = f"the checkpoint {path}", read_checkpoint(path)
     given = state_dict_of(source, prefer)
-    # The first of those that fit best: the whole state dict, if a share of it fits no better.
+    # The best fit; in a tie the first, which is the whole state dict.
     fit = max((_Fit.of(network, share) for share in unwrapped(given)), key=lambda fit: (fit.whole, len(fit.tensors)))
     if not fit.tensors or (strict and not fit.whole):
         raise UserError(
@@ -76,7 +76,7 @@ def _load(network: nn.Module, source: Source, prefer: str, strict: bool) -> set[
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a state dict fits a network: `tensors` of `state` have a place in `own`, the parts that it is about."""
+    """The fit of a state dict to the parts of a network that it contains: which `tensors` of `state` fit into `own`."""
 
     own: Mapping[str, Tensor]
     state: State
@@ -100,7 +100,7 @@ class _Fit:
 
 
 def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The number of tensors that do not fit, and the first names, by kind."""
+    """The number and the first names of the tensors that do not fit, by kind of mistake."""
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     shapes = [

@@ -158,7 +158,7 @@ def test_it_is_measured_without_a_checkpoint_but_not_trained(tmp_path, capsys):
     words = ["-opt", str(make_project(tmp_path, plugins=[], network_g__type="CLAHE"))]
     assert measuring.main(words) == 0
     assert "val: 3 images" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"run\.yml.*network_g: CLAHE follows a fixed rule"):
+    with pytest.raises(UserError, match=r"run\.yml.*network_g: CLAHE is a fixed rule"):
         train.main(words)
     with pytest.raises(UserError, match="does not fit CLAHE"):
         torch.save({"params": {"a.weight": torch.zeros(1)}}, tmp_path / "net.pth")

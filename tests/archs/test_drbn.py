@@ -150,7 +150,7 @@ def test_weights_of_another_network_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["width", "growth", "convs", "recursions"])
 def test_bad_arguments(name):
-    with pytest.raises(UserError, match=f"{name} is at least 1, not 0"):
+    with pytest.raises(UserError, match=f"{name} must be at least 1, not 0"):
         DRBNRecompose(**{name: 0})
 
 

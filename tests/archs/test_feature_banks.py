@@ -219,7 +219,7 @@ def test_features_that_do_not_fit(size, message):
 def test_bad_arguments_and_training_without_updaters():
     with pytest.raises(UserError, match="at least 2"):
         FeatureBanks(8, slots=1)
-    with pytest.raises(UserError, match="hidden_width is at least 1"):
+    with pytest.raises(UserError, match="hidden_width must be at least 1"):
         FeatureBanks(8, hidden_width=0)
     with pytest.raises(UserError, match="hidden_layers at least 0"):
         FeatureBanks(8, hidden_layers=-1)

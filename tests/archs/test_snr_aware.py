@@ -237,7 +237,7 @@ def test_detect_reads_the_arguments_and_knows_strangers():
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="'zeros' or 'reflect'"):
         SNRAware(edges="mirror")
-    with pytest.raises(UserError, match=r"nf is at least 1.* not 0, 1, 1 and 6"):
+    with pytest.raises(UserError, match=r"nf must be at least 1.* not 0, 1, 1 and 6"):
         SNRAware(nf=0)
     with pytest.raises(UserError, match="layers at least 0; not 8, 1, 1 and -1"):
         SNRAware(nf=8, layers=-1)

@@ -119,5 +119,5 @@ def test_weights_start_small():
 
 @pytest.mark.parametrize("name", ["width", "iterations"])
 def test_bad_arguments(name):
-    with pytest.raises(UserError, match=f"{name} is at least 1, not 0"):
+    with pytest.raises(UserError, match=f"{name} must be at least 1, not 0"):
         ZeroDCE(**{name: 0})

@@ -58,7 +58,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path, put, picture):
         "a/low/3.png is mislabelled: its content is JPEG",
         "a/high/4.png is mislabelled: its content is HEIC",
         "b/high/2.png",
-        "c/low holds no images",
+        "c/low contains no images",
     ):
         assert part in message
 

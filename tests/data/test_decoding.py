@@ -156,8 +156,8 @@ def test_deep_png(channels, orientation):
 @pytest.mark.parametrize(
     ("array", "options", "message"),
     [
-        (noise(np.float32) * 255, {"photometric": "rgb"}, "holds values from .* to 25.*spans 0 to 1"),
-        (noise(np.float32) * np.nan, {"photometric": "rgb"}, "spans 0 to 1"),
+        (noise(np.float32) * 255, {"photometric": "rgb"}, "contains values from .* to 25.*must be in 0 to 1"),
+        (noise(np.float32) * np.nan, {"photometric": "rgb"}, "must be in 0 to 1"),
         (noise(np.int32, 7, 11), {"photometric": "minisblack"}, "cannot read.*int32"),
         (noise(np.uint16), {"photometric": "cielab"}, "cannot read.*CIELAB"),
         (noise(np.uint16, 7, 11, 4), {"photometric": "separated"}, "cannot read.*SEPARATED"),

@@ -155,7 +155,7 @@ def test_empty_missing_and_hidden(tmp_path, put):
     put(tmp_path, "low/1.png")
     (tmp_path / "high").mkdir()
     (tmp_path / "high" / "._1.png").write_bytes(b"written by macOS")
-    with pytest.raises(UserError, match="high holds no images"):
+    with pytest.raises(UserError, match="high contains no images"):
         pair_folders(tmp_path / "low", tmp_path / "high")
     with pytest.raises(UserError, match=r"there is no folder .*normal"):
         pair_folders(tmp_path / "low", tmp_path / "normal")
@@ -165,7 +165,7 @@ def test_lists_of_folders(tmp_path, put):
     put(tmp_path, "a/low/1.png", "a/high/1.png", "b/low/1.png", "b/high/1.png")
     options = {"type": "PairedImageDataset", "dataroot": [str(tmp_path / "a"), str(tmp_path / "b")]}
     assert [pair.gt.parts[-3] for pair in build_dataset(options, "train").pairs] == ["a", "b"]
-    with pytest.raises(UserError, match="2 folders, dataroot_gt 1"):
+    with pytest.raises(UserError, match="dataroot_lq has 2 folders, but dataroot_gt has 1"):
         pair_folders([tmp_path / "a/low", tmp_path / "b/low"], [tmp_path / "a/high"])
 
 

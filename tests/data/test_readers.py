@@ -63,7 +63,7 @@ def test_npy_holds_bgr_in_0_to_255(tmp_path, picture, dtype, scale):
 
 def test_npy_that_is_no_image(tmp_path):
     np.save(tmp_path / "f.npy", np.zeros((2, 3, 4, 5)))
-    with pytest.raises(UserError, match=r"f\.npy holds an array of shape \(2, 3, 4, 5\)"):
+    with pytest.raises(UserError, match=r"f\.npy contains an array of shape \(2, 3, 4, 5\)"):
         read_image(tmp_path / "f.npy")
 
 
@@ -120,7 +120,7 @@ def test_text_missing_and_folder(tmp_path):
 
 
 def test_unknown_ending_cannot_be_written(tmp_path, picture):
-    with pytest.raises(UserError, match="xyz is no image format"):
+    with pytest.raises(UserError, match="xyz is not an image format"):
         write_image(tmp_path / "a.xyz", picture(0))
     assert not list(tmp_path.iterdir())
 

@@ -116,7 +116,7 @@ def test_smid_reads_its_list_of_test_scenes(tmp_path, put, place):
 
 def test_smid_without_a_proper_long_exposure(tmp_path, put):
     put(tmp_path, "SMID_LQ_np/0001/0001.npy", "SMID_Long_np/0001/half0001.npy")
-    with pytest.raises(UserError, match="0001 holds no long exposure"):
+    with pytest.raises(UserError, match="0001 contains no long exposures"):
         build_dataset({"type": "SMIDDataset", "dataroot": str(tmp_path)}, "train")
 
 
@@ -170,7 +170,7 @@ def test_test_scenes_that_are_not_there_are_told(tmp_path, put, caplog):
     put(tmp_path, *(f"{side}/pair{n}/0001.npy" for side in ("input", "GT") for n in (1, 2)))
     options = {"type": "SDSDDataset", "dataroot": str(tmp_path), "testing_dir": "pair1, piar2"}
     assert len(build_dataset(options, "train")) == 1
-    assert "'piar2', which is not there. Did you mean 'pair2'" in caplog.text
+    assert "'piar2', which does not exist. Did you mean 'pair2'" in caplog.text
 
 
 def test_resizing_works_on_the_stored_8_bit_values(tmp_path):

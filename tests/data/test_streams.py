@@ -98,7 +98,7 @@ def test_a_folder_without_images_is_named(sections, tmp_path, wrong):
 def test_pairs_are_no_stream(sections):
     """Of pairs, "pictures of high quality" would be the dark ones."""
     sections["train_hq"] = sections["train"]
-    with pytest.raises(UserError, match=r"datasets\.train_hq gives pairs, .*UnpairedImageDataset"):
+    with pytest.raises(UserError, match=r"datasets\.train_hq contains pairs, .*UnpairedImageDataset"):
         batches(sections, 0, 1)
 
 

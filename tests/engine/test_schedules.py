@@ -112,9 +112,9 @@ def test_mistakes_are_named():
         create_schedule({"type": "MultistepLR"}, 10)
     with pytest.raises(UserError, match="milestones"):
         create_schedule({"type": "MultiStepLR", "milestone": [3]}, 10)
-    with pytest.raises(UserError, match="first_step is 0 or 1"):
+    with pytest.raises(UserError, match="first_step must be 0 or 1"):
         create_schedule({"type": "cosine", "first_step": "one"}, 10)
-    with pytest.raises(UserError, match="each restart has a weight and a period"):
+    with pytest.raises(UserError, match="each restart needs a weight and a period"):
         create_schedule({"type": "CosineAnnealingLR_Restart", "T_period": [3], "restarts": [3]}, 7)
     with pytest.raises(UserError, match="equally long"):
         create_schedule({"type": "CosineAnnealingRestartCyclicLR", "periods": [3, 4], "eta_mins": [0.1]}, 7)

@@ -70,7 +70,7 @@ class TestTerm:
             ({"type": "L1Loss", "reduction": "none"}, "mean, sum"),
             ({"type": "L1Loss", "space": "hsv"}, "rgb, hvi"),
             ({"type": "L1Loss", "weight": 1.0, "loss_weight": 1.0}, "either"),
-            ({"type": "L1Loss", "target_stride": 0}, "target_stride: the minimum is 1"),
+            ({"type": "L1Loss", "target_stride": 0}, "target_stride: must be at least 1"),
             ({"type": "SSIMLoss", "window_size": 10}, "even"),
             ({"type": "SSIMLoss", "padding": "vaild"}, "'valid'"),
             ({"type": "GANLoss", "gan_type": "lsgn"}, "'lsgan'"),

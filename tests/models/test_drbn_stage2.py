@@ -46,7 +46,7 @@ def test_discriminator_size():
 
 
 def test_a_discriminator_without_channels_is_refused():
-    with pytest.raises(UserError, match="DRBNDiscriminator: width is at least 1, not 0"):
+    with pytest.raises(UserError, match="DRBNDiscriminator: width must be at least 1, not 0"):
         DRBNDiscriminator(width=0)
 
 

@@ -101,5 +101,5 @@ def test_what_is_no_image(shape):
 
 
 def test_no_classes():
-    with pytest.raises(UserError, match="classes is at least 1, not 0"):
+    with pytest.raises(UserError, match="classes must be at least 1, not 0"):
         haze_regions(torch.zeros(1, 3, 8, 8), classes=0)

@@ -185,7 +185,7 @@ def test_autocast_gives_what_float32_gives():
         (torch.full((2, 5, 7, 9), 0.3), "sums span 1.5 .. 1.5"),
         (torch.full((2, 7, 9), 5), r"0 \.\. 4; these span 5 \.\. 5"),
         (torch.full((2, 7, 9), -1), "these span -1"),
-        (torch.zeros(2, 7, 9), "whole numbers"),
+        (torch.zeros(2, 7, 9), "must be integers"),
         (3.0, "a tensor"),
     ],
 )

@@ -253,7 +253,7 @@ def test_training_needs_a_training_set_and_testing_something_to_test(tmp_path):
     assert "training needs a training set" in message(tmp_path, text=text)
     assert set(load(tmp_path, text=text, phase="test")["datasets"]) == {"test", "test_2"}
     only_train = "\n".join(line for line in MINIMAL.split("\n") if not line.startswith("  val"))
-    assert "testing needs a data set" in message(tmp_path, text=only_train, phase="test")
+    assert "a test needs a data set" in message(tmp_path, text=only_train, phase="test")
 
 
 def test_validation_sets_are_tested_when_no_others_are_named(tmp_path):
@@ -363,7 +363,7 @@ def test_a_file_of_the_retinexformer_family_runs_unchanged(tmp_path, caplog):
     assert options["train"]["pixel_opt"]["loss_weight"] == 1
     assert options["val"]["val_freq"] == 1000
     assert isinstance(options["val"]["val_freq"], int)
-    assert "periods cover 150000 of 300000 iterations; the last rate is kept after that" in caplog.text
+    assert "periods cover 150000 of 300000 iterations; after them, the last rate is kept" in caplog.text
     [line] = [record.getMessage() for record in caplog.records if "without effect" in record.getMessage()]
     for key in ("scale", "train.use_grad_clip", "datasets.train.iters", "val.rgb2bgr", "logger.wandb", "pin_memory"):
         assert key in line
@@ -458,7 +458,7 @@ def test_a_file_of_the_image_restoration_family_runs_unchanged(tmp_path, caplog)
     assert options["train"]["mixing_augs"]["mixup"] is False
     assert options["train"]["pixel_opt"]["type"] == "PSNRLoss"
     [line] = [record.getMessage() for record in caplog.records]
-    assert "val.grids (images are enhanced whole)" in line and "val.trans_num" in line
+    assert "val.grids (images are enhanced in one piece)" in line and "val.trans_num" in line
     options = load(tmp_path, "train.mixup=true", text=IMAGE_RESTORATION, phase="test")
     assert options["train"]["mixing_augs"] == {"mixup": True, "mixup_beta": 1.2, "use_identity": False}
     assert set(options["datasets"]) == {"train", "val", "test0"}

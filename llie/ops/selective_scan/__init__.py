@@ -1,8 +1,8 @@
 """The selective scan of Mamba, exact, on any device, without a compiled extension.
 
-`selective_scan` has the shapes and the meaning of `mamba_ssm`'s. Below it, one file per way of computing it:
+`selective_scan` has the arguments and the result of `mamba_ssm`'s. There is one file per backend:
 `blocked.py` (plain PyTorch), `cpu.py` with `scan.c` (C), `jit.py` (numba), `gpu.py` (Triton), `mamba.py` (mamba_ssm);
-`backends.py` chooses, `core.py` makes the result one differentiable operator.
+`backends.py` chooses one, `core.py` makes it a differentiable operator.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def selective_scan(
     With `delta` after bias and softplus, for every channel d of group g and state n:
     `h[l] = exp(delta[l] A[d, n]) h[l-1] + delta[l] B[g, n, l] u[l]`, `y[l] = sum_n C[g, n, l] h[l] + D[d] u[l]`.
 
-    Computed in float32 whatever the inputs' type or autocast (float64 stays float64). Memory for the backward pass is
-    one state per 64 positions. Differentiable once, in every tensor; differentiating twice raises.
+    Computed in float32 for any input type and under autocast (float64 stays float64). The backward pass needs memory
+    for one state per 32 positions. Differentiable once, in every tensor; a second derivative raises an error.
 
     Args:
         u: input, (batch, channels, length).
@@ -48,14 +48,15 @@ def selective_scan(
         B: input projection, (batch, states, length) or (batch, groups, states, length).
         C: output projection, shaped like `B`.
         D: skip weight, (channels,).
-        z: gate, (batch, channels, length): the result is multiplied by SiLU(z).
+        z: gate, (batch, channels, length); the result is multiplied by SiLU(z).
         delta_bias: added to `delta` in float32, (channels,).
         delta_softplus: apply softplus to `delta` (after the bias).
         return_last_state: also return h after the last position, (batch, channels, states).
-        backend: "auto", "torch", "c", "numba", "triton" or "mamba_ssm"; "auto" follows the variable LLIE_SCAN.
+        backend: "auto", "torch", "c", "numba", "triton" or "mamba_ssm"; "auto" uses the environment variable LLIE_SCAN
+            or else the fastest.
 
     Returns:
-        y, (batch, channels, length), of u's type; with `return_last_state` also the last state.
+        y, (batch, channels, length), with the type of u; with `return_last_state` also the last state.
 
     Raises:
         UserError: shapes, devices or types do not fit, A is not negative, or the backend is not available.
@@ -129,7 +130,7 @@ def _check(
         raise UserError(f"selective_scan: u is {u.dtype}; it must be real floating point")
     if A.dtype not in (torch.float32, torch.float64):
         raise UserError(f"selective_scan: A is {A.dtype}, too coarse for decays near 1; keep it in float32")
-    # Reading a value breaks a compiled graph or a captured one, so those trust their first, eager run.
+    # Reading a value would break a compiled or captured graph, so these skip the check.
     if not torch.compiler.is_compiling() and not backends.capturing(u) and not bool((A < 0).all()):
         raise UserError(
             "selective_scan: A must be negative everywhere (usually -exp(A_log)), else the state can overflow"

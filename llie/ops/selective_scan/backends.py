@@ -1,4 +1,4 @@
-"""Which backend computes the scan: by argument, by the environment variable LLIE_SCAN, or the fastest that works."""
+"""Choice of the backend: by argument, by the environment variable LLIE_SCAN, or the fastest that works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFERENCE = {"cpu": ("c", "numba", "torch"), "cuda": ("triton", "torch")}
 
 
 def requested(backend: str) -> str:
-    """The requested name: by argument or, if that is "auto", by LLIE_SCAN."""
+    """The requested backend: the argument or, if that is "auto", LLIE_SCAN."""
     name = os.environ.get("LLIE_SCAN", "auto").strip().lower() or "auto" if backend == "auto" else backend
     known = ("auto", *MODULES, "mamba_ssm")
     if name not in known:
@@ -38,7 +38,7 @@ def choose(backend: str, u: Tensor) -> ModuleType:
     """
     name = requested(backend)
     device = u.device.type
-    # mamba_ssm has no four-direction form, and only plain PyTorch has float64.
+    # mamba_ssm has no four-direction form, and only plain PyTorch supports float64.
     if name in ("auto", "mamba_ssm"):
         name = _best(device) if u.dtype == torch.float32 else "torch"
     module = _load(name)
@@ -55,13 +55,13 @@ def available(device: str = "cpu") -> list[str]:
 
 
 def capturing(u: Tensor) -> bool:
-    """Whether a CUDA graph is being captured, when no value may be read back."""
+    """Whether a CUDA graph is being captured; no value may be read back then."""
     return u.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 @functools.cache
 def _best(device: str) -> str:
-    # The first that works; the others stay unloaded: numba alone would cost seconds and a pool of threads.
+    # The others are not loaded: numba alone takes seconds and starts a pool of threads.
     name = next(name for name in PREFERENCE.get(device, ("torch",)) if _load(name) is not None)
     log.info("selective scan on %s: %s", device, name)
     return name
@@ -76,5 +76,5 @@ def _load(name: str) -> ModuleType | None:
     except (ImportError, OSError, RuntimeError) as error:
         log.info("selective scan: backend %s is not available (%s)", name, str(error).splitlines()[0])
         return None
-    torch.set_num_threads(threads)  # numba's pool sets the number for the whole process when it starts
+    torch.set_num_threads(threads)  # starting numba's pool changes it for the whole process
     return module

@@ -1,8 +1,8 @@
-"""Plain PyTorch, any device, float32 or float64: blocks of positions, and one small step per position inside a block.
+"""Plain PyTorch, any device, float32 or float64: blocks of positions, and one small step per position in a block.
 
-Decays are only ever multiplied (every product is exp of something negative): nothing can overflow. A block's workspace
-stays in the cache, and exp2 is several times faster than exp. The backward pass walks the blocks from the end,
-recomputing each from its saved first state.
+Decays are only multiplied, never divided, so nothing can overflow (every product is exp of a negative number). The
+workspace of a block stays in the cache, and exp2 is several times faster than exp. The backward pass goes through the
+blocks from the end and recomputes each from its saved first state.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def backward(
     softplus: bool, directions: list[int], width: int, starts: Tensor,
     du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
-    """Fill the gradients of everything, given those of y and of the last state."""
+    """Fill the gradients of all inputs, given those of y and of the last state."""
     blocks = _Blocks(u, delta, A, B, C, bias, softplus, directions, width)
     if du.shape[2] != blocks.groups:
         du.zero_()
@@ -68,7 +68,7 @@ def backward(
         q[0].mul_(start)
         q[1:].mul_(h[:-1])
         from_step = torch.mul(q, rates, out=g).sum(3).addcmul_(u_t, from_input)
-        if softplus:  # its slope at x is sigmoid(x) = 1 - exp(-softplus(x)), which expm1 keeps exact for small steps
+        if softplus:  # its slope is 1 - exp(-softplus(x)); expm1 keeps it exact for small steps
             from_step.mul_(-torch.expm1(-d))
         blocks.put(ddelta, index, from_step)
         dA_sum += q.mul_(d.unsqueeze(3)).sum((0, 1))
@@ -76,7 +76,7 @@ def backward(
 
 
 class _Blocks:
-    """Reads, runs and writes one block of positions; inside, time comes first and channels last."""
+    """Reads, runs and writes one block of positions; within a block, time is the first axis and channels the last."""
 
     def __init__(
         self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
@@ -91,8 +91,8 @@ class _Blocks:
         self.A2 = (A * LOG2E).transpose(1, 2).contiguous()
         self.a = u.new_empty(self.size, *self.state_shape)
         self.h = torch.empty_like(self.a)
-        self.decays, self.states = self.a.unbind(), self.h.unbind()  # views are cheaper made once
-        # Row order needs no index: a block is a slice.
+        self.decays, self.states = self.a.unbind(), self.h.unbind()  # made once, which saves time in the loop
+        # The order along rows needs no index: a block is a slice.
         self.order = None
         if any(directions):
             paths = [positions(k, self.length, width, u.device) for k in directions]
@@ -104,7 +104,7 @@ class _Blocks:
         return tensor[self._where(tensor, index)].transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
     def put(self, tensor: Tensor, index: int, block: Tensor) -> None:
-        """Write a block to where `take` would have read it; groups that share a place add up."""
+        """Write a block to where `take` reads it; groups that share a position add up."""
         block = block.transpose(0, 1)
         where = self._where(tensor, index)
         if tensor.shape[2] == self.groups:
@@ -112,7 +112,7 @@ class _Blocks:
         elif self.order is None:
             tensor[where] += block.sum(2, keepdim=True)
         else:
-            for group, order in enumerate(where[1].unbind(1)):  # within one direction no place comes twice
+            for group, order in enumerate(where[1].unbind(1)):  # within one direction, no position occurs twice
                 tensor[:, order, 0] += block[:, :, group]
 
     def _where(self, tensor: Tensor, index: int) -> tuple[Any, ...]:

@@ -1,11 +1,11 @@
-"""The scan as one differentiable operator, opaque to `torch.compile`, above whichever backend computes it.
+"""The scan as one differentiable operator, opaque to `torch.compile`, for all backends.
 
 Layout, channels last: u (batch, length, groups or 1, channels); delta (batch, length, groups, channels);
-A (groups, channels, states); B and C (batch, length, groups, states). Where u has one group for all, every group
-reads that one and their outputs add up; so y always has u's shape.
+A (groups, channels, states); B and C (batch, length, groups, states). If u has a single group, all groups read it and
+their outputs add up, so y always has the shape of u.
 
-`directions` gives each group its order through an image of `width` columns, stored row by row:
-0 rows, 1 columns, 2 rows backwards, 3 columns backwards. Backends follow it by index: nothing is flipped or transposed.
+`directions` is the order of each group through an image of `width` columns, stored row by row: 0 rows, 1 columns,
+2 rows backwards, 3 columns backwards. Backends use indices; nothing is flipped or transposed.
 """
 
 # No `from __future__ import annotations` here: custom_op reads the annotations as types.
@@ -121,12 +121,12 @@ def _(dy, dlast, u, delta, A, B, C, bias, starts, softplus, directions, width, b
 
 @register_flop_formula(torch.ops.llie.selective_scan)
 def _flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
-    """An exponential and two fused multiply-adds for every state of every position, as flops: 1 + 2 + 2."""
+    """One exponential and two fused multiply-adds per state and position: 1 + 2 + 2 flops."""
     return 5 * math.prod(delta) * A[2]
 
 
 class _Scan(torch.autograd.Function):
-    """Ties the two operators together. Not by `register_autograd`: `torch.func` does not accept that."""
+    """Connects the two operators; `torch.func` does not support `register_autograd`."""
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:

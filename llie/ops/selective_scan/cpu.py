@@ -1,4 +1,4 @@
-"""The C kernel `scan.c` through ctypes: compiled at first use, once, into the user's cache; needs only a C compiler."""
+"""The C kernel `scan.c` through ctypes: compiled once, at first use, into the user's cache; needs a C compiler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("scan.c")
-# -ffast-math is absent on purpose: linked into a library it turns on flush-to-zero for the whole process.
+# No -ffast-math: in a library, it would turn on flush-to-zero for the whole process.
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 LANES, CHUNK = 16, 4  # as in scan.c
 
@@ -40,7 +40,7 @@ class _Problem(ctypes.Structure):
 
 
 def prepare() -> None:
-    """Compile and load the kernel; OSError or RuntimeError where that cannot be done."""
+    """Compile and load the kernel; raises OSError or RuntimeError if that is not possible."""
     _library()
 
 
@@ -65,10 +65,10 @@ def backward(
     softplus: bool, directions: list[int], width: int, starts: Tensor,
     du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
-    """Fill the gradients of everything, given those of y and of the last state."""
+    """Fill the gradients of all inputs, given those of y and of the last state."""
     problem, rates = _problem(u, delta, A, B, C, bias, softplus, directions, width)
     threads, ranges = _shares(delta)
-    # Channels meet in the gradients of B and C, batch items in that of A: each share has its own part, added up below.
+    # The gradients of B and C sum over channels, that of A over the batch: each share fills its own part, added below.
     db, dc = u.new_empty(ranges, *B.shape), u.new_empty(ranges, *C.shape)
     da = u.new_empty(len(u), *rates.shape)
     dlast = dlast.contiguous()
@@ -99,7 +99,7 @@ def _problem(
         batch, length, groups, channels, states, width, u.shape[2] != groups, softplus,
         ctypes.addressof(order), rates.data_ptr(), offset.data_ptr(), _array(u), _array(delta), _array(B), _array(C),
     )  # fmt: skip
-    problem.keep = order, offset  # the structure holds only their addresses
+    problem.keep = order, offset  # the structure contains only their addresses
     return problem, rates
 
 
@@ -108,7 +108,7 @@ def _array(tensor: Tensor) -> _Array:
 
 
 def _shares(delta: Tensor) -> tuple[int, int]:
-    """Threads, and into how many ranges the channels of an image are cut so that every thread has work."""
+    """Number of threads, and number of ranges of channels per image that gives work to every thread."""
     threads = torch.get_num_threads()
     vectors = -(-delta.shape[3] // LANES)
     return threads, min(vectors, -(-threads // len(delta)))
@@ -140,12 +140,12 @@ def _compiled() -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    # Processes that start together each compile their own and rename it into place: the last one wins, all are whole.
+    # Processes that start together each compile a copy and rename it into place, so the file is always complete.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         compiled, made = Path(scratch) / "scan.o", Path(scratch) / target.name
         _run([*compiler.split(), *FLAGS, "-c", "-o", str(compiled), str(SOURCE)])
         _run([*compiler.split(), "-shared", "-o", str(made), str(compiled)])
-        try:  # without its own OpenMP it shares PyTorch's threads; two pools would wait for each other's cores
+        try:  # without an OpenMP of its own it shares PyTorch's threads; two pools would compete for the cores
             ctypes.CDLL(str(made))
         except OSError:
             _run([*compiler.split(), "-shared", "-fopenmp", "-o", str(made), str(compiled)])
@@ -160,7 +160,7 @@ def _run(command: list[str]) -> None:
 
 
 def _processor() -> str:
-    """What -march=native depends on: a cache folder may be shared by different machines."""
+    """The facts that -march=native depends on, because different machines may share a cache folder."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return f"{platform.machine()} {platform.processor()}"

@@ -1,8 +1,8 @@
-"""Triton kernels for CUDA: one program per image, group and channel; a tile of positions is one parallel prefix scan.
+"""Triton kernels for CUDA: one program per image, group and channel; one parallel prefix scan per tile of positions.
 
-The states of a tile live in registers and only the state before each tile is stored, so nothing of size
-length x channels x states exists. Every direction is read through its own index map.
-`TRITON_INTERPRET=1` runs the same kernels on the CPU (very slowly), which is how they are tested without a GPU.
+The states of a tile stay in registers and only the state before each tile is stored, so there is no tensor of size
+length x channels x states. Every direction is read through its own index map.
+`TRITON_INTERPRET=1` runs the same kernels on the CPU (very slowly), for tests without a GPU.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor
 from llie.ops.selective_scan import blocked
 from llie.ops.selective_scan.core import BLOCK
 
-SLOTS = 8  # channels whose gradients of B and C are kept apart at a time, in deterministic mode
+SLOTS = 8  # channels whose gradients of B and C are stored separately at a time, in deterministic mode
 
 
 @triton.jit
 def _place(step, direction, length, width):
-    """The pixel that a step visits; beyond the end whatever, the loads are masked."""
+    """The pixel that a step visits; arbitrary beyond the end, where loads are masked."""
     step = tl.where(direction >= 2, length - 1 - step, step)
     height = length // width
     return tl.where(direction % 2 == 1, step % height * width + step // height, step).to(tl.int64)
@@ -42,7 +42,7 @@ def _softplus(x):
 
 @triton.jit
 def _step(at, inside, bias, SOFTPLUS: tl.constexpr):
-    """Step sizes and their slopes; 0 beyond the end means decay 1 and input 0: the state stays as it is."""
+    """Step sizes and their slopes; 0 beyond the end, which means decay 1 and input 0, so the state does not change."""
     d = tl.load(at, inside, 0.0) + bias
     slope = d * 0.0 + 1.0
     if SOFTPLUS:
@@ -52,7 +52,7 @@ def _step(at, inside, bias, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def _then(a1, x1, a2, x2):
-    """Two affine steps x -> a x' + x, one after the other: only products of decays, nothing can overflow."""
+    """Compose two affine steps x -> a x' + x; it only multiplies decays, so nothing can overflow."""
     return a1 * a2, a2 * x1 + x2
 
 
@@ -122,7 +122,7 @@ def _backward_kernel(
             starts + (((tile * tl.num_programs(2) + image) * groups + group) * states + n) * channels + channel,
             n < states, 0.0,
         )  # fmt: skip
-        # The state before each position: the scan of the steps one earlier, from the tile's start.
+        # The state before each position: the scan of the preceding steps, from the start of the tile.
         earlier = inside & (step > tile * TILE)
         before = _place(step - 1, direction, length, width)
         d_before, _ = _step(steps + before * d_l, earlier, offset, SOFTPLUS)
@@ -134,7 +134,7 @@ def _backward_kernel(
         previous = inputs + decays * start[:, None]
         decay = tl.exp2(rate[:, None] * d[None, :])
         hs = decay * previous + (d * x)[None, :] * bt
-        # The adjoint recurrence is the same scan from the other end, with each decay one position later.
+        # The adjoint recurrence is the same scan from the end, with the decay of the next position.
         decays, inputs = tl.exp2(rate[:, None] * d_after[None, :]), ct * up[None, :]
         decays, inputs = tl.associative_scan((decays, inputs), 1, _then, reverse=True)
         grad = inputs + decays * carry[:, None]
@@ -177,12 +177,12 @@ def backward(
     softplus: bool, directions: list[int], width: int, starts: Tensor,
     du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
-    """Fill the gradients of everything, given those of y and of the last state."""
+    """Fill the gradients of all inputs, given those of y and of the last state."""
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
     order = torch.tensor(directions, device=u.device)
     du_part, ddelta_part = u.new_empty(delta.shape), u.new_empty(delta.shape)
     da = u.new_empty(batch, *A.shape)
-    # Channels add up in the same place, in whatever order they finish: the last bit may differ from run to run.
+    # Channels add up in the same place in arbitrary order, so the last bit may differ from run to run.
     together, slots, slot = channels, 1, 0
     if torch.are_deterministic_algorithms_enabled():
         together, slots, slot = SLOTS, SLOTS, B.numel()
@@ -205,7 +205,7 @@ def backward(
 
 
 def _warps(states: int) -> int:
-    """Warps a program, so that a thread holds about sixteen of the states of a tile."""
+    """Warps per program: a thread then holds about sixteen of the states of a tile."""
     return min(max(triton.next_power_of_2(states) * BLOCK // 512, 1), 8)
 
 
@@ -218,16 +218,16 @@ def _bias(bias: Tensor | None, A: Tensor) -> Tensor:
 
 
 def _strides(tensor: Tensor, groups: int) -> tuple[int, ...]:
-    """Strides of u or dy: a group shared by all does not advance."""
+    """Strides of u or dy; the stride of a single group, shared by all, is 0."""
     batch, length, group, channel = tensor.stride()
     return batch, length, group if tensor.shape[2] == groups else 0, channel
 
 
 def prepare() -> None:
-    """Compile for the current device and compare with the plain form before first use.
+    """Compile for the current device, and compare with the plain form, before the first use.
 
     Raises:
-        RuntimeError: there is no device, or the kernels do not run or are wrong on it.
+        RuntimeError: there is no device, or the kernels do not run on it or give wrong results.
     """
     if _interpreted():
         return
@@ -235,14 +235,14 @@ def prepare() -> None:
         raise RuntimeError("no CUDA device")
     try:
         right = agrees_with_plain_form("cuda")
-    except Exception as error:  # a compiler has its own kinds for what it cannot do on some device
+    except Exception as error:  # compilers raise exceptions of their own classes
         raise RuntimeError(f"Triton's kernels do not run here: {error}") from error
     if not right:
         raise RuntimeError("Triton's kernels give wrong results here")
 
 
 def agrees_with_plain_form(device: str) -> bool:
-    """Whether a small scan in four directions gives what the plain form gives, forward and backward."""
+    """Whether a small scan in four directions equals the plain form, forward and backward."""
     generator = torch.Generator().manual_seed(0)
     height, width, channels, states = 7, 9, 3, 16
     length, directions = height * width, [0, 1, 2, 3]

@@ -1,9 +1,9 @@
 """The algorithm of `scan.c` in numba, for machines without a C compiler: `pip install llie[fast]`.
 
-The first call compiles for some seconds; numba caches the result beside this file or in the user's cache folder.
+The first call compiles, which takes seconds; numba caches the result beside this file or in the user's cache folder.
 """
 
-# The types that numba gives compiled functions do not fit how they are called.
+# numba's types for compiled functions do not match how they are called.
 # mypy: disable-error-code="call-arg"
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch import Tensor
 
 from llie.ops.selective_scan.core import BLOCK, positions
 
-LANES = 16  # channels a vector: the innermost loops run over them
+LANES = 16  # channels per vector; the innermost loops run over them
 LN2 = np.float32(math.log(2))
-# Fused multiply-add, but neither reordering nor "no NaN here": results stay what was written.
+# Fused multiply-add only: reordering, or assuming that there is no NaN, would change results.
 SETTINGS: Any = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 @intrinsic
 def _scale(typingctx, p, n):
-    """The bits of p, plus those of n shifted into the exponent; numba cannot say this in Python."""
+    """The bits of p plus those of n shifted into the exponent; numba has no Python form of this."""
 
     def generate(context, builder, signature, arguments):
         whole, single = ir.IntType(32), ir.FloatType()
@@ -41,7 +41,7 @@ def _scale(typingctx, p, n):
 
 @njit(inline="always", **SETTINGS)
 def _exp2(x):
-    """2^x for x <= 0: whole part into the exponent, a minimax polynomial for the rest."""
+    """2^x for x <= 0: the integer part goes into the exponent, a minimax polynomial computes the rest."""
     x = np.float32(-126.0) if x < np.float32(-126.0) else x
     shifted = x + np.float32(12582912.0)  # 1.5 * 2^23: rounds to whole numbers
     f = x - (shifted - np.float32(12582912.0))
@@ -69,7 +69,7 @@ def _softplus(x):
     return (x if x > 0 else np.float32(0.0)) + np.float32(2.0) * s * series, slope
 
 
-# One signature for every layout: compiled once, when this module is first used.
+# One signature for every layout, compiled once, when this module is first used.
 ARRAYS = {n: types.Array(types.float32, n, "A") for n in range(2, 6)}
 PATHS = types.Array(types.int64, 2, "A")
 
@@ -215,10 +215,10 @@ def backward(
     softplus: bool, directions: list[int], width: int, starts: Tensor,
     du: Tensor, ddelta: Tensor, dA: Tensor, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
-    """Fill the gradients of everything, given those of y and of the last state."""
+    """Fill the gradients of all inputs, given those of y and of the last state."""
     _use_threads()
     rates, paths = _rates(A), _paths(directions, delta.shape[1], width)
-    # Every vector of channels has its own part of these, added up below.
+    # Every vector of channels fills its own part of these; they are added below.
     vectors = rates.shape[2] // LANES
     db, dc, da = u.new_empty(vectors, *B.shape), u.new_empty(vectors, *C.shape), u.new_empty(len(u), *rates.shape)
     bias = A.new_zeros(A.shape[:2]) if bias is None else bias
@@ -230,7 +230,7 @@ def backward(
 
 
 def _use_threads() -> None:
-    """As many as PyTorch uses, where numba has that many."""
+    """Use as many threads as PyTorch, or as many as numba has."""
     numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
 
 
@@ -246,7 +246,7 @@ def _rates(A: Tensor) -> Tensor:
 
 
 def prepare() -> None:
-    """Start numba's threads now, not in the middle of the first scan."""
+    """Start numba's threads before the first scan."""
     _use_threads()
 
 

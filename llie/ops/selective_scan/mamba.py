@@ -1,4 +1,4 @@
-"""The CUDA kernel of the `mamba_ssm` package, used when it is installed and gives the right answer here."""
+"""The CUDA kernel of the `mamba_ssm` package, used when it is installed and gives correct results here."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def wanted(backend: str, u: Tensor, A: Tensor, reference: Callable[..., Any]) -> bool:
-    """Whether this call goes to mamba_ssm: requested by name, or the automatic choice on a GPU; see `usable`."""
+    """Whether this call uses mamba_ssm: requested by name, or chosen automatically on a GPU; see `usable`."""
     request = backends.requested(backend)
     if request == "mamba_ssm" and not (u.is_cuda and usable(reference)):
         raise UserError(
-            "selective_scan: mamba_ssm was requested, but it is missing, does not work here or u is not on a GPU"
+            "selective_scan: mamba_ssm was requested, but it is missing or does not work here, or u is not on a GPU"
         )
     fits = u.is_cuda and A.dtype == torch.float32 and u.dtype != torch.float64 and u.numel() > 0 and A.shape[1] <= 256
     return request in ("auto", "mamba_ssm") and fits and usable(reference)
