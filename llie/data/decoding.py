@@ -78,7 +78,8 @@ def decode(data: bytes, path: str | Path, max_pixels: int = MAX_PIXELS) -> Decod
 
     Raises:
         TooManyPixels: it is larger than `max_pixels`.
-        UserError: the file is empty, truncated, damaged, not an image, or in an unsupported format; the message names it.
+        UserError: the file is empty, truncated, damaged, not an image, or has an unsupported format; the message says
+            so and names it.
     """
     found = image_format(data)
     if not data:
