@@ -170,7 +170,7 @@ def test_niqe_of_a_broken_image_is_an_error_not_a_score():
     ("pred", "gt", "message"),
     [
         (np.zeros((8, 9, 3)), np.zeros((8, 8, 3)), "prediction is 9x8 .* reference is 8x8"),
-        (np.zeros((8, 8, 1)), np.zeros((8, 8, 3)), "1 channel but .* 3 channels"),
+        (np.zeros((8, 8, 1)), np.zeros((8, 8, 3)), "1 channel, but .* 3 channels"),
         (np.zeros((3, 8, 9)), np.zeros((3, 8, 9)), "expected a tensor"),
         (np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3)), "2 predictions but 1 references"),
         (np.zeros((8, 8, 3), int), np.zeros((8, 8, 3)), "int64; expected uint8"),
