@@ -241,7 +241,10 @@ def test_wide_hosts_get_narrow_updaters():
     [
         ({"host": {"type": "HVISM"}}, "no network is called 'HVISM'. Did you mean 'HVISSM'"),
         ({"host": {"type": "HVISMM", "chanels": [4]}}, "no argument 'chanels'. Did you mean 'channels'"),
-        ({"host": HVI["host"]}, r"'at' is missing: it names the feature of HVISMM .* trunk.i_stem \(4 channels, 1/1 of the size\)"),
+        (
+            {"host": HVI["host"]},
+            r"'at' is missing: it names the feature of HVISMM .* trunk.i_stem \(4 channels, 1/1 of the size\)",
+        ),
         ({**HVI, "at": "trunk.lca"}, r"no feature 'trunk.lca'. Did you mean .*'trunk.lca4.i'.* There are: "),
         (
             {**HVI, "at": "trunk.lca4"},

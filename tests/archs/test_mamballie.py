@@ -179,7 +179,11 @@ def test_learns():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"embed_dim": 48}, "embed_dim"), ({"depths": [1, 1]}, "six numbers of blocks"), ({"mlp_ratio": 1.5}, "whole number")],
+    [
+        ({"embed_dim": 48}, "embed_dim"),
+        ({"depths": [1, 1]}, "six numbers of blocks"),
+        ({"mlp_ratio": 1.5}, "whole number"),
+    ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(UserError, match=message):

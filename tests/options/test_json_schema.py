@@ -95,8 +95,11 @@ def test_mistakes(text, place, validator):
 
 def test_texts_come_with_the_keys(validator):
     definitions = validator.schema["definitions"]
-    assert "range of random exponents" in validator.schema["properties"]["train"]["properties"]["random_gamma"]["description"]
-    assert "null takes whole images" in definitions["dataset.SICEDataset"]["properties"]["gt_size"]["description"]
+    assert (
+        "range of random exponents"
+        in validator.schema["properties"]["train"]["properties"]["random_gamma"]["description"]
+    )
+    assert "null: whole images" in definitions["dataset.SICEDataset"]["properties"]["gt_size"]["description"]
     assert definitions["network.SNRAware"]["properties"]["nf"] | {"description": ""} == {
         "description": "",
         "type": "integer",
