@@ -20,9 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; tests use it to check the commands in the guide."""
-    parser = argparse.ArgumentParser(prog="llie", description="Low-light image enhancement: train, measure and use.")
+    parser = argparse.ArgumentParser(
+        prog="llie",
+        description="Low-light image enhancement: use, train and measure networks.",
+        epilog="`llie VERB --help` explains a verb.",
+    )
     parser.add_argument("--version", action="version", version=f"llie {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = parser.add_subparsers(metavar="VERB", required=True, title="verbs", action=commands.Verbs)
     for name in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
         if not name.startswith("_"):
             importlib.import_module(f"{commands.__name__}.{name}").add_parser(verbs)

@@ -8,6 +8,13 @@ shared by verbs. Only `llie/cli.py` calls verbs.
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+from typing import Any
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+class Verbs(argparse._SubParsersAction):
+    """Sub-commands whose own help begins with the line that the list of sub-commands shows."""
+
+    def add_parser(self, name: str, *, help: str, **arguments: Any) -> argparse.ArgumentParser:  # type: ignore[override]
+        """Add a sub-command; `help` is a line without a full stop."""
+        arguments.setdefault("description", f"{help[0].upper()}{help[1:]}.")
+        return super().add_parser(name, help=help, **arguments)

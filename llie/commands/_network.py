@@ -14,36 +14,48 @@ _HVI_CONTROLS = ("alpha_s", "alpha_i", "alpha_rgb")
 _CONTROLS = ("denoise", *_HVI_CONTROLS)
 
 
-def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+def add_plugin_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add `--plugin`."""
-    parser.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own networks")
+    parser.add_argument(
+        "--plugin", nargs="+", default=[], metavar="FILE", help="Python files that define your own networks"
+    )
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`, `--strength` and further controls, `--memory`, `--network`, `--device`, and `--plugin`."""
-    parser.add_argument(
+    """Add `--model` and what it needs, `--device`, `--memory`, and controls such as `--strength`."""
+    network = parser.add_argument_group("network")
+    network.add_argument(
         "--model", metavar="CHECKPOINT",
-        help="file, run folder, run name, hf:OWNER/REPO, or a network's name with weights in $LLIE_WEIGHTS "
+        help="file, run folder, run name, hf:OWNER/REPO, or name of a network with weights in $LLIE_WEIGHTS "
         "(default: the network that ships with llie)",
     )  # fmt: skip
-    parser.add_argument("--strength", type=float, default=1.0, metavar="S", help="0 (no effect) to 1 (default)")
-    parser.add_argument(
-        "--exposure", type=float, default=0.0, metavar="EV", help="brighter (1) or darker (-1) than that"
+    network.add_argument("--network", metavar="NAME", help="name of the network, if the checkpoint is not recognised")
+    add_plugin_argument(network)
+    network.add_argument(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one, otherwise cpu)"
     )
-    parser.add_argument("--denoise", type=float, metavar="D", help="0 to 1, if the network has it; --set denoise=D")
-    parser.add_argument(
-        "--memory", metavar="SIZE", help="most memory for one image, like 4GB, if the network can keep it"
-    )
-    parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
-        help="test-time controls of the network (`llie models` lists them), e.g. alpha_s=1.3, or size=400,608",
+    network.add_argument(
+        "--memory", metavar="SIZE",
+        help="memory limit for one image, such as 4GB, for networks that can work in pieces "
+        "(default: half of the free memory)",
     )  # fmt: skip
+    result = parser.add_argument_group("result")
+    result.add_argument(
+        "--strength", type=float, default=1.0, metavar="S",
+        help="0 (no effect) to 1 (full effect) (default: %(default)g)",
+    )  # fmt: skip
+    result.add_argument(
+        "--exposure", type=float, default=0.0, metavar="EV",
+        help="make the result brighter (1) or darker (-1) (default: %(default)g)",
+    )  # fmt: skip
+    result.add_argument("--denoise", type=float, metavar="D", help="0 to 1; same as --set denoise=D")
     for control in _HVI_CONTROLS:
         option = "--" + control.replace("_", "-")
-        parser.add_argument(option, type=float, metavar="X", help=f"same as --set {control}=X")
-    add_plugin_argument(parser)
+        result.add_argument(option, type=float, metavar="X", help=f"same as --set {control}=X")
+    result.add_argument(
+        "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
+        help="test-time controls of the network (`llie models` lists them), such as alpha_s=1.3 or size=400,608",
+    )  # fmt: skip
 
 
 def load_enhancer(options: argparse.Namespace) -> Enhancer:

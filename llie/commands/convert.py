@@ -13,7 +13,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("model", metavar="CHECKPOINT", help="file, run folder, run name or hf:OWNER/REPO")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .safetensors")
     parser.add_argument("--half", action="store_true", help="store float16: half the size, rounded to 11 bits")
-    parser.add_argument("--params", action="store_true", help="the weights themselves, not their moving average")
+    parser.add_argument("--params", action="store_true", help="write the weights themselves, not their moving average")
     parser.set_defaults(run=run)
 
 

@@ -9,18 +9,23 @@ from llie.commands import Verbs
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its actions."""
-    parser = verbs.add_parser("data", help="check and pack data sets, make the demo's")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="check the data sets of an option file, and look for leaks between them")
-    check.add_argument("options", metavar="OPTION_FILE")
+    parser = verbs.add_parser("data", help="check and pack data sets, make those of the demos")
+    actions = parser.add_subparsers(metavar="ACTION", required=True, title="actions", action=Verbs)
+    check = actions.add_parser("check", help="check the data sets of an option file, and search for leaks between them")
+    check.add_argument("options", metavar="OPTION_FILE", help="option file, for example options/train/LOLv1.yml")
     check.set_defaults(run=run_check)
     lmdb = actions.add_parser("lmdb", help="pack a folder of images into an LMDB")
-    lmdb.add_argument("folder")
-    lmdb.add_argument("output", help="folder to make, ending in .lmdb")
+    lmdb.add_argument("folder", metavar="FOLDER", help="folder of images, with subfolders")
+    lmdb.add_argument("output", metavar="OUTPUT.lmdb", help="folder to make, ending in .lmdb")
     lmdb.set_defaults(run=run_lmdb)
-    demo = actions.add_parser("demo", help="make the demo's image pairs from scikit-image's photographs")
-    demo.add_argument("folder", nargs="?", help="default: datasets/demo, or datasets/demo_haze")
-    demo.add_argument("--haze", action="store_true", help="hazy instead of dark inputs, with depth maps for training")
+    demo = actions.add_parser("demo", help="make image pairs for the demo from scikit-image's photographs")
+    demo.add_argument(
+        "folder", nargs="?", metavar="FOLDER",
+        help="folder to make (default: datasets/demo, or datasets/demo_haze with --haze)",
+    )  # fmt: skip
+    demo.add_argument(
+        "--haze", action="store_true", help="make hazy instead of dark inputs, and depth maps for training"
+    )
     demo.set_defaults(run=run_demo)
 
 

@@ -10,7 +10,7 @@ from llie.commands._network import add_plugin_argument
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("models", help="list the registered networks")
+    parser = verbs.add_parser("models", help="list the networks, with their presets and controls")
     add_plugin_argument(parser)
     parser.set_defaults(run=run)
 

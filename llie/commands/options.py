@@ -6,16 +6,19 @@ import argparse
 from pathlib import Path
 
 from llie.commands import Verbs
+from llie.commands._network import add_plugin_argument
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its actions."""
     actions = verbs.add_parser("options", help="describe option files for editors").add_subparsers(
-        metavar="ACTION", required=True
+        metavar="ACTION", required=True, title="actions", action=Verbs
     )
-    schema = actions.add_parser("schema", help="write the JSON Schema with which editors complete and check them")
-    schema.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
-    schema.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own networks")
+    schema = actions.add_parser(
+        "schema", help="write a JSON Schema, with which editors complete and check option files"
+    )
+    schema.add_argument("-o", "--output", metavar="FILE", help="file to write (default: standard output)")
+    add_plugin_argument(schema)
     schema.set_defaults(run=run_schema)
 
 

@@ -23,47 +23,55 @@ exit code: 0 all were answered, 1 some were cut off, 2 a mistake in the command
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "serve", help="answer pictures that are sent over HTTP with enhanced ones", epilog=_EPILOG,
+        "serve", help="run an HTTP server that enhances pictures", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
         "--model", nargs="+", default=[], metavar="[NAME=]CHECKPOINT",
-        help="networks to offer, as llie enhance takes them; the first is the default (default: the one that ships "
-        "with llie)",
+        help="networks to offer, see `llie enhance --help`; clients that name none get the first "
+        "(default: the network that ships with llie)",
     )  # fmt: skip
-    parser.add_argument("--device", nargs="+", default=[], help="cpu, cuda:0 ... (default: every GPU, or else the CPU)")
-    parser.add_argument("--memory", metavar="SIZE", help="most memory for one picture, if the network can keep it")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, local only)")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: %(default)s)")
     parser.add_argument(
-        "--token-file", metavar="FILE", help="file with the token that clients must show (or $LLIE_TOKEN)"
+        "--device", nargs="+", default=[], metavar="DEVICE",
+        help="cpu, cuda:0 ... (default: all GPUs, or the CPU if there is none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", metavar="SIZE",
+        help="memory limit for one picture, such as 4GB, for networks that can work in pieces",
+    )  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, local only)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on; 0: any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="file with the token that clients must send (or set $LLIE_TOKEN)"
     )
     parser.add_argument(
         "--max-bytes",
         type=count_of("bytes"),
         default=32 * 2**20,
         metavar="N",
-        help="of an upload (default: %(default)s)",
+        help="largest size of an upload in bytes (default: %(default)s)",
     )
     parser.add_argument(
         "--max-pixels", type=count_of("pixels"), default=50_000_000, metavar="N",
-        help="of a picture (default: %(default)s)",
+        help="largest number of pixels of a picture (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--queue", type=count_of("requests"), default=32, metavar="N",
-        help="requests that are accepted and not answered yet (default: %(default)s)",
+        help="largest number of accepted requests without an answer (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--batch", type=count_of("pictures"), default=4, metavar="N",
-        help="most pictures of one size that go through the network together (default: %(default)s)",
+        help="largest number of pictures of the same size in one batch (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--timeout", type=seconds, default=60.0, metavar="SECONDS",
-        help="for an upload, and again until its answer (default: %(default)g)",
+        help="time limit of an upload, and again of its answer (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--grace", type=seconds, default=25.0, metavar="SECONDS",
-        help="from the signal to stop to the last answer (default: %(default)g)",
+        help="time limit for the last answers after a stop signal (default: %(default)g)",
     )  # fmt: skip
     add_plugin_argument(parser)
     parser.set_defaults(run=run)

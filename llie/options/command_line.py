@@ -20,20 +20,26 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
         prog=f"llie {phase}", description=f"{phase.capitalize()} a network from an option file.", allow_abbrev=False
     )
     parser.add_argument(
-        "-opt", "--opt", required=True, metavar="FILE", help="option file, for example options/train/LOLv1.yml"
+        "-opt", "--opt", required=True, metavar="FILE", help=f"option file, for example options/{phase}/LOLv1.yml"
     )
     parser.add_argument(
         "--launcher", choices=("none", "pytorch", "slurm"), default="none",
-        help="who starts the processes of a distributed run; none: detected automatically",
+        help="launcher of a distributed run; none: detect it (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--auto_resume", action="store_true", help="resume this run from its newest checkpoint")
-    parser.add_argument("--debug", action="store_true", help="name the run debug_..., log, validate and save often")
+    training = phase == "train"
+    resume = "resume this run from its newest checkpoint, if there is one" if training else "without effect in a test"
+    parser.add_argument("--auto_resume", action="store_true", help=resume)
+    often = "; log, validate and save often" if training else ""
+    parser.add_argument("--debug", action="store_true", help=f"name the run debug_...{often}")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", action="extend",
-        help="override options: train.optim_g.lr=1e-4, or train:optim_g:lr=1e-4",
+        help="override options, for example train.optim_g.lr=1e-4 or train:optim_g:lr=1e-4",
     )  # fmt: skip
     parser.add_argument("--print", action="store_true", help="print the resolved options and exit")
-    parser.add_argument("--output", metavar="FOLDER", help="write here instead of experiments/ or results/")
+    parser.add_argument(
+        "--output", metavar="FOLDER",
+        help=f"folder of all {'runs' if training else 'results'}, instead of {'experiments' if training else 'results'}/",
+    )  # fmt: skip
     # torch.distributed.launch passes these; the environment has the same values.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
