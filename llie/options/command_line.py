@@ -36,10 +36,8 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
         help="override options, for example train.optim_g.lr=1e-4 or train:optim_g:lr=1e-4",
     )  # fmt: skip
     parser.add_argument("--print", action="store_true", help="print the resolved options and exit")
-    parser.add_argument(
-        "--output", metavar="FOLDER",
-        help=f"folder of all {'runs' if training else 'results'}, instead of {'experiments' if training else 'results'}/",
-    )  # fmt: skip
+    runs, folder = ("runs", "experiments") if training else ("results", "results")
+    parser.add_argument("--output", metavar="FOLDER", help=f"folder of all {runs}, instead of {folder}/")
     # torch.distributed.launch passes these; the environment has the same values.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
