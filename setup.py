@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+EXPORT = ["onnx", "onnxscript", "onnxruntime"]  # to write ONNX files, and to run them
 GUIDE = ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"]
 SERVER = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client", "python-multipart"]
 
@@ -56,13 +57,14 @@ setup(
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
             *("codespell", "jsonschema", "pillow-heif", "rawpy", "av>=17.1"),
-            *("httpx", *SERVER),
+            *("httpx", *SERVER, *EXPORT),
             *("sybil", "nbclient", "nbformat", "ipykernel", *GUIDE),  # examples, notebook and pages of the guide
         ],
         "docs": GUIDE,
         "hub": ["huggingface_hub"],
         "brisque": ["piq"],
         "fast": ["numba"],
+        "export": EXPORT,
         "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw
         "server": SERVER,
         "video": ["av>=17.1"],  # the first that writes rotation, and the last for Python 3.10

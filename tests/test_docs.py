@@ -30,6 +30,7 @@ from llie.data.readers import write_image
 from llie.inference.catalogue import parameters
 from llie.options import load_options, schema
 from llie.options.command_line import parse_arguments
+from tests.export.files import brighten
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUIDE = REPOSITORY / "docs"
@@ -175,6 +176,7 @@ def example_folder(tmp_path_factory):
     (folder / "experiments/demo/models").mkdir(parents=True)
     torch.save({"params": network.state_dict()}, folder / "experiments/demo/models/net_g_best.pth")
     save_file(network.state_dict(), folder / "weights.safetensors")
+    brighten(folder / "dawn.onnx")
     dark = random.integers(0, 40, (48, 64, 3), dtype=np.uint8)
     for name in ("photo.jpg", "night.tif", "holiday/beach.jpg", "holiday/day 2/bar.png"):
         write_image(folder / name, dark)

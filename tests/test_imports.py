@@ -15,7 +15,7 @@ LAYERS = [
     {"commands"},
     {"train", "test", "server"},
     {"options", "evaluation", "inference"},
-    {"models", "bridge"},
+    {"models", "bridge", "export"},
     {"metrics", "data", "engine"},
     {"losses"},
     {"weights"},

@@ -29,8 +29,11 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
         >>> sum(p.numel() for p in create_network("HVISMM").parameters())
         1999617
     """
+    options, where = {"type": name, **arguments}, "network"
     for registered, network in ARCH_REGISTRY:
         presets = card_of(network).presets
         if name in presets:
-            return build(ARCH_REGISTRY, {"type": registered, **presets[name], **arguments}, where=name)
-    return build(ARCH_REGISTRY, {"type": name, **arguments}, where="network")
+            options, where = {"type": registered, **presets[name], **arguments}, name
+    built = build(ARCH_REGISTRY, options, where)
+    built.built_from = options  # exported files say what they hold
+    return built

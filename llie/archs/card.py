@@ -56,12 +56,18 @@ def needs_weights(network: nn.Module) -> bool:
 
 
 def controls_of(network: nn.Module | type[nn.Module]) -> list[str]:
-    """A network's test-time controls: the arguments of its `forward` besides the image, and those of its `host`."""
+    """A network's test-time controls: the arguments of its `forward` besides the image, and those of its `host`.
+
+    An exported network, whose `forward` takes whatever its file does, names them as `control_names`.
+    """
+    named = getattr(network, "control_names", None)
+    if isinstance(named, list):
+        return list(named)
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != "self"][1:]
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    own = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     host = getattr(network, "host", None)
     of_host = controls_of(host) if isinstance(host, nn.Module) else []
-    return [name for name in dict.fromkeys([*named, *of_host]) if name not in card_of(network).training_inputs]
+    return [name for name in dict.fromkeys([*own, *of_host]) if name not in card_of(network).training_inputs]
 
 
 def check_controls(network: nn.Module | type[nn.Module], names: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.exporting import exporting
 from llie.ops.filters import gaussian_window, separable_filter
 from llie.ops.weighted_smoothing import weighted_smoothing
 from llie.registry import ARCH_REGISTRY
@@ -173,6 +174,6 @@ class LIME(nn.Module):
 
 
 def _positive(network: str, argument: str, value: float) -> float:
-    if not value > 0:
+    if not exporting() and not value > 0:  # a graph holds no messages
         raise UserError(f"{network}: {argument} must be greater than 0, not {value}")
     return value

@@ -141,7 +141,7 @@ class Dawn(nn.Module):
     def forward(
         self,
         x: Tensor,
-        denoise: float = 1.0,
+        denoise: Tensor | float = 1.0,
         thumbnail: Tensor | None = None,
         region: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
@@ -167,7 +167,7 @@ class Dawn(nn.Module):
         return self.tone(thumbnail)
 
     def render(
-        self, x: Tensor, grid: Tensor, region: Tensor | None = None, denoise: float = 1.0
+        self, x: Tensor, grid: Tensor, region: Tensor | None = None, denoise: Tensor | float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """The enhanced image and the image before noise removal, given the decision.
 
@@ -183,7 +183,7 @@ class Dawn(nn.Module):
             gain = slice_grid(grid, x, region)
             toned = x * torch.exp(gain)
         result = toned
-        if denoise != 0:
+        if isinstance(denoise, Tensor) or denoise != 0:
             result = toned + denoise * self.detail(torch.cat([toned, gain.mean(1, keepdim=True)], dim=1))
         return result[..., :height, :width], toned[..., :height, :width]
 

@@ -26,13 +26,16 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     network.add_argument(
         "--model", metavar="CHECKPOINT",
-        help="file, run folder, run name, hf:OWNER/REPO, or name of a network with weights in $LLIE_WEIGHTS "
-        "(default: the network that ships with llie)",
+        help="file (.onnx, too), run folder, run name, hf:OWNER/REPO, or name of a network with weights in "
+        "$LLIE_WEIGHTS (default: the network that ships with llie)",
     )  # fmt: skip
     network.add_argument("--network", metavar="NAME", help="name of the network, if the checkpoint is not recognised")
     add_plugin_argument(network)
     network.add_argument(
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one, otherwise cpu)"
+    )
+    network.add_argument(
+        "--provider", metavar="NAME", help="what runs an .onnx file: cpu, cuda, coreml ... (default: its own choice)"
     )
     network.add_argument(
         "--memory", metavar="SIZE",
@@ -75,6 +78,7 @@ def load_enhancer(options: argparse.Namespace) -> Enhancer:
         strength=options.strength,
         exposure=options.exposure,
         memory=options.memory,
+        provider=options.provider,
         **_controls(options),
     )
 
@@ -82,7 +86,13 @@ def load_enhancer(options: argparse.Namespace) -> Enhancer:
 def _controls(options: argparse.Namespace) -> dict[str, Any]:
     controls: dict[str, Any] = {name: getattr(options, name) for name in _CONTROLS}
     controls = {name: value for name, value in controls.items() if value is not None}
-    for setting in options.set:
+    return controls | read_settings(options.set)
+
+
+def read_settings(settings: list[str]) -> dict[str, Any]:
+    """Controls written as CONTROL=VALUE."""
+    controls: dict[str, Any] = {}
+    for setting in settings:
         name, _, value = setting.partition("=")
         try:
             controls[name] = [int(number) for number in value.split(",")] if "," in value else float(value)

@@ -51,7 +51,7 @@ def make(folder: str | Path = "datasets/demo") -> Path:
         UserError: scikit-image or one of its photographs is missing, or the folder cannot be written.
     """
     folder = Path(folder)
-    sides: dict[str, Maker] = {"high": lambda name, random: _photograph(name), "low": _dark}
+    sides: dict[str, Maker] = {"high": lambda name, random: _photograph(name), "low": darkened}
     written = _write(folder / "train", sides, TRAIN, TRAIN_VARIANTS, held_out=False)
     written += _write(folder / "val", sides, VAL, VAL_VARIANTS, held_out=True)
     counts = f"{len(TRAIN) * TRAIN_VARIANTS} training and {len(VAL) * VAL_VARIANTS} held-out pairs"
@@ -91,7 +91,8 @@ def _write(folder: Path, sides: Mapping[str, Maker], names: Sequence[str], varia
     return written
 
 
-def _dark(name: str, random: np.random.Generator) -> np.ndarray:
+def darkened(name: str, random: np.random.Generator) -> np.ndarray:
+    """One of the photographs, darkened with noise: uint8."""
     return LowLight()(_photograph(name), random)
 
 

@@ -233,6 +233,7 @@ def load(
     strength: float = 1.0,
     exposure: float = 0.0,
     memory: str | float | None = None,
+    provider: str | None = None,
     **controls: Any,  # numbers or sequences of integers
 ) -> Enhancer:
     """A trained network, ready to use on images.
@@ -240,13 +241,14 @@ def load(
     Args:
         model: checkpoint file, run folder, name of a run, `hf:OWNER/REPO`, or the name of a network or preset
             ("hvi-smm"), whose weights are searched as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS` and among
-            those that ship with llie; a network without parameters ("clahe") needs none. None: the network that ships
-            with llie, `dawn`.
+            those that ship with llie; a network without parameters ("clahe") needs none; or an exported file, `.onnx`.
+            None: the network that ships with llie, `dawn`.
         device: "cpu", "cuda", "cuda:1" ...; None: a GPU if there is one.
         network: name of the network, if the checkpoint is not recognised.
         strength: 0 (the image as it is) to 1, see `Enhancer`.
         exposure: change of exposure in EV, see `Enhancer`.
         memory: memory limit for one image, see `Enhancer`.
+        provider: what runs an `.onnx` file, "cpu", "cuda", "coreml" ...; None: the first choice of onnxruntime.
         **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family, `size` for
             SNR-Aware and LFPV, `denoise` for Dawn).
 
@@ -264,6 +266,13 @@ def load(
         path, network = _weights_of(text), network or named
     else:
         path = resolve_checkpoint(text)
+    if path is not None and path.suffix == ".onnx":
+        from llie.export.runtime import OnnxNetwork, provider_for  # onnxruntime is an extra
+
+        runs = OnnxNetwork(path, provider or provider_for(device))
+        return Enhancer(runs, "cpu", controls, strength, exposure, memory)  # onnxruntime moves images by itself
+    if provider is not None:
+        raise UserError(f"provider: {text} runs with PyTorch, on the device named; only .onnx files have a provider")
     if path is None:
         built = _without_weights(text, str(network))
     else:

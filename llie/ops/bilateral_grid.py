@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llie.ops.exporting import exporting
+
 DARKEST = 1 / 255  # the luma scale is logarithmic above one 8-bit level and linear below, where values are noise
 
 
@@ -41,10 +43,11 @@ def area_weights(size: int, bins: int, device: torch.device | None = None) -> Te
     Returns:
         (bins, size), with a sum of 1 over the pixels.
     """
-    edges = torch.arange(bins + 1, device=device, dtype=torch.float64) * (size / bins)
     pixels = torch.arange(size, device=device, dtype=torch.float64)
+    total = pixels[-1:] + 1
+    edges = torch.arange(bins + 1, device=device, dtype=torch.float64) * (total / bins)
     overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-    return (overlap.clamp(min=0) * (bins / size)).float()
+    return (overlap.clamp(min=0) * (bins / total)).float()
 
 
 def make_thumbnail(image: Tensor, side: int = 128, white: float = 1.0, rows: int = 256) -> Tensor:
@@ -61,6 +64,8 @@ def make_thumbnail(image: Tensor, side: int = 128, white: float = 1.0, rows: int
     """
     height, width = image.shape[-2:]
     down, across = area_weights(height, side, image.device), area_weights(width, side, image.device).T
+    if exporting():
+        return down @ (image.float() @ across) / white
     bands = range(0, height, rows)
     return sum(down[:, i : i + rows] @ (image[..., i : i + rows, :].float() @ across) for i in bands) / white  # type: ignore[return-value]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.exporting import exporting
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -27,17 +28,18 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """
     for dim in (-2, -1):
         size = x.shape[dim]
-        missing = -size % multiple
-        if missing:
-            x = x.index_select(dim, reflected(torch.arange(size + missing, device=x.device), size))
+        padded = (size + multiple - 1) // multiple * multiple
+        if exporting() or padded > size:  # an exported graph pads whatever size it meets, by nothing if need be
+            x = x.index_select(dim, reflected(torch.arange(padded, device=x.device), size))
     return x
 
 
 def reflected(positions: Tensor, size: int) -> Tensor:
     """Any integer positions, reflected into a line of `size` pixels: ... 1 0 1 2 1 0 1 2 ..."""
-    period = max(2 * (size - 1), 1)
+    last = torch.arange(size, device=positions.device)[-1:]  # a tensor: an exported graph cannot divide by its sizes
+    period = (2 * last).clamp(min=1)
     positions = positions % period
-    return torch.minimum(positions, period - positions).clamp(max=size - 1)
+    return torch.minimum(torch.minimum(positions, period - positions), last)
 
 
 def any_size(multiple: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,0 +1,66 @@
+"""`llie export`: a trained network as a file that runs without llie."""
+
+from __future__ import annotations
+
+import argparse
+
+from llie.commands import Verbs
+from llie.commands._network import add_plugin_argument
+
+_EPILOG = """\
+examples:
+  llie export -o dawn.onnx                                 the network that ships with llie
+  llie export experiments/demo -o demo.onnx                a run of your own, or a checkpoint file
+  llie enhance photo.jpg --model dawn.onnx                 run it with onnxruntime
+
+needs: pip install 'llie[export]'
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "export", help="write a network as an ONNX file, checked against it", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "model", nargs="?", metavar="CHECKPOINT",
+        help="file, run folder, run name, hf:OWNER/REPO, or a network's name (default: the one that ships with llie)",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx")
+    parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
+    parser.add_argument(
+        "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
+        help="defaults of the network's controls, e.g. denoise=0.8; what is no number, such as size=400,608, is fixed",
+    )  # fmt: skip
+    parser.add_argument("--licence", default="", metavar="TEXT", help="of the weights; the file says it")
+    parser.add_argument(
+        "--tolerance", type=float, metavar="T",
+        help="largest difference from the network, of values in [0, 1] (default: half a level of 8 bits)",
+    )  # fmt: skip
+    add_plugin_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file."""
+    from pathlib import Path
+
+    from llie.commands._network import read_settings
+    from llie.export.write import TOLERANCE, export
+    from llie.inference import load
+    from llie.registry import load_plugins
+
+    load_plugins(options.plugin)
+    output = Path(options.output)
+    enhancer = load(options.model, "cpu", options.network, **read_settings(options.set))
+    export(
+        enhancer.network,
+        output,
+        enhancer.controls,
+        options.licence or ("" if options.model else "Apache-2.0"),
+        TOLERANCE if options.tolerance is None else options.tolerance,
+        report=lambda line: print(line, flush=True),
+    )
+    print(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
+    return 0

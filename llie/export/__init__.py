@@ -1,0 +1,6 @@
+"""Export: a trained network goes in, a file that runs without llie comes out, checked against the network.
+
+`graph` wraps a network as a function of tensors alone, `capture` records it, `onnx_file` writes it, `facts` says what
+it holds, `verify` compares it with the network, `write` does all of that in order. `runtime` runs a written file as a
+network. The command and `llie.load` call them.
+"""

@@ -1,0 +1,80 @@
+"""A network as a function of tensors alone: an image and one number for each control."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llie.archs import controls_of
+from llie.errors import UserError
+
+IMAGE, RESULT = "image", "enhanced"  # the names of the graph's input and output
+TRACED = (2, 3, 75, 93)  # an image that the network is recorded with; any other size works, too
+
+
+class Graph(nn.Module):
+    """What is exported: (B, 3, H, W) in [0, 1] and numbers -> the enhanced image, the same shape, clipped to [0, 1].
+
+    Args:
+        network: in evaluation mode.
+        controls: values to start from, as `Enhancer` takes them. Numbers become inputs, with these defaults; anything
+            else, such as `size`, becomes a part of the graph.
+    """
+
+    def __init__(self, network: nn.Module, controls: Mapping[str, Any] | None = None):
+        super().__init__()
+        self.network = network
+        self.numbers = numeric_controls(network)
+        self.fixed: dict[str, Any] = {}
+        for name, value in (controls or {}).items():
+            if name in self.numbers and isinstance(value, int | float):
+                self.numbers[name] = float(value)
+            else:
+                self.fixed[name] = value
+
+    def forward(self, image: Tensor, *numbers: Tensor) -> Tensor:
+        """Enhance; one scalar for each of `numbers`, in their order."""
+        named = dict(zip(self.numbers, numbers, strict=True))
+        return self.network(image, **self.fixed, **named).clamp(0, 1)
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to record the graph with."""
+        image = torch.rand(TRACED, generator=torch.Generator().manual_seed(0)) * 0.2
+        return (image, *(torch.tensor(value) for value in self.numbers.values()))
+
+
+def numeric_controls(network: nn.Module) -> dict[str, float]:
+    """The controls of a network that are numbers, and their defaults.
+
+    A default of None stands for the attribute of the same name, the constructor's value; without one, the control is
+    none that a graph can have as an optional input (a map, a size).
+    """
+    parameters = inspect.signature(network.forward).parameters
+    numbers = {}
+    for name in controls_of(network):
+        default = parameters[name].default if name in parameters else None
+        default = getattr(network, name, None) if default is None else default
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            numbers[name] = float(default)
+    return numbers
+
+
+def check_result(graph: Graph) -> None:
+    """Run the network once as it is.
+
+    Raises:
+        UserError: it returns something else than an image of the size of its input.
+    """
+    example = graph.example()
+    with torch.inference_mode():
+        result = graph.network(example[0], **graph.fixed)
+    if not isinstance(result, Tensor) or result.shape != example[0].shape:
+        what = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise UserError(
+            f"{type(graph.network).__name__} returns {what} for an image {tuple(example[0].shape)}; only networks that "
+            "return an image of the same size can be exported"
+        )

@@ -1,0 +1,84 @@
+"""Write a recorded graph as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from llie.errors import UserError
+from llie.export.extra import require
+from llie.export.graph import IMAGE, RESULT, Graph
+from llie.export.quiet import quiet
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+_LARGEST = 2**31  # bytes that one file of this format holds
+
+
+def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
+    """The recorded graph in ONNX: sizes stay open, and controls are optional inputs.
+
+    An optional input of ONNX has a constant of the same name, which holds unless the caller gives another value.
+
+    Raises:
+        UserError: an operator of the network has no counterpart.
+    """
+    onnx = require("onnx")
+    require("onnxscript")
+    names = [IMAGE, *graph.numbers]
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                recorded,
+                graph.example(),
+                input_names=names,
+                output_names=[RESULT],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever a translation runs into
+        raise UserError(f"{type(graph.network).__name__} cannot be exported as ONNX: {_reason(error)}") from error
+    model = program.model_proto  # type: ignore[union-attr]
+    _name_sizes(model)
+    for name, value in graph.numbers.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    return model
+
+
+def save(model: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:
+    """Write the model with facts about it as its metadata.
+
+    Raises:
+        UserError: it is too large for one file, or cannot be written.
+    """
+    onnx = require("onnx")
+    onnx.helper.set_model_props(model, dict(facts))
+    if model.ByteSize() >= _LARGEST:
+        raise UserError(f"{path}: the network has more than 2 GB of weights, which one ONNX file cannot hold")
+    try:
+        path.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _name_sizes(model: onnx.ModelProto) -> None:
+    """The open sizes of input and output, by names that people understand."""
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for dim, name in zip(value.type.tensor_type.shape.dim, ("batch", "", "height", "width"), strict=True):
+            if name:
+                dim.dim_param = name
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause that has words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

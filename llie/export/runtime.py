@@ -1,0 +1,116 @@
+"""An exported ONNX file as a network: onnxruntime computes, everything else stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llie.errors import UserError, suggest
+from llie.export.extra import require
+from llie.export.facts import controls_in
+
+_SUFFIX = "ExecutionProvider"
+_ALSO = {"directml": "dml", "trt": "tensorrt", "gpu": "cuda"}  # what people say -> onnxruntime's name, folded
+_FOR_DEVICE = {"cpu": "cpu", "cuda": "cuda"}
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX file as a module: (B, 3, H, W) in [0, 1] and controls -> the enhanced image.
+
+    Args:
+        path: the file; one of `llie export`, or any that maps such an image to one of the same size.
+        provider: what computes, "cpu", "cuda", "coreml", "directml", "openvino" ..., as far as the installed
+            onnxruntime has it; its own first choice when None.
+
+    Attributes:
+        facts: what the file says about itself.
+        control_names: its optional inputs.
+        provider: what computes.
+
+    Raises:
+        UserError: onnxruntime is not installed, the file is damaged or no such network, or there is no such provider.
+    """
+
+    def __init__(self, path: str | Path, provider: str | None = None):
+        super().__init__()
+        runtime = require("onnxruntime")
+        chosen = None if provider is None else pick_provider(provider, runtime.get_available_providers())
+        self.path = Path(path)
+        self.session = _open(runtime, self.path, chosen)
+        self.provider = self.session.get_providers()[0]
+        if chosen is not None and self.provider != chosen:
+            raise UserError(f"onnxruntime could not start {_short(chosen)} on this machine; use --provider cpu")
+        self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
+        self.image = self._image_input()
+        self.control_names = [given.name for given in self.session.get_overridable_initializers()]
+        self.defaults = controls_in(self.facts, str(path))
+
+    def forward(self, x: Tensor, **controls: Any) -> Tensor:
+        """Run the file; the result is where `x` is."""
+        feeds = {self.image: np.ascontiguousarray(x.detach().float().cpu().numpy())}
+        for name, value in controls.items():
+            feeds[name] = np.array(value, np.float32)
+        try:
+            (result,) = self.session.run(None, feeds)
+        except Exception as error:  # onnxruntime's errors have no common class but this
+            raise UserError(f"{self.path}: onnxruntime: {str(error).splitlines()[0]}") from error
+        return torch.from_numpy(result).to(x.device)
+
+    def _image_input(self) -> str:
+        """The name of the input that takes the image, once it is known that this is such a network."""
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        shapes = [value.shape for value in (*inputs, *outputs)]
+        if len(shapes) != 2 or any(len(shape) != 4 or shape[1] != 3 for shape in shapes):
+            raise UserError(
+                f"{self.path} takes {shapes[: len(inputs)]} and gives {shapes[len(inputs) :]}; "
+                "a network here maps one image (batch, 3, height, width) to another"
+            )
+        if inputs[0].type != "tensor(float)":
+            raise UserError(f"{self.path} takes {inputs[0].type}; a network here takes float32")
+        return inputs[0].name
+
+
+def pick_provider(name: str, available: list[str]) -> str:
+    """The name in onnxruntime of a provider that people call by a short one.
+
+    Raises:
+        UserError: this onnxruntime does not have it; the message lists what it has.
+    """
+    short = {_short(provider): provider for provider in available}
+    folded = name.lower().removesuffix(_SUFFIX.lower())
+    found = short.get(_ALSO.get(folded, folded))
+    if found is None:
+        raise UserError(
+            f"no provider {name!r} in this onnxruntime.{suggest(folded, short)} It has: {', '.join(short)}; "
+            "others come with other packages, such as onnxruntime-gpu"
+        )
+    return found
+
+
+def provider_for(device: str | torch.device | None) -> str | None:
+    """The provider for a device that the user named, or None."""
+    return None if device is None else _FOR_DEVICE.get(torch.device(device).type)
+
+
+def _open(runtime: Any, path: Path, provider: str | None) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors; what else it has to say is for its developers
+    providers = [provider] if provider else runtime.get_available_providers()
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors have no common class but this
+        raise UserError(
+            f"{path} ({path.stat().st_size} bytes) is damaged, or no ONNX file that this onnxruntime reads: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix(_SUFFIX).lower()
