@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("golden")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def golden():
     return Golden
 

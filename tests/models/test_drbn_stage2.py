@@ -1,5 +1,7 @@
 """DRBN's second stage: the discriminator, and one training step of the published code in float64."""
 
+import functools
+
 import pytest
 import torch
 
@@ -67,17 +69,16 @@ def test_discriminator_under_autocast(discriminator, dtype):
 
 
 class Step:
-    """One step as an option file says, with the weights, images and soft labels of a golden vector."""
+    """One step as an option file says, with the weights, images and soft labels of a golden vector.
 
-    def __init__(self, vector, folder, weights, variant="LOL", losses=(1.0, 1.0)):
+    The discriminator's part is done; `enhance` is the generator's, as often as it is called.
+    """
+
+    def __init__(self, vector, weights, vgg, variant):
         facts = vector.meta
-        torch.save(filled(facts["vgg_features_shapes"], facts["vgg_seed"], "features."), folder / "vgg16.pth")
         options = load_options(REPOSITORY / "options" / "train" / "drbn" / f"stage2_{variant}.yml")
         options["path"]["pretrain_network_g"] = weights
-        for spec, weight in zip(options["train"]["losses"], losses, strict=True):
-            spec["weight"] = weight
-        options["train"]["losses"][0]["weights"] = str(folder / "vgg16.pth")
-
+        options["train"]["losses"][0]["weights"] = vgg
         self.vector, self.model = vector, AdversarialModel(options)
         self.g, self.d = self.model.networks["g"], self.model.networks["d"]
         self.d.load_state_dict(filled(facts["discriminator_shapes"], facts["discriminator_seed"]))
@@ -86,54 +87,54 @@ class Step:
         labels = {True: vector["target_real"].double(), False: vector["target_fake"].double()}
         drawn = self.model.gan.label
         self.model.gan.label = lambda *of: labels[of[1]] if of[2] else drawn(*of)
-        self.optimizer = create_optimizer(list(self.d.parameters()), options["train"]["optim_d"], "optim_d")
+        optimizer = create_optimizer(list(self.d.parameters()), options["train"]["optim_d"], "optim_d")
         names = {"lq": "lr", "gt": "hr", "lq_real": "lrr", "hq": "hq"}
         self.batch = {name: vector[theirs].double() for name, theirs in names.items()}
 
-    def judge(self):
         assert self.model.phases(1) == ("d", "g")
-        loss, values = self.model.loss("d", self.batch)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach(), values
+        self.judged, self.values = self.model.loss("d", self.batch)
+        self.judged.backward()
+        self.gradient = self.d.conv1.weight.grad.clone()
+        assert all(p.grad is None for p in self.g.parameters())
+        optimizer.step()
 
     def enhance(self):
         """Loss, terms, and gradients of the first and last convolution."""
+        self.g.zero_grad()
         loss, values = self.model.loss("g", self.batch)
         loss.backward()
         convs = (self.g.recompose.UPNet2, self.g.recompose.SFENet1)
         return loss.detach(), values, [conv.weight.grad.clone() for conv in convs]
 
 
-@pytest.fixture(params=["drbn_stage2_step", "drbn_stage2_step_published"])
-def step(request, golden, tmp_path):
-    """Makes a `Step` of a golden vector: with filled weights, and with the published ones."""
-    vector = golden(request.param)
+@pytest.fixture(scope="module", params=["drbn_stage2_step", "drbn_stage2_step_published"])
+def step(request, golden, tmp_path_factory):
+    """Makes a `Step` of a golden vector, once for each variant: with filled weights, and with the published ones."""
+    vector, folder = golden(request.param), tmp_path_factory.mktemp("step")
     if vector.meta["shapes"]:
-        files = [tmp_path / "stage1.pt", tmp_path / "recompose.pt"]
+        files = [folder / "stage1.pt", folder / "recompose.pt"]
         torch.save(vector.state_dict(), files[0])
         torch.save(filled(vector.meta["recompose_shapes"], vector.meta["recompose_seed"]), files[1])
     else:
         files = [WEIGHTS / "drbn_stage1.pt", WEIGHTS / "drbn_stage2_recompose.pt"]
         if not all(file.is_file() for file in files):
             pytest.skip(f"needs DRBN's published weights in {WEIGHTS}")
-    return lambda **more: Step(vector, tmp_path, [str(file) for file in files], **more)
+    vgg = folder / "vgg16.pth"
+    torch.save(filled(vector.meta["vgg_features_shapes"], vector.meta["vgg_seed"], "features."), vgg)
+    return functools.cache(lambda variant: Step(vector, [str(file) for file in files], str(vgg), variant))
 
 
 def test_the_step_of_the_discriminator(step):
-    ours = step()
-    loss, values = ours.judge()
-    assert_near(loss.reshape(1), ours.vector["disc_loss"])
+    ours = step("LOL")
+    assert_near(ours.judged.reshape(1), ours.vector["disc_loss"])
     for name in ("real", "fake"):
-        assert_near(values[f"score_{name}"], ours.vector[f"score_{name}"].mean())
-    assert_near(ours.d.conv1.weight.grad, ours.vector["disc_grad_conv1"])
-    assert all(p.grad is None for p in ours.g.parameters())
+        assert_near(ours.values[f"score_{name}"], ours.vector[f"score_{name}"].mean())
+    assert_near(ours.gradient, ours.vector["disc_grad_conv1"])
 
 
 @pytest.mark.parametrize("variant", ["LOL", "other"])
 def test_the_step_of_the_generator(step, variant):
-    ours = step(variant=variant)
-    ours.judge()
+    ours = step(variant)
     loss, values, gradients = ours.enhance()
     vector, weight = ours.vector, {"LOL": 2, "other": 1}[variant]
     assert list(values) == ["PerceptualLoss", "SSIMLoss", "gan"]
@@ -146,17 +147,14 @@ def test_the_step_of_the_generator(step, variant):
     assert all(p.grad is None for p in ours.g.stage1.parameters())
 
 
-@pytest.mark.parametrize(("term", "losses"), [("vgg", (1.0, 0.0)), ("ssim", (0.0, 1.0))])
-def test_each_terms_own_gradient(step, term, losses):
+def test_each_terms_own_gradient(step, monkeypatch):
     """The perceptual term hides the others in the total, so each is looked at without the others."""
-    ours = step(losses=losses, variant="other")
-    ours.judge()
-    ours.model.gan_weight = 0
-    _, _, alone = ours.enhance()
-    for gradient, layer in zip(alone, ("UPNet2", "SFENet1"), strict=True):
-        assert_near(gradient, ours.vector[f"grad_{layer}_{term}"])
-    ours.g.zero_grad()
-    ours.model.gan_weight = 1.0
-    _, _, both = ours.enhance()
-    for gradient, first, layer in zip(both, alone, ("UPNet2", "SFENet1"), strict=True):
-        assert_near(gradient - first, ours.vector[f"grad_{layer}_adv"])
+    ours = step("other")
+    terms = {"vgg": ours.model.losses.terms[0], "ssim": ours.model.losses.terms[1]}
+    for chosen in ("vgg", "ssim", "adv"):
+        for name, term in terms.items():
+            monkeypatch.setattr(term, "weight", float(name == chosen))
+        monkeypatch.setattr(ours.model, "gan_weight", float(chosen == "adv"))
+        _, _, gradients = ours.enhance()
+        for gradient, layer in zip(gradients, ("UPNet2", "SFENet1"), strict=True):
+            assert_near(gradient, ours.vector[f"grad_{layer}_{chosen}"], of=f"{chosen} in {layer}")
