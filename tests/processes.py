@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,6 +40,31 @@ def together(function: Callable[..., object], *arguments: object, processes: int
         process.start()
     codes = finish(group)
     assert codes == [0] * processes, codes
+
+
+def answers(function: Callable[..., object], *arguments: object, processes: int = 1, **environment: str) -> list[Any]:
+    """What `function(*arguments)` returns in processes of their own, started together with more in their environment.
+
+    They have imported what training does, and done nothing yet.
+    """
+    pipes = [server().Pipe(duplex=False) for _ in range(processes)]
+    arguments = (environment, function, arguments)
+    group = [server().Process(target=_answer, args=(sender, *arguments)) for _, sender in pipes]
+    for process in group:
+        process.start()
+    for _, sender in pipes:
+        sender.close()  # so that a process that dies ends the wait below
+    found = []
+    for receiver, _ in pipes:
+        with contextlib.suppress(EOFError):
+            found.append(receiver.recv())
+    assert finish(group) == [0] * processes
+    return found
+
+
+def _answer(sender: Any, environment: dict[str, str], function: Callable[..., object], arguments: Any) -> None:
+    os.environ.update(environment)
+    sender.send(function(*arguments))
 
 
 def train_in_child(argv: list[str], environment: dict[str, str], die_at_sync: int | None, log: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from llie import test
 from llie.options import load_options
 from tests.conftest import REPOSITORY
 
@@ -47,14 +48,6 @@ def tree(tmp_path):
     return tmp_path
 
 
-def run(folder, *words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment, check=False
-    )
-
-
 def free_port():
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
@@ -67,7 +60,9 @@ def test_train_and_test_on_the_layout_of_smid(tree):
     launch = ["-m", "torch.distributed.launch", "--nproc_per_node", "1", "--master_port", str(free_port())]
     options = str(REPOSITORY / "options" / "train" / "SMID.yml")
     words = [str(REPOSITORY / "llie" / "train.py"), "-opt", options, "--launcher", "pytorch", "--force_yml"]
-    done = run(tree, *launch, *words, *SMALL, *here)
+    command = [sys.executable, *launch, *words, *SMALL, *here]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     weights = tree / "experiments" / "LFPV_SMID" / "models" / "net_g_best.pth"
     logged = (tree / "experiments" / "LFPV_SMID" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -75,10 +70,9 @@ def test_train_and_test_on_the_layout_of_smid(tree):
     assert {"fused", "plain"} <= last.keys()
 
     options = str(REPOSITORY / "options" / "test" / "SMID.yml")
-    words = [str(REPOSITORY / "llie" / "test.py"), "-opt", options, "--force_yml"]
     network = [word for word in SMALL if word.startswith(("network_g", "num_gpu", "val.metrics"))]
-    done = run(tree, *words, *network, *here, f"path.pretrain_network_g={weights}")
-    assert done.returncode == 0, done.stderr
+    words = ["-opt", options, "--force_yml", *network, *here, f"path.pretrain_network_g={weights}"]
+    assert test.main(words) == 0
     rows = (tree / "results" / "LFPV_SMID" / "SMID.csv").read_text(encoding="utf-8").splitlines()
     assert len([row for row in rows if row.startswith(("0007", "0009"))]) == 6
     assert not [row for row in rows if row.startswith(("0001/", "0002/"))]

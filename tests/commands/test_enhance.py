@@ -1,8 +1,6 @@
 """`llie enhance` as people use it: what is written, what is said, exit codes, and processes that share the work."""
 
-import json
-import os
-import subprocess
+import io
 import sys
 from pathlib import Path
 
@@ -10,12 +8,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import llie
 from llie import cli
 from llie.data.readers import read_image, write_image
+from llie.engine.allocator import expect_many_sizes, keep_large_blocks
 from llie.engine.distributed import launched_as
+from llie.inference import Enhancer
+from llie.inference.files import carry_out
+from llie.inference.plan import make_plan
 from tests.data.photographs import encoded, in_mode
+from tests.processes import answers
 
 SMALL = {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]}
 LAUNCHERS = (
@@ -182,55 +186,60 @@ def test_who_started_us(monkeypatch):
     assert launched_as() == (1, 2)
 
 
+@pytest.fixture
+def console(monkeypatch):
+    """Runs the command on a console of an encoding: exit code, and the bytes of both its streams."""
+
+    def run(encoding, *words):
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        code = cli.main(list(words))
+        for stream in streams:
+            stream.flush()
+        return code, *(stream.buffer.getvalue() for stream in streams)
+
+    return run
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_any_console_can_print_any_name(checkpoint, here, encoding):
+def test_any_console_can_print_any_name(checkpoint, console, encoding):
     picture("фото/夜.png")
     Path("фото/kaputt ä.jpg").write_bytes(b"\xff\xd8\xff")
-    words = ["enhance", "фото", "--model", str(checkpoint), "--device", "cpu"]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, "-m", "llie", *words], capture_output=True, env=environment)
-    assert result.returncode == 1 and b"Traceback" not in result.stderr
+    code, out, err = console(encoding, "enhance", "фото", "--model", str(checkpoint), "--device", "cpu")
+    assert code == 1 and b"Traceback" not in err
     assert Path("фото_enhanced/夜.png").is_file()
     name = "фото_enhanced" if encoding == "utf-8" else r"\u0444\u043e\u0442\u043e_enhanced"
-    assert result.stdout.decode(encoding).startswith("1 enhanced, written to " + name)
+    assert out.decode(encoding).startswith("1 enhanced, written to " + name)
 
 
-def test_other_commands_print_any_name(here):
+def test_other_commands_print_any_name(console):
     """Options with a name that the console lacks are printed, and their mistakes are."""
     Path("опции.yml").write_text("name: имя\nmodel_typ: x\n", encoding="utf-8")
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for command in (["data", "check", "опции.yml"], ["train", "-opt", "опции.yml", "--print"]):
-        result = subprocess.run([sys.executable, "-m", "llie", *command], capture_output=True, env=environment)
-        assert result.returncode == 2 and b"Traceback" not in result.stderr
-        assert b"\\u043e" in result.stderr
+        code, _, err = console("ascii", *command)
+        assert code == 2 and b"\\u043e" in err
 
 
-MEMORY = """
-import ctypes, json
-import torch
-from torch import nn
-from llie.engine.allocator import expect_many_sizes, keep_large_blocks
-from llie.inference import Enhancer
-from llie.inference.files import carry_out
-from llie.inference.plan import make_plan
+def memory_of_each_20th(folder):
+    """Bytes that the process holds as it enhances the photographs in a folder."""
+    import ctypes
 
-torch.set_num_threads(1)
-keep_large_blocks()
-expect_many_sizes()
-enhancer = Enhancer(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()), "cpu")
-used = []
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    expect_many_sizes()
+    enhancer = Enhancer(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()), "cpu")
+    used = []
 
-def enhance(image):
-    if len(used) % 20 == 0:
-        ctypes.CDLL(None).malloc_trim(0)  # what is free, but kept for the next image, does not count
-    with open("/proc/self/statm") as file:
-        used.append(int(file.read().split()[1]) * 4096)
-    return enhancer(image)
+    def enhance(image):
+        if len(used) % 20 == 0:
+            ctypes.CDLL(None).malloc_trim(0)  # what is free, but kept for the next image, does not count
+        used.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+        return enhancer(image)
 
-outcome = carry_out(make_plan("in", "out"), enhance, progress=False)
-assert len(outcome.done) == 200 and not outcome.failures, outcome
-print(json.dumps(used[::20]))
-"""
+    outcome = carry_out(make_plan(folder / "in", folder / "out"), enhance, progress=False)
+    assert len(outcome.done) == 200 and not outcome.failures, outcome
+    return used[::20]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -249,9 +258,7 @@ def test_memory_stays_flat_over_200_photographs():
         else:
             name = f"in/{n:03}{('.jpg', '.webp', '.bmp')[n % 5 - 2]}"
             cv2.imwrite(name, image[..., :3], [cv2.IMWRITE_WEBP_QUALITY, 80] if n % 5 == 3 else [])
-    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    used = json.loads(result.stdout)
+    [used] = answers(memory_of_each_20th, Path.cwd())
     growth = (used[-1] - used[3]) / 2**20
     # Keeping each photograph's 8-bit pixels would be 24 MiB, its tensors 100, its compiled convolutions 40.
     assert growth < 20, f"{growth:.0f} MiB more after 180 images than after 60"

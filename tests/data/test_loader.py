@@ -14,6 +14,7 @@ from llie.data import build_dataset, build_train_loader
 from llie.data.loader import Order
 from llie.errors import UserError
 from llie.registry import load_plugins
+from tests.processes import PATIENCE
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_workers_outlive_ctrl_c(dataset):
     assert all(same(a, b) for a, b in zip(whole, batches, strict=True))
     stream.close()
     for worker in workers:
-        worker.join(timeout=20)
+        worker.join(timeout=PATIENCE)
         assert not worker.is_alive()
 
 

@@ -1,31 +1,29 @@
-import os
 import platform
-import subprocess
-import sys
 
 import pytest
+import torch
 
-# In a process of its own, because the setting lasts for its life: faults of the tenth 64 MiB tensor.
-SCRIPT = """
-import resource, torch
 from llie.engine.allocator import keep_large_blocks, suit
-print(keep_large_blocks())
-suit(PIXELS)
-for _ in range(10):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(1 << 24)
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(faults)
-"""
+from tests.processes import answers
+
+
+def faults_of_the_tenth_tensor(pixels):
+    """Whether the setting took effect, and the page faults of the tenth tensor of 64 MiB."""
+    import resource  # POSIX only
+
+    took_effect = keep_large_blocks()
+    suit(pixels)
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(1 << 24)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return took_effect, faults
 
 
 def run(pixels=10, **environment):
-    script = SCRIPT.replace("PIXELS", str(pixels))
-    process = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    )
-    took_effect, faults = process.stdout.split()
-    return took_effect == "True", int(faults)
+    """In a process of its own, because the setting lasts for its life."""
+    [answer] = answers(faults_of_the_tenth_tensor, pixels, **environment)
+    return answer
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

@@ -7,6 +7,7 @@ import torch
 
 from llie.engine import distributed
 from llie.errors import UserError
+from tests.processes import PATIENCE
 
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")
 
@@ -115,7 +116,7 @@ def test_spawned_processes_meet_exchange_and_part_and_their_exit_code_comes_back
     script.write_text(SCRIPT.format(root=root, code=3, failing=1), encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHERS}
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=environment, check=False
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False
     )
     lines = sorted(line for line in done.stdout.splitlines() if line[:1] in "01")
     assert lines == [

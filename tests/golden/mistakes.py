@@ -77,7 +77,11 @@ MISTAKES = {
         ("archs.hdm:Up.plain", 'mode="reflect"', 'mode="constant"'),
         ("archs.hdm:Up.fused", "out[:, :, 0] = out[:, :, 1]", "pass"),
         ("archs.hdm:Mix.forward", "share * first + (1 - share) * second", "(1 - share) * first + share * second"),
-        ("archs.hdm:HDM.__init__", "3, 5, padding=2)", "3, 5, padding=2, padding_mode='reflect')"),
+        (
+            "archs.hdm:HDM.__init__",
+            "nn.Conv2d(3, width, 5, padding=2)",
+            "nn.Conv2d(3, width, 5, padding=2, padding_mode='reflect')",
+        ),
         ("archs.hdm:HDM._adapt", "mix(self.drconv(y), adapted)", "mix(adapted, self.drconv(y))"),
         ("ops.deform_conv:DeformConv2d.forward", "mask.sigmoid()", "mask.sigmoid() * 1.001"),
         ("ops.deform_conv:_by_grid_sample", '"zeros", align_corners=False', '"border", align_corners=False'),

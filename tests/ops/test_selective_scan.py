@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +6,8 @@ from hypothesis import strategies as st
 from llie.errors import UserError
 from llie.ops.selective_scan import backends, selective_scan
 from tests.golden.compare import assert_near
-from tests.processes import PATIENCE
+from tests.ops.first_scan import first_scan
+from tests.processes import answers
 
 BACKENDS = backends.available("cpu")
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -226,16 +223,6 @@ def test_bad_input(change, message):
         selective_scan(**{**example(), **change})
 
 
-def run(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-
-
 def test_environment_forces_a_backend(monkeypatch):
     monkeypatch.setenv("LLIE_SCAN", "torch")
     assert backends.choose("auto", torch.ones(1)).__name__.endswith("blocked")
@@ -253,41 +240,17 @@ def test_choice_is_announced_once(caplog):
     assert len([record for record in caplog.records if "selective scan on cpu" in record.message]) == 1
 
 
-SCAN = (
-    "import sys, torch; from llie.ops.selective_scan import selective_scan, backends;"
-    "x = torch.ones(1, 4, 9); n = torch.ones(1, 2, 9);"
-    "y = selective_scan(x, x, -torch.ones(4, 2), n, n);"
-    "print(backends._best('cpu'), float(y.sum()), 'numba' in sys.modules, torch.get_num_threads())"
-)
-
-
-def said(output):
-    """What `SCAN` prints: the backend chosen, the sum, whether numba was loaded, the number of threads."""
-    backend, total, numba, threads = output.split()
-    return backend, float(total), numba == "True", int(threads)
-
-
 @pytest.mark.skipif("c" not in BACKENDS, reason="needs a C compiler")
 def test_processes_that_start_together_all_get_the_kernel_and_nothing_else(tmp_path):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen([sys.executable, "-c", SCAN], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    outputs = {process.communicate(timeout=PATIENCE)[0] for process in started}
-    assert len(outputs) == 1
-    backend, _, numba, threads = said(outputs.pop())
-    assert (backend, numba, threads) == ("c", False, 1)
+    found = answers(first_scan, processes=2, XDG_CACHE_HOME=str(tmp_path))
+    assert found == [("c", False)] * 2
     assert len(list((tmp_path / "llie").iterdir())) == 1
 
 
 def test_without_a_compiler_the_scan_still_runs(tmp_path):
-    """With numba, if it is there, or in plain PyTorch; neither changes the number of threads."""
-    done = run(SCAN, CC="false", XDG_CACHE_HOME=str(tmp_path), OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    backend, _, numba, threads = said(done.stdout)
-    assert backend == next(name for name in BACKENDS if name != "c")
-    assert (numba, threads) == (backend == "numba", 1)
+    expected = next(name for name in BACKENDS if name != "c")
+    found = answers(first_scan, CC="false", XDG_CACHE_HOME=str(tmp_path))
+    assert found == [(expected, expected == "numba")]
 
 
 @pytest.mark.skipif("c" not in BACKENDS, reason="needs a C compiler")
