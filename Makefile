@@ -8,8 +8,9 @@ READY  := $(VENV)/.installed
 
 # The vector instructions of a processor without AVX-512: what equals published figures here must equal them there.
 AVX2   := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
+GOLDEN := $(shell grep -rlw golden tests --include='test_*.py')
 
-.PHONY: demo test test-oldest lint types tests docs clean
+.PHONY: demo test test-oldest lint types tests mutations docs clean
 
 demo: $(READY)
 	$(BIN)/llie data demo datasets/demo
@@ -21,8 +22,12 @@ demo: $(READY)
 test: lint types tests
 
 tests: $(READY)
-	$(BIN)/python -m pytest -n 2
-	$(AVX2) $(BIN)/python -m pytest -n 2 -m golden --durations=0 --durations-min=10
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(AVX2) $(BIN)/python -m pytest -n 2 --dist worksteal -m golden $(GOLDEN)
+
+# Make small mistakes on purpose, one at a time: the golden tests must fail.
+mutations: $(READY)
+	$(BIN)/python -m tests.golden.mutations
 
 # The tests alone, with the oldest torch that is supported (on Python 3.10 to 3.12).
 test-oldest:

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 REAL = Path(os.environ.get("LLIE_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("LLIE_TEST_THREADS", "1")))
 os.environ["LLIE_OFFLINE"] = "1"  # for every process that a test starts, too
 
 

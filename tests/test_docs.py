@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GUIDE = REPOSITORY / "docs"
 PAGES = sorted(
     page
-    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/README.md"), *GUIDE.rglob("*.md"))
+    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[!.]*/README.md"), *GUIDE.rglob("*.md"))
     if page.name != "CHANGELOG.md"
 )
 SMALL = ["num_gpu=0", "train.total_iter=2", "val.val_freq=2", "datasets.train.num_worker_per_gpu=0"]

@@ -11,6 +11,7 @@ from llie.ops.selective_scan import selective_scan
 from llie.ops.ss2d import ss2d
 from tests.golden.compare import assert_near
 from tests.ops import test_selective_scan, test_ss2d
+from tests.processes import PATIENCE
 
 gpu = pytest.importorskip("llie.ops.selective_scan.gpu")
 
@@ -34,8 +35,8 @@ def scan(**inputs):
 
 
 def check(device):
-    assert gpu.agrees_with_plain_form(device)
-    compare(scan, test_selective_scan.example(batch=2, groups=1, channels=2, states=3, length=40), device)
+    assert gpu.agrees_with_plain_form(device, batch=1, channels=1)  # the interpreter is slow
+    compare(scan, test_selective_scan.example(batch=2, groups=1, channels=1, states=3, length=40), device)
     compare(scan, test_selective_scan.example(groups=1, channels=1, length=1), device)
     compare(scan, test_selective_scan.example(channels=1, length=32), device)
     compare(ss2d, test_ss2d.example(5, 7, batch=1, channels=1), device)
@@ -59,7 +60,9 @@ def test_in_the_interpreter():
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -241,19 +241,19 @@ def prepare() -> None:
         raise RuntimeError("Triton's kernels give wrong results here")
 
 
-def agrees_with_plain_form(device: str) -> bool:
+def agrees_with_plain_form(device: str, batch: int = 2, channels: int = 3) -> bool:
     """Whether a small scan in four directions equals the plain form, forward and backward."""
     generator = torch.Generator().manual_seed(0)
-    height, width, channels, states = 7, 9, 3, 16
+    height, width, states = 7, 9, 16
     length, directions = height * width, [0, 1, 2, 3]
-    shapes = [(2, length, 1, channels), (2, length, 4, channels), (4, channels, states)]
-    shapes += [(2, length, 4, states), (2, length, 4, states), (4, channels)]
+    shapes = [(batch, length, 1, channels), (batch, length, 4, channels), (4, channels, states)]
+    shapes += [(batch, length, 4, states), (batch, length, 4, states), (4, channels)]
     u, delta, A, B, C, bias = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
     A = -A.exp()
     results = []
     for backend in (sys.modules[__name__], blocked):
-        y, last = torch.empty_like(u), u.new_empty(2, 4, channels, states)
-        starts = u.new_empty(-(-length // BLOCK), 2, 4, states, channels)
+        y, last = torch.empty_like(u), u.new_empty(batch, 4, channels, states)
+        starts = u.new_empty(-(-length // BLOCK), batch, 4, states, channels)
         backend.forward(u, delta, A, B, C, bias, True, directions, width, y, last, starts)
         gradients = [torch.empty_like(tensor) for tensor in (u, delta, A, B, C)]
         backend.backward(y, last, u, delta, A, B, C, bias, True, directions, width, starts, *gradients)
