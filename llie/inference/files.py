@@ -1,24 +1,32 @@
-"""Enhancing image files and folders: nothing is overwritten, and one bad file does not stop the others."""
+"""Enhancing images, videos and folders of them: nothing is overwritten, one bad file does not stop the rest."""
 
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from llie.data.decoding import MAX_PIXELS
 from llie.data.readers import to_float, write_image
 from llie.errors import UserError
 from llie.inference.compare import sheet
+from llie.inference.enhancer import Enhancer
 from llie.inference.photo import open_photo
 from llie.inference.plan import Inputs, Job, Plan, make_plan
+from llie.inference.smoothing import SECONDS
+from llie.inference.video import Encoding, enhance_video
+from llie.inference.video.formats import container_of, require_pyav
 
-Enhance = Callable[[np.ndarray], np.ndarray]
+Enhance = Enhancer | Callable[[np.ndarray], np.ndarray]
 
 _COMPARED_SIDE = 1600  # pixels; before/after pictures are only for viewing, so they are reduced to this
 _STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -26,14 +34,14 @@ _STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass
 class Outcome:
-    """The outcome for all images.
+    """What became of the images and videos.
 
     Attributes:
         done: the results that were written.
-        skipped: results that existed already.
-        failures: the images that failed, each with the reason.
-        notes: notes for the user (transparency was dropped ...), with the images that they apply to.
-        stopped: why the other images were not tried, or empty.
+        skipped: those that were there already.
+        failures: the sources that failed, each with the reason.
+        notes: what a user should know (transparency was dropped ...), with the sources that it is true of.
+        stopped: why the rest was not tried, or empty.
     """
 
     done: list[Path] = field(default_factory=list)
@@ -55,28 +63,58 @@ def enhance_files(
     overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: bool = True,
+    **video: Any,  # settings of `enhance_video`
 ) -> Outcome:
-    """Enhance images, folders of images (with subfolders) and patterns such as `*.jpg`.
+    """Enhance images, videos, folders of them (with subfolders) and patterns such as `*.jpg`.
 
-    Results keep bit depth, transparency, EXIF data and colour profile if their format can; the network gets sRGB.
+    Results keep bit depth, transparency, EXIF data and colour profile where their format can; the network sees sRGB.
+    For videos see `enhance_video`.
 
     Args:
-        enhance: function from an array (H, W, 3) to another of the same size and type, such as `llie.load(...)`.
+        enhance: maps an array (H, W, 3) to another of the same size and type; `llie.load(...)` is one. Frames of
+            videos are float32 in [0, 1].
         inputs: files, folders and patterns.
-        output: a folder, or a file for a single image; None: beside the inputs (see `make_plan`).
+        output: a folder, or a file for a single image or video; beside the inputs if None (see `make_plan`).
         suffix: see `make_plan`.
         format: see `make_plan`.
         compare: see `make_plan`.
-        quality: quality of JPEG, WebP, AVIF and HEIC, 1 to 100.
-        overwrite: replace existing results; otherwise their images are skipped.
-        max_pixels: larger images are refused before they are unpacked.
-        progress: show a progress bar (only on a terminal).
+        quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        overwrite: replace results that exist; else their images are skipped.
+        max_pixels: larger images fail before they are unpacked.
+        progress: show progress bars (only on a terminal).
+        **video: `encoding`, `start`, `end` and `smooth` of `enhance_video`, for all videos.
 
     Raises:
-        UserError: see `make_plan`. Failing images raise nothing; they are in the outcome.
+        UserError: see `make_plan`. Images and videos that fail raise nothing.
+        Stopped: by Ctrl-C or SIGTERM within a video.
     """
     plan = make_plan(inputs, output, suffix=suffix, format=format, compare=compare)
-    return carry_out(plan, enhance, quality=quality, overwrite=overwrite, max_pixels=max_pixels, progress=progress)
+    check_videos(plan, **video)
+    settings: dict[str, Any] = {"quality": quality, "overwrite": overwrite, "max_pixels": max_pixels}
+    return carry_out(plan, enhance, progress=progress, **settings, **video)
+
+
+def check_videos(
+    plan: Plan,
+    encoding: Encoding | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    smooth: float = SECONDS,
+) -> None:
+    """Report what is wrong with the settings of videos (see `enhance_video`) before any work is done.
+
+    Raises:
+        UserError: there are videos, but PyAV is absent, they cannot be encoded like that, or there is no such section.
+    """
+    for container, job in {container_of(job.target): job for job in plan.jobs if job.is_video}.items():
+        require_pyav(job.source)
+        from llie.inference.video.encoders import check_encoding
+        from llie.inference.video.section import check_section
+
+        check_encoding(encoding or Encoding(), container)
+        check_section(start, end)
+        if not 0 <= smooth < math.inf:
+            raise UserError(f"--smooth {smooth:g} is not a number of seconds; 0 leaves every frame to itself")
 
 
 def carry_out(
@@ -88,6 +126,7 @@ def carry_out(
     max_pixels: int = MAX_PIXELS,
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
+    **video: Any,
 ) -> Outcome:
     """Carry out a plan; see `enhance_files`.
 
@@ -98,17 +137,26 @@ def carry_out(
         overwrite: see `enhance_files`.
         max_pixels: see `enhance_files`.
         progress: see `enhance_files`.
-        report: called with a line about each failure when it happens.
+        report: called with a line for every failure, when it happens.
+        **video: see `enhance_files`.
     """
     outcome = Outcome()
-    with tqdm(plan.jobs, unit="image", disable=None if progress else True) as bar:
+    unit = " files" if any(job.is_video for job in plan.jobs) else " images"
+    hidden = not progress or (len(plan.jobs) == 1 and plan.jobs[0].is_video)  # which has a bar of its own
+    with tqdm(plan.jobs, unit=unit, disable=True if hidden else None) as bar:
         for job in bar:
             bar.set_description(job.source.name)
             if job.target.exists() and not overwrite:
                 outcome.skipped.append(job.target)
                 continue
             try:
-                _enhance_one(job, enhance, quality, max_pixels, outcome.notes)
+                if job.is_video:
+                    result = enhance_video(_on_tensors(enhance), job.source, job.target, progress=progress, **video)
+                    notes = result.notes
+                else:
+                    notes = _enhance_photo(job, enhance, quality, max_pixels)
+                for note in notes:
+                    outcome.notes.setdefault(note, []).append(job.source)
                 outcome.done.append(job.target)
             except (UserError, MemoryError, RuntimeError) as error:
                 reason = _reason(error, job)
@@ -120,20 +168,25 @@ def carry_out(
     return outcome
 
 
-def _enhance_one(job: Job, enhance: Enhance, quality: int, max_pixels: int, notes: dict[str, list[Path]]) -> None:
+def _enhance_photo(job: Job, enhance: Enhance, quality: int, max_pixels: int) -> list[str]:
     photo = open_photo(job.source, max_pixels)
     result = enhance(photo.pixels)
     if job.comparison is not None:
         write_image(job.comparison, sheet([[_small(photo.pixels), _small(result)]], ["before", "enhanced"]))
-    for note in (*photo.notes, *photo.save(result, job.target, quality)):
-        notes.setdefault(note, []).append(job.source)
+    return [*photo.notes, *photo.save(result, job.target, quality)]
+
+
+def _on_tensors(enhance: Enhance) -> Callable[[Tensor], Tensor]:
+    if isinstance(enhance, Enhancer):
+        return enhance
+    return lambda frame: torch.from_numpy(enhance(frame.permute(1, 2, 0).numpy())).permute(2, 0, 1)
 
 
 def _reason(error: Exception, job: Job) -> str:
-    """The reason of a failure, in a line that names the image."""
+    """What went wrong with an image or a video, in a line that names it."""
     text = str(error)
     if isinstance(error, RuntimeError) and "memory" not in text:
-        raise error  # an error in llie or in a network, not in the image
+        raise error  # a fault of ours or of a network, not of the file
     if not isinstance(error, UserError):
         text = "there is not enough memory for it; set a budget (--memory 2GB), or make the picture smaller"
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"

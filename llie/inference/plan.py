@@ -14,6 +14,8 @@ from llie.data.folders import files_below
 from llie.data.formats import PHOTO_SUFFIXES, RAW_SUFFIXES, image_format, missing_package
 from llie.errors import UserError, suggest
 from llie.inference.photo import WRITTEN_SUFFIXES, check_suffix
+from llie.inference.video.formats import CONTAINERS, VIDEO_SUFFIXES, container_of, has_pyav, is_video
+from llie.inference.video.result import partial_of
 
 SUFFIX = "_enhanced"
 _COMPARISON = "_compare.jpg"
@@ -22,11 +24,16 @@ Inputs = str | Path | Sequence[str | Path]
 
 
 class Job(NamedTuple):
-    """One image: read `source`, write `target`, and a before/after picture unless that is None."""
+    """One image or video: read `source`, write `target`, and a before/after picture unless that is None."""
 
     source: Path
     target: Path
     comparison: Path | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video."""
+        return self.target.suffix.lower() in CONTAINERS
 
 
 @dataclass
@@ -35,7 +42,7 @@ class Plan:
 
     Attributes:
         jobs: in the order of the inputs.
-        left_out: how many files of each ending are not images, or need a package that is missing.
+        left_out: how many files of each ending are neither images nor videos, or need a package that is missing.
         output: the file or folder that results go to, for messages; None if they go beside their sources.
     """
 
@@ -49,9 +56,16 @@ class Plan:
         if not self.left_out:
             return ""
         counts = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in sorted(self.left_out.items()))
-        lacking = [suffix for suffix in sorted(self.left_out) if missing_package(suffix)]
-        helps = f" (llie reads {', '.join(lacking)} after: pip install 'llie[photo]')" if lacking else ""
-        return f"left out: {counts}{helps}"
+        lacking = {
+            "photo": [suffix for suffix in sorted(self.left_out) if missing_package(suffix)],
+            "video": [suffix for suffix in sorted(self.left_out) if suffix in VIDEO_SUFFIXES and not has_pyav()],
+        }
+        helps = [
+            f" (llie reads {', '.join(suffixes)} after: pip install 'llie[{extra}]')"
+            for extra, suffixes in lacking.items()
+            if suffixes
+        ]
+        return f"left out: {counts}{''.join(helps)}"
 
     def share(self, rank: int, world: int) -> Plan:
         """The part of process number `rank` of `world`; together they have every job once."""
@@ -79,27 +93,31 @@ def make_plan(
 
     Args:
         inputs: one or several.
-        output: a folder; or a file, for a single image.
+        output: a folder; or a file, for a single image or video.
         suffix: put behind the names of results; "_enhanced" if None and there is no `output`.
-        format: ending of the results ("png", "jpg" ...), instead of that of each source. Sources of formats that are
-            not written become JPEG (camera raw) or PNG.
-        compare: write a before/after picture beside each result, too.
+        format: ending of the results ("png", "jpg" ... for images, "mp4", "mkv" ... for videos), instead of that of
+            each source. Sources of formats that are not written become JPEG (camera raw), PNG or MP4.
+        compare: write a before/after picture beside the result of each image, too.
 
     Raises:
-        UserError: there are no such inputs or no images, a result would overwrite an input or another result, its
-            folder cannot be written, or its format is unknown.
+        UserError: there are no such inputs or nothing to enhance, a result would overwrite an input or another result,
+            its folder cannot be written, or its format is unknown.
     """
     plan = Plan()
     names = _expanded([inputs] if isinstance(inputs, str | Path) else list(inputs))
     ending = None if format is None else _ending(format)
     place = None if output is None else Path(output).expanduser()
     if len(names) == 1 and names[0].is_file() and place is not None and _names_a_file(output, place):
-        if ending not in (None, check_suffix(place)):
+        if ending not in (None, place.suffix.lower()):
             raise UserError(f"the output is named {place.name}, but the format is to be {format}; leave one out")
         jobs = [Job(names[0], place)]
+        if jobs[0].is_video != is_video(names[0]):
+            kinds = ("a video", "an image") if is_video(names[0]) else ("no video", "a video")
+            raise UserError(f"{names[0]} is {kinds[0]}, but the output {place.name} has the name of {kinds[1]}")
     else:
-        if place is not None and place.suffix.lower() in PHOTO_SUFFIXES and not place.is_dir():
-            raise UserError(f"several images need a folder for their results; {place} names a single image")
+        if place is not None and place.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES and not place.is_dir():
+            what = "image" if place.suffix.lower() in PHOTO_SUFFIXES else "video"
+            raise UserError(f"several {what}s need a folder for their results; {place} names a single {what}")
         if place is not None and place.is_file():
             raise UserError(f"the output {place} is a file, not a folder; choose another name")
         mark = suffix if suffix is not None else (SUFFIX if place is None else "")
@@ -107,14 +125,18 @@ def make_plan(
         jobs = [Job(source.path, _target(source, place, mark, ending, len(names) > 1)) for source in sources]
         jobs = _distinct(jobs)
         if mark:
-            results = {file.resolve() for job in jobs for file in (job.target, _comparison(job.target))}
+            made = [(job.target, _comparison(job.target), partial_of(job.target)) for job in jobs]
+            results = {file.resolve() for files in made for file in files}
             jobs = [job for job in jobs if job.source.resolve() not in results]
     if compare:
-        jobs = [job._replace(comparison=_comparison(job.target)) for job in jobs]
+        jobs = [job if job.is_video else job._replace(comparison=_comparison(job.target)) for job in jobs]
     plan.jobs, plan.output = jobs, place
     if not jobs:
         what = ", ".join(map(str, names))
-        raise UserError(f"no images in {what} (subfolders are searched, too)" + _behind(plan.left_out_text))
+        raise UserError(f"no images or videos in {what} (subfolders are searched, too)" + _behind(plan.left_out_text))
+    if ending is not None and not any((ending in CONTAINERS) == job.is_video for job in jobs):
+        kind = "videos" if ending in CONTAINERS else "images"
+        raise UserError(f"the format {format} is for {kind}, and there are none among the inputs")
     _refuse_clashes(jobs)
     _check_places(jobs)
     return plan
@@ -138,7 +160,7 @@ def _expanded(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def _sources(names: Sequence[Path], output: Path | None, mark: str, left_out: Counter[str]) -> list[_Source]:
-    """The images among files and in folders; what is none is counted in `left_out`."""
+    """The images and videos among files and in folders; what is neither is counted in `left_out`."""
     made = {_beside(name, mark).resolve() for name in names if name.is_dir()} if output is None and mark else set()
     found: dict[Path, _Source] = {}
     for name in names:
@@ -154,6 +176,8 @@ def _sources(names: Sequence[Path], output: Path | None, mark: str, left_out: Co
             ending = source.path.suffix.lower()
             if source.folder is None and len(names) == 1:  # whatever it is called, its content decides
                 wanted = True
+            elif is_video(source.path):
+                wanted = has_pyav()
             elif ending in PHOTO_SUFFIXES:
                 wanted = missing_package(ending) is None
             else:
@@ -175,15 +199,24 @@ def _looks_like_an_image(path: Path) -> bool:
 
 def _target(source: _Source, output: Path | None, mark: str, ending: str | None, several: bool) -> Path:
     path, folder = source
-    own = path.suffix.lower()
-    kept = path.suffix if own in WRITTEN_SUFFIXES else ".jpg" if own in RAW_SUFFIXES else ".png"
-    name = path.stem + mark + (ending or kept)
+    new = _new_ending(path, ending)
+    name = path.stem + mark + new
     if folder is None:
         return (path.parent if output is None else output) / name
     inside = path.relative_to(folder).parent
     if output is None:
-        return _beside(folder, mark) / inside / (path.stem + (ending or kept))
+        return _beside(folder, mark) / inside / (path.stem + new)
     return (output / folder.resolve().name if several else output) / inside / name
+
+
+def _new_ending(path: Path, ending: str | None) -> str:
+    """The ending of a source's result: the requested one if it is of its kind, else its own if that is written."""
+    own = path.suffix.lower()
+    if is_video(path):
+        return ending if ending in CONTAINERS else path.suffix if own in CONTAINERS else ".mp4"
+    if ending is not None and ending not in CONTAINERS:
+        return ending
+    return path.suffix if own in WRITTEN_SUFFIXES else ".jpg" if own in RAW_SUFFIXES else ".png"
 
 
 def _beside(folder: Path, mark: str) -> Path:
@@ -214,6 +247,9 @@ def _distinct(jobs: list[Job]) -> list[Job]:
 def _names_a_file(output: str | Path | None, place: Path) -> bool:
     if place.is_dir() or str(output).endswith(("/", os.sep)) or not place.suffix:
         return False
+    if place.suffix.lower() in VIDEO_SUFFIXES:
+        container_of(place)
+        return True
     try:
         check_suffix(place)
     except UserError as error:
@@ -224,8 +260,10 @@ def _names_a_file(output: str | Path | None, place: Path) -> bool:
 def _ending(format: str) -> str:
     """The ending of a format's files: "jpg", ".jpg", "JPG" and "jpeg" are understood."""
     ending = "." + format.lower().removeprefix(".")
+    if ending in CONTAINERS:
+        return ending
     if ending not in WRITTEN_SUFFIXES:
-        known = sorted(suffix[1:] for suffix in WRITTEN_SUFFIXES)
+        known = [*sorted(suffix[1:] for suffix in WRITTEN_SUFFIXES), *(suffix[1:] for suffix in CONTAINERS)]
         raise UserError(f"no format {format!r} is written; it is one of {' '.join(known)}." + suggest(format, known))
     return check_suffix(Path("result" + ending))
 

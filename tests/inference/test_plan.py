@@ -136,18 +136,18 @@ def test_formats_that_are_only_read_become_others(here, monkeypatch):
 
 def test_what_is_left_out_is_counted_with_what_helps(here, monkeypatch):
     monkeypatch.setattr(planning, "missing_package", lambda suffix: "x" if suffix in (".heic", ".dng") else None)
-    put("in/a.png", "in/b.HEIC", "in/c.mp4", "in/d.dng", "in/e.dng", "in/.DS_Store", "in/f.avif")
+    put("in/a.png", "in/b.HEIC", "in/c.txt", "in/d.dng", "in/e.dng", "in/.DS_Store", "in/f.avif")
     (here / "in" / "Makefile").write_bytes(b"")
     plan = make_plan("in", "out")
     assert [job.source.name for job in plan.jobs] == ["a.png", "f.avif"]
     assert plan.left_out_text == (
-        "left out: 1 without ending, 2 .dng, 1 .heic, 1 .mp4 (llie reads .dng, .heic after: pip install 'llie[photo]')"
+        "left out: 1 without ending, 2 .dng, 1 .heic, 1 .txt (llie reads .dng, .heic after: pip install 'llie[photo]')"
     )
     put("only/a.heic")
-    with pytest.raises(UserError, match=r"no images in only.*left out: 1 \.heic.*pip install"):
+    with pytest.raises(UserError, match=r"no images or videos in only.*left out: 1 \.heic.*pip install"):
         make_plan("only")
     (here / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no images in empty \(subfolders are searched, too\)$"):
+    with pytest.raises(UserError, match=r"no images or videos in empty \(subfolders are searched, too\)$"):
         make_plan("empty")
 
 
@@ -177,7 +177,7 @@ def test_comparisons_lie_beside_results(here):
 
 
 def test_processes_share_all_jobs(here):
-    put(*(f"in/{n}.png" for n in range(7)), "in/x.mp4")
+    put(*(f"in/{n}.png" for n in range(7)), "in/x.txt")
     plan = make_plan("in", "out")
     parts = [plan.share(rank, 3) for rank in range(3)]
     assert sorted(job for part in parts for job in part.jobs) == sorted(plan.jobs)
@@ -208,3 +208,56 @@ def test_unwritable_folder_as_the_system_says(here, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=r"cannot write results into out/more: .*choose another folder"):
         make_plan("a.png", "out/more")
+
+
+def test_videos_beside_photographs(here):
+    put("trip/a.jpg", "trip/b.MP4", "trip/c.avi", "trip/d.mkv", "e.mov")
+    assert jobs("trip", "out") == {
+        "trip/a.jpg": "out/a.jpg",
+        "trip/b.MP4": "out/b.MP4",
+        "trip/c.avi": "out/c.mp4",
+        "trip/d.mkv": "out/d.mkv",
+    }
+    assert jobs("e.mov") == {"e.mov": "e_enhanced.mov"}
+    assert jobs("e.mov", "x/y.webm") == {"e.mov": "x/y.webm"}
+    assert list(jobs("trip", "out", format="webm").values()) == ["out/a.jpg", "out/b.webm", "out/c.webm", "out/d.webm"]
+    assert list(jobs("trip", "out", format="png").values()) == ["out/a.png", "out/b.MP4", "out/c.mp4", "out/d.mkv"]
+    assert [job.comparison is None for job in make_plan("trip", "out", compare=True).jobs] == [False, True, True, True]
+
+
+def test_unfinished_videos_are_no_inputs(here):
+    put("a.mp4", "a_enhanced.mp4", "a_enhanced.partial.mp4")
+    assert jobs("*.mp4") == {"a.mp4": "a_enhanced.mp4"}
+
+
+def test_programs_whose_names_end_like_videos(here):
+    put("in/a.png")
+    (here / "in" / "page.ts").write_text("export const answer = 42\n" * 20)
+    (here / "in" / "film.ts").write_bytes((b"G" + bytes(187)) * 3)
+    plan = make_plan("in", "out")
+    assert [job.source.name for job in plan.jobs] == ["a.png", "film.ts"] and plan.left_out_text == "left out: 1 .ts"
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "format", "message"),
+    [
+        ("a.mp4", "b.jpg", None, r"a\.mp4 is a video, but the output b\.jpg has the name of an image"),
+        ("a.png", "b.mp4", None, r"a\.png is no video, but the output b\.mp4 has the name of a video"),
+        ("a.mp4", "b.avi", None, r"videos are written as m4v mkv mov mp4 ts webm, not as \.avi"),
+        ("a.mp4", None, "png", "png is for images, and there are none"),
+        ("a.png", None, "mkv", "mkv is for videos, and there are none"),
+        (["a.mp4", "c.mp4"], "b.mp4", None, "several videos need a folder"),
+        ("a.mp4", "a.mp4", None, "would overwrite a.mp4, an input"),
+    ],
+)
+def test_mistakes_with_videos(here, source, output, format, message):
+    put("a.mp4", "c.mp4", "a.png")
+    with pytest.raises(UserError, match=message):
+        make_plan(source, output, format=format)
+
+
+def test_videos_need_a_package(here, monkeypatch):
+    monkeypatch.setattr(planning, "has_pyav", lambda: False)
+    put("in/a.png", "in/b.mp4", "in/c.txt")
+    text = "left out: 1 .mp4, 1 .txt (llie reads .mp4 after: pip install 'llie[video]')"
+    assert make_plan("in", "out").left_out_text == text

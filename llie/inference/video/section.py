@@ -15,6 +15,14 @@ from llie.inference.video.times import MICRO, clock, time_of
 _SEEK_MARGIN = 10  # seconds: in files without an index, a search may end behind the frame that it is for
 
 
+def check_section(start: float, end: float | None) -> None:
+    """Raise a `UserError` if there can be no such section, in whatever video."""
+    if start < 0:
+        raise UserError(f"--start {start:g} is negative")
+    if end is not None and end <= start:
+        raise UserError(f"--end {clock(end)} is not behind --start {clock(start)}")
+
+
 class Section:
     """The part of a file that is wanted.
 
@@ -25,10 +33,7 @@ class Section:
     """
 
     def __init__(self, file: av.container.InputContainer, start: float, end: float | None):
-        if start < 0:
-            raise UserError(f"--start {start:g} is negative")
-        if end is not None and end <= start:
-            raise UserError(f"--end {clock(end)} is not behind --start {clock(start)}")
+        check_section(start, end)
         self.start = start
         zero = Fraction(file.start_time or 0, MICRO)
         self.begin = zero + Fraction(start).limit_denominator(MICRO)
