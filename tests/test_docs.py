@@ -31,6 +31,7 @@ from llie.inference.catalogue import parameters
 from llie.options import load_options, schema
 from llie.options.command_line import parse_arguments
 from tests.export.files import brighten
+from tests.inference.clips import make_clip
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUIDE = REPOSITORY / "docs"
@@ -180,6 +181,7 @@ def example_folder(tmp_path_factory):
     dark = random.integers(0, 40, (48, 64, 3), dtype=np.uint8)
     for name in ("photo.jpg", "night.tif", "holiday/beach.jpg", "holiday/day 2/bar.png"):
         write_image(folder / name, dark)
+    make_clip(folder / "clip.mp4", times=[0, 0.5, 1, 1.5, 2, 2.5])
     return folder
 
 

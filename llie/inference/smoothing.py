@@ -8,7 +8,9 @@ so the picture flickers. Here the decision is averaged over the past, in seconds
   multiplied by the difference of the averaged field from the current one. Where the picture moves, there is no average:
   the gain of a lamp must not stay where the lamp was.
 
-At a cut, the average starts again.
+An average still wanders with the noise, and what works locally amplifies the noise of dark places. So both the average
+and the mean brightness of the results stay as they are until they stray by more than they do by chance (a dead band):
+while nothing but the noise changes, the picture rests. At a cut the past is forgotten.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ from llie.ops.bilateral_grid import DARKEST, log_scale, make_thumbnail
 
 SECONDS = 1.0  # long enough against noise, shorter than the adaptation of an eye or a camera
 SIDE = 16  # pixels of a thumbnail; few, so that noise averages out
+LUMA = (0.2126, 0.7152, 0.0722)  # of BT.709
+# Half the width of dead bands, as share of the largest recent change from one frame to the next, which is about 3
+# standard deviations of the noise of single frames:
+VALUES_REST = 1.0
+AVERAGES_REST = 0.2  # over a second, noise moves an average by 0.15 to 0.2 of a standard deviation
+UNSEEN = 0.01  # of the mean brightness: what may be held back where much changes
 MOVES = 0.1  # change of a pixel of the thumbnail above which its past is ignored
 CUT = 0.06  # smallest mean change of the thumbnail at a cut; between photographs it is 0.07 to 0.2
 STANDS_OUT = 2.5  # smallest ratio to the change of the frames before, because a fast pan changes as much all the time
@@ -46,7 +54,8 @@ class Steady:
     def __init__(self, enhance: Callable[[Tensor], Tensor], seconds: float = SECONDS):
         self.enhance = enhance
         self.seconds = seconds
-        self.average = MovingAverage(seconds)
+        self.decision = DeadBand(seconds, AVERAGES_REST, average=MovingAverage(seconds))
+        self.brightness = DeadBand(seconds, VALUES_REST, most=UNSEEN)
         self.cuts = CutDetector(seconds)
 
     def __call__(self, frame: Tensor, time: float) -> Tensor:
@@ -63,15 +72,66 @@ class Steady:
             return self.enhance(frame)
         view = make_thumbnail(frame[None], SIDE)
         if self.cuts(view, time):
-            self.average.forget()
+            self.decision.forget()
+            self.brightness.forget()
         if isinstance(self.enhance, Enhancer) and self.enhance.decides:
-            return self.enhance(frame, decision=self.average(self.enhance.decide(frame), time))
-        result = self.enhance(frame)
+            result = self.enhance(frame, decision=self.decision(self.enhance.decide(frame), time))
+        else:
+            result = self._with_steady_gains(self.enhance(frame), view, time)
+        mean = torch.log(
+            (make_thumbnail(result[None], SIDE)[0].mean((1, 2)) @ view.new_tensor(LUMA)).clamp(min=DARKEST)
+        )
+        return (result * torch.exp(self.brightness(mean, time) - mean)).clamp_(0, 1)
+
+    def _with_steady_gains(self, result: Tensor, view: Tensor, time: float) -> Tensor:
         gain = torch.log(make_thumbnail(result[None], SIDE).clamp(min=DARKEST) / view.clamp(min=DARKEST))
         stays = (1 - self.cuts.change / MOVES).clamp(min=0) if self.cuts.change is not None else 1
-        correction = self.average(gain, time, stays) - gain
-        size = frame.shape[-2:]
+        correction = self.decision(gain, time, stays) - gain
+        size = result.shape[-2:]
         return (result * torch.exp(F.interpolate(correction, size=size, mode="bilinear")[0])).clamp_(0, 1)
+
+
+class DeadBand:
+    """A value that is followed only where it leaves a band around what is in use.
+
+    Args:
+        seconds: for how long a change from one value to the next counts as recent.
+        width: half the width of the band, as share of the largest recent change.
+        most: half the width is never more than this.
+        average: is followed instead of the values themselves.
+    """
+
+    def __init__(self, seconds: float, width: float, most: float = math.inf, average: MovingAverage | None = None):
+        self.seconds, self.width, self.most, self.average = seconds, width, most, average
+        self.forget()
+
+    def forget(self) -> None:
+        """Start again with the next value."""
+        if self.average is not None:
+            self.average.forget()
+        self._held: Tensor | None = None
+        self._before = self._change = torch.zeros(())
+        self._time = 0.0
+
+    def __call__(self, value: Tensor, time: float, stays: Tensor | float = 1) -> Tensor:
+        """What to use from now on.
+
+        Args:
+            value: the next one.
+            time: in seconds.
+            stays: share of the past that still counts, beside its age.
+        """
+        target = value if self.average is None else self.average(value, time, stays)
+        if self._held is None:
+            self._held, self._change = value, torch.zeros_like(value)
+        else:
+            faded = self._change * math.exp(-max(0.0, time - self._time) / self.seconds)
+            self._change = torch.maximum(faded, (value - self._before).abs())
+            band = (self.width * self._change).clamp(max=self.most) * stays
+            strays = target - self._held
+            self._held = self._held + strays.sign() * (strays.abs() - band).clamp(min=0)
+        self._before, self._time = value, time
+        return self._held
 
 
 class MovingAverage:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import llie
 from llie.archs import Card
 from llie.inference import Enhancer
-from llie.inference.smoothing import CutDetector, MovingAverage, Steady
+from llie.inference.smoothing import LUMA, CutDetector, DeadBand, MovingAverage, Steady
 from llie.ops.bilateral_grid import make_thumbnail
 
 FRAMES = 24
@@ -28,7 +29,8 @@ def noisy(picture: Tensor, seed: int, sigma: float = 0.02) -> Tensor:
 
 def flicker(frames: list[Tensor]) -> float:
     """Mean change of the mean brightness from frame to frame, relative to it."""
-    means = np.array([frame.mean().item() for frame in frames])
+    weights = torch.tensor(LUMA)
+    means = np.array([(frame.mean((1, 2)) @ weights).item() for frame in frames])
     return float(np.abs(np.diff(means)).mean() / means.mean())
 
 
@@ -65,9 +67,18 @@ def run(steady: Steady, frames: list[Tensor]) -> list[Tensor]:
 def test_a_static_scene_flickers_less_than_without_and_keeps_its_brightness(method):
     frames = [noisy(scene(0), seed) for seed in range(FRAMES)]
     before, after = [method(frame) for frame in frames], run(Steady(method), frames)
-    assert flicker(after) < flicker(before) / 4
+    assert flicker(after) < flicker(before) / 20
     settled, usual = (torch.stack(results[-8:]).mean() for results in (after, before))
     assert abs(settled / usual - 1) < 0.05
+
+
+@pytest.mark.parametrize("model", ["dawn", "clahe"])
+@pytest.mark.parametrize("sigma", [0.005, 0.02])
+def test_a_static_scene_flickers_no_more_than_the_input(model, sigma):
+    enhance = llie.load(model, "cpu")
+    frames = [noisy(scene(0), seed, sigma) for seed in range(12)]
+    assert flicker([enhance(frame) for frame in frames]) > flicker(frames), "each frame for itself"
+    assert flicker(run(Steady(enhance), frames)) <= flicker(frames)
 
 
 @METHODS
@@ -116,6 +127,24 @@ def test_two_exponentials_jitter_less_than_one_that_lags_as_far_behind():
         one = value + math.exp(-1 / RATE) * (one - value)
         single.append(one)
     assert torch.stack(double)[100:].diff().abs().mean() < torch.stack(single)[100:].diff().abs().mean() / 2
+
+
+def test_a_dead_band_rests_in_noise_and_follows_what_is_more():
+    generator = torch.Generator().manual_seed(0)
+    band = DeadBand(1.0, 1.0)
+    noise = [band(torch.randn((), generator=generator), n / RATE) for n in range(100)]
+    assert torch.stack(noise)[50:].diff().abs().mean() < 0.1, "single values change by 1.1"
+    values = [band(n + torch.randn((), generator=generator), (100 + n) / RATE) for n in range(1, 100)]
+    assert values[-1].item() == pytest.approx(99, abs=6), "behind by the noise and a step"
+    capped = DeadBand(1.0, 1.0, most=0.01)
+    assert [round(capped(torch.tensor(float(n)), n / RATE).item(), 2) for n in range(4)] == [0, 0.99, 1.99, 2.99]
+
+
+def test_fading_light_is_followed():
+    """The light rises by 0.1 EV with every frame, which the brightness of a steady function must do, too."""
+    frames = [scene(0, 0.02 * 2 ** (number / 10)) for number in range(FRAMES)]
+    for result, frame in zip(run(Steady(lambda x: x / 2), frames), frames, strict=True):
+        assert result.mean().item() == pytest.approx(frame.mean().item() / 2, rel=0.0101)
 
 
 def test_an_average_forgets():
