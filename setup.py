@@ -33,7 +33,12 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["llie", "llie.*"]),
-    package_data={"llie": ["py.typed", "**/*.c", "**/*.npz", "**/*.safetensors", "**/*.md"]},
+    package_data={
+        "llie": [
+            *("py.typed", "**/*.c", "**/*.npz", "**/*.safetensors", "**/*.md"),
+            *("**/*.html", "**/*.css", "**/*.js", "**/*.yml"),  # pages, and published figures
+        ]
+    },
     cmdclass={"build_py": BuildWithOptions},
     install_requires=[
         "torch>=2.4",
@@ -62,7 +67,7 @@ setup(
         ],
         "docs": GUIDE,
         "hub": ["huggingface_hub"],
-        "brisque": ["piq"],
+        "metrics": ["piq"],  # BRISQUE, MS-SSIM
         "fast": ["numba"],
         "export": EXPORT,
         "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw

@@ -13,14 +13,14 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"train", "test", "server"},
+    {"train", "test", "server", "benchmark"},
     {"options", "evaluation", "inference"},
     {"models", "bridge", "export"},
     {"metrics", "data", "engine"},
     {"losses"},
     {"weights"},
     {"archs"},
-    {"ops", "registry"},
+    {"ops", "registry", "pages"},
     {"errors"},
 ]
 

@@ -181,7 +181,7 @@ def _measure(metric: Metric, image: Tensor, item: Item, protocol: str) -> float:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            value = metric(image, item.get("gt"), protocol)
+            value = metric(image, item.get("gt"), protocol, item["lq"])
         except MetricUnavailable:
             raise
         except UserError as error:

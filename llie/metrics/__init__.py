@@ -11,7 +11,8 @@ Pure functions; `protocols` names every protocol once. Evaluation, options and u
 inf
 """
 
-from llie.metrics.fidelity import delta_e, mae, psnr, ssim
+from llie.metrics.fidelity import delta_e, mae, ms_ssim, psnr, ssim
+from llie.metrics.lightness_order import loe
 from llie.metrics.metric import Metric, MetricUnavailable, create_metric, register_metric
 from llie.metrics.naturalness import brisque, niqe
 from llie.metrics.perceptual import lpips
@@ -24,8 +25,10 @@ __all__ = [
     "brisque",
     "create_metric",
     "delta_e",
+    "loe",
     "lpips",
     "mae",
+    "ms_ssim",
     "niqe",
     "psnr",
     "register_metric",

@@ -6,10 +6,11 @@ from functools import partial
 
 import cv2
 import numpy as np
+import torch
 
 from llie.errors import UserError
 from llie.metrics.images import Image, Pixels
-from llie.metrics.metric import mean_over_pairs, register_metric
+from llie.metrics.metric import MetricUnavailable, mean_over_pairs, register_metric
 
 
 @register_metric("higher", also_called="calculate_psnr")
@@ -76,6 +77,38 @@ def ssim(
         raise UserError(f"ssim: border must be valid or zero, not {border!r}")
     similarity = partial(_ssim, valid=border == "valid")
     return mean_over_pairs(similarity, pred, gt, protocol, crop_border, test_y_channel, input_order)
+
+
+@register_metric("higher")
+def ms_ssim(pred: Image, gt: Image, protocol: str = "rgb8", crop_border: int = 0, input_order: str = "HWC") -> float:
+    """Structural similarity over five scales (Wang et al., Asilomar 2003), at most 1; higher is better.
+
+    Computed by the package `piq`: the window of `ssim`, 2x2 means between the scales, the published weights; a scale
+    whose structure is negative counts as 0.
+
+    Args:
+        pred: see `psnr`; both sides at least 161 pixels.
+        gt: see `psnr`.
+        protocol: see `psnr`.
+        crop_border: see `psnr`.
+        input_order: see `psnr`.
+
+    Raises:
+        MetricUnavailable: the package is not here.
+        UserError: as `psnr`; also an image too small for five scales.
+    """
+    try:
+        import piq
+    except ImportError:
+        raise MetricUnavailable("ms_ssim needs the package piq: pip install 'llie[metrics]'") from None
+
+    def similarity(p: Pixels, g: Pixels) -> float:
+        if min(p.shape[:2]) < 161:
+            raise UserError(f"MS-SSIM needs at least 161x161 pixels; the image has {p.shape[1]}x{p.shape[0]}")
+        images = (torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None] for image in (p, g))
+        return float(piq.multi_scale_ssim(*(image.clamp(0, 255) for image in images), data_range=255))
+
+    return mean_over_pairs(similarity, pred, gt, protocol, crop_border, input_order=input_order)
 
 
 @register_metric("lower")

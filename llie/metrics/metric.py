@@ -21,18 +21,24 @@ class MetricUnavailable(UserError):
 
 
 def register_metric(
-    better: Literal["higher", "lower"], needs_reference: bool = True, also_called: str | None = None
+    better: Literal["higher", "lower"],
+    needs_reference: bool = True,
+    also_called: str | None = None,
+    needs_input: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a metric function `f(pred, gt, protocol, ...)`, or `f(pred, protocol, ...)` if it needs no reference.
+
+    One that compares with the unprocessed input is `f(pred, lq, protocol, ...)`.
 
     Args:
         better: whether higher or lower values are better.
         needs_reference: whether it compares with a reference image.
         also_called: its name in BasicSR's option files.
+        needs_input: whether it compares with the unprocessed input; it then needs no reference.
     """
 
     def register(function: Function) -> Function:
-        vars(function).update(better=better, needs_reference=needs_reference)
+        vars(function).update(better=better, needs_reference=needs_reference, needs_input=needs_input)
         METRIC_REGISTRY.register(function)
         if also_called:
             METRIC_REGISTRY.register(function, also_called)
@@ -55,6 +61,11 @@ class Metric:
         """Whether it compares with a reference image."""
         return getattr(self.function, "needs_reference", True)
 
+    @property
+    def needs_input(self) -> bool:
+        """Whether it compares with the unprocessed input."""
+        return getattr(self.function, "needs_input", False)
+
     def protocols(self, names: Iterable[str]) -> list[str]:
         """The protocols of this metric among the named ones, each once.
 
@@ -64,9 +75,9 @@ class Metric:
             names = [name.replace("rgb", "y") for name in names]
         return list(dict.fromkeys(names if self.needs_reference else map(plain, names)))
 
-    def __call__(self, pred: Image, gt: Image | None, protocol: str) -> float:
-        """The figure for one image; `gt` is ignored if the metric needs no reference."""
-        images = (pred, gt) if self.needs_reference else (pred,)
+    def __call__(self, pred: Image, gt: Image | None, protocol: str, lq: Image | None = None) -> float:
+        """The figure for one image; the reference `gt` and the input `lq` are ignored if the metric needs neither."""
+        images = (pred, gt) if self.needs_reference else (pred, lq) if self.needs_input else (pred,)
         return self.function(*images, protocol, **self.arguments)
 
 
@@ -90,7 +101,8 @@ def create_metric(spec: Mapping[str, Any], name: str = "") -> Metric:
     if better not in ("higher", "lower") or (own and better != own):
         raise UserError(f"{where}: better: {better} is wrong; {spec['type']} is better when {own or 'higher or lower'}")
     metric = Metric(name or spec["type"], function, arguments, better)
-    names = ("pred", "gt", "protocol") if metric.needs_reference else ("pred", "protocol")
+    beside = ["gt"] if metric.needs_reference else ["lq"] if metric.needs_input else []
+    names = ("pred", *beside, "protocol")
     given = dict.fromkeys(names, object())  # filled in later; fits any annotation
     check_arguments(function, given | arguments, where)
     return metric

@@ -79,7 +79,7 @@ def brisque(pred: Image, protocol: str = "rgb8", crop_border: int = 0, input_ord
     try:
         import piq
     except ImportError:
-        raise MetricUnavailable("brisque needs the package piq: pip install piq") from None
+        raise MetricUnavailable("brisque needs the package piq: pip install 'llie[metrics]'") from None
     # piq searches torch hub's cache only, and downloads a missing file.
     vectors = Path(torch.hub.get_dir()) / "checkpoints" / BRISQUE_VECTORS.rsplit("/", 1)[-1]
     if not vectors.is_file():

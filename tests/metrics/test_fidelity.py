@@ -1,5 +1,6 @@
 """PSNR, SSIM, MAE and colour difference against scikit-image, and what must hold for any images."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ from skimage import color
 from skimage import metrics as oracle
 
 from llie.errors import UserError
-from llie.metrics import delta_e, mae, psnr, ssim
+from llie.metrics import delta_e, mae, ms_ssim, psnr, ssim
 
 
 def images(seed=0, shape=(40, 53, 3)):
@@ -112,3 +113,39 @@ def test_ssim_with_zeros_around_the_image():
     assert ssim(pred[:5, :7], gt[:5, :7], border="zero") < 1
     with pytest.raises(UserError, match="valid or zero, not 'reflect'"):
         ssim(pred, gt, border="reflect")
+
+
+def ms_ssim_by_definition(pred, gt):
+    """Wang et al. 2003: contrast and structure at every scale, luminance at the last, to the power of their weights."""
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+    window = cv2.getGaussianKernel(11, 1.5)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+    def blur(image):
+        return cv2.sepFilter2D(image, -1, window, window)[5:-5, 5:-5]
+
+    product = 1.0
+    for scale, weight in enumerate(weights):
+        mean_p, mean_g = blur(pred), blur(gt)
+        variances = blur(pred**2) - mean_p**2 + blur(gt**2) - mean_g**2
+        structure = (2 * (blur(pred * gt) - mean_p * mean_g) + c2) / (variances + c2)
+        luminance = (2 * mean_p * mean_g + c1) / (mean_p**2 + mean_g**2 + c1)
+        last = scale == len(weights) - 1
+        product = product * ((structure * luminance if last else structure).mean((0, 1))) ** weight
+        pred, gt = (
+            image.reshape(image.shape[0] // 2, 2, image.shape[1] // 2, 2, 3).mean((1, 3)) for image in (pred, gt)
+        )
+    return product.mean()
+
+
+def test_ms_ssim_equals_its_definition():
+    pytest.importorskip("piq")
+    random = np.random.default_rng(0)
+    gt = cv2.GaussianBlur(random.integers(0, 256, (192, 224, 3), dtype=np.uint8), (0, 0), 3)
+    pred = (0.7 * gt + random.integers(0, 40, gt.shape)).astype(np.uint8)
+    assert ms_ssim(gt, gt) == pytest.approx(1)
+    expected = ms_ssim_by_definition(pred.astype(np.float64), gt.astype(np.float64))
+    assert ms_ssim(pred, gt) == pytest.approx(expected, abs=1e-4)
+    assert 0.1 < expected < 0.95
+    with pytest.raises(UserError, match="at least 161x161"):
+        ms_ssim(gt[:100], gt[:100])
