@@ -1,4 +1,5 @@
 # make demo: the main job on an embedded default.  make test: lint, types, tests.  make docs: the guide, in site/.
+# make gpu: checks and times on a GPU, in results/gpu.
 # Each sets up .venv by itself; for another Python: make test PYTHON=python3.12 VENV=.venv312
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ READY  := $(VENV)/.installed
 AVX2   := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
 GOLDEN := $(shell grep -rlw golden tests --include='test_*.py')
 
-.PHONY: demo test test-oldest lint types tests mutations docs clean
+.PHONY: demo test test-oldest lint types tests mutations docs gpu clean
 
 demo: $(READY)
 	$(BIN)/llie data demo datasets/demo
@@ -43,6 +44,9 @@ types: $(READY)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py -o results/gpu
 
 # Torch first: basicsr's own build then finds the same version in pip's cache.
 $(READY): setup.py

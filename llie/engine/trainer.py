@@ -116,9 +116,7 @@ class Trainer:
             while self.iteration < s.total_iter and not ended_by:
                 self.iteration += 1
                 micro_batches = self._next(batches)
-                seed_everything(
-                    s.seed, rank(), self.iteration
-                )  # after the loader, which uses random numbers at its start
+                seed_everything(s.seed, rank(), self.iteration)  # after the loader, whose start uses random numbers
                 values: dict[str, Tensor] = {}
                 stop = 0.0
                 for phase in self.model.phases(self.iteration):
@@ -220,8 +218,8 @@ class Trainer:
         if self.nonfinite_in_a_row >= self.settings.max_nonfinite:
             raise UserError(
                 f"loss or gradient was not finite {self.nonfinite_in_a_row} times in a row (up to iteration "
-                f"{self.iteration}); the batches are in {folder}. Usual cures: a lower lr, train.clip_grad_norm, "
-                "or train.amp: bf16 or null; then continue with --auto_resume"
+                f"{self.iteration}); the batches are in {folder}. Try a lower lr, train.clip_grad_norm, "
+                "or train.amp: bf16 or null, and resume with --auto_resume"
             )
 
     def _print(self, values: dict[str, Tensor]) -> None:
