@@ -13,7 +13,7 @@ SERVER = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client", "python-
 
 
 class BuildWithOptions(build_py):
-    """Option files stand at the top of the repository; a built package brings them along."""
+    """Copies the option files, which are at the top of the repository, into a built package."""
 
     def run(self) -> None:
         """Build as usual, then add them."""
@@ -26,7 +26,7 @@ class BuildWithOptions(build_py):
 setup(
     name="llie",
     version="0.1.0",
-    description="Low-light image enhancement: train, measure and use every network with one toolkit",
+    description="Low-light image enhancement: one toolkit to train, compare and use networks",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license_expression="Apache-2.0",

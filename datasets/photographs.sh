@@ -1,7 +1,7 @@
 #!/bin/sh
-# The well-lit photographs that Dawn learns from, out of Debian's wallpaper packages: sh datasets/photographs.sh
+# Collects the well-lit training photographs of Dawn from Debian's wallpaper packages: sh datasets/photographs.sh
 # Needs apt-get and dpkg (Debian 12). Licences: CC BY 4.0, CC BY-SA 4.0, CC0, GPL-2+ and LGPL-2.1+; see
-# usr/share/doc/*/copyright of each package. Nothing of it is part of llie.
+# usr/share/doc/*/copyright of each package. None of them is part of llie.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)/photographs
 mkdir -p "$here/packages" "$here/train" "$here/held_out"
@@ -11,7 +11,7 @@ for package in lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 lxqt-themes mate-
     dpkg -x "${package}"_*.deb files
 done
 
-# Two packages may have a photograph of the same name: the folder three levels up goes before it.
+# Two packages may have a photograph with the same name, so the folder three levels up is put before it.
 take() {
     to=$1
     while read -r path; do
