@@ -1,10 +1,10 @@
-"""A training step of DRBN's second stage: ours against the step written as its definition reads.
+"""A training step of DRBN's second stage: ours against a literal implementation of the step.
 
 python benchmarks/adversarial_step.py [--size 128] [--batch 2] [--threads 1] [--rounds 5]
 
-A step is the discriminator's loss, backward and Adam, then the generator's. By definition gradients flow into both
-stages of the generator, from the discriminator's loss, too; those that no optimiser wants are thrown away. The first
-four convolutions of VGG16 have random weights, which cost as much as the trained ones.
+A step is the discriminator's loss, backward and Adam, then the generator's. In the literal step, gradients flow into both
+stages of the generator, also from the discriminator's loss; those that no optimiser needs are discarded. The first four
+convolutions of VGG16 have random weights, which take as much time as the trained ones.
 """
 
 import argparse
@@ -30,7 +30,7 @@ State = dict[str, Tensor]
 
 
 class LiteralRecompose(nn.Module):
-    """The bands of stage 1, mixed anew."""
+    """Recombines the bands of stage 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class LiteralRecompose(nn.Module):
 
 
 class LiteralGenerator(nn.Module):
-    """Both stages; names are those of ours."""
+    """Both stages, with the names of ours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def literal_perceptual(g: Tensor, y: Tensor, state: State) -> Tensor:
 
 
 def literal_step(model: AdversarialModel, batch: dict[str, Tensor], vgg: State) -> Callable[[], tuple[Tensor, Tensor]]:
-    """As the definition reads: nothing is shared, detached or left out."""
+    """The literal step: nothing is shared, detached or left out."""
     g, d = LiteralGenerator(), copy.deepcopy(model.networks["d"])
     g.load_state_dict(model.networks["g"].state_dict())
     of_g, of_d = torch.optim.Adam(g.recompose.parameters(), 1e-4), torch.optim.Adam(d.parameters(), 1e-6)

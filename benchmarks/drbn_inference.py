@@ -1,4 +1,4 @@
-"""DRBN inference: ours against the network written as its definition reads.
+"""DRBN inference: ours against a literal implementation of the network.
 
 python benchmarks/drbn_inference.py [--sizes 400x600] [--threads 1 2]
 """

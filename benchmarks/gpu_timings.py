@@ -26,7 +26,7 @@ STEP_BY_STEP = 32 * 32  # pixels; the literal scan takes one step per pixel, so 
 
 
 def literal_form(setup: Setup, name: str, network: nn.Module, pixels: int) -> nn.Module | None:
-    """The network written as its definition reads, with the same weights; None if there is none."""
+    """A literal implementation of the network, with the same weights; None if there is none."""
     arguments: Any = setup.arguments.get(name, {})
     if name == "HVISMM":
         from hvi_smm_inference import official_names
@@ -54,7 +54,7 @@ def literal_form(setup: Setup, name: str, network: nn.Module, pixels: int) -> nn
 
 
 class _LiteralScan(nn.Module):
-    """MambaLLIE with the scan as it is usually written."""
+    """MambaLLIE with the usual implementation of the scan."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

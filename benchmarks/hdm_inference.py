@@ -1,9 +1,9 @@
-"""HDM inference on a CPU: ours, fused and not, against the network written as its definition reads; peak memory too.
+"""HDM inference on a CPU: ours, fused and not, against a literal implementation of the network; peak memory too.
 
     python benchmarks/hdm_inference.py [--size 600x400] [--threads 2] [--rounds 5]
 
-Literal: torchvision's deformable convolution, all region kernels everywhere and then the mask, transposed convolution
-then padding then mean, the output's three convolutions one by one. Both find the regions by themselves.
+Literal: torchvision's deformable convolution; all region kernels everywhere, then the mask; transposed convolution,
+padding and mean; the three output convolutions one by one. Both compute the regions.
 """
 
 import argparse
@@ -105,7 +105,7 @@ class Mix(nn.Module):
 
 
 class LiteralHDM(nn.Module):
-    """The "mask" variant, in the names of ours; sizes divisible by four."""
+    """The "mask" variant, with the names of ours; sizes divisible by four."""
 
     def __init__(self, c: int = 64, blocks: int = 9, regions: int = 5):
         super().__init__()
@@ -143,7 +143,7 @@ def networks() -> dict[str, nn.Module]:
 
 
 def peak_of(name: str) -> str:
-    """In a process of its own, because a process's peak never falls."""
+    """Measured in a separate process, because the peak of a process never falls."""
     command = [sys.executable, *sys.argv, "--peak", name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -159,7 +159,7 @@ def main() -> None:
     width, height = (int(side) for side in arguments.size.split("x"))
     x = F.interpolate(torch.rand(1, 3, height // 8, width // 8), (height, width), mode="bilinear")
 
-    peaks = {} if arguments.peak else {name: peak_of(name) for name in networks()}  # before this process grows itself
+    peaks = {} if arguments.peak else {name: peak_of(name) for name in networks()}  # before this process grows
     runs = {name: network.eval() for name, network in networks().items()}
     fuse(runs["ours"])
     with torch.inference_mode():

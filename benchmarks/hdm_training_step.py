@@ -1,4 +1,4 @@
-"""A training step of HDM on a CPU: ours against the network written as its definition reads.
+"""A training step of HDM on a CPU: ours against a literal implementation of the network.
 
     python benchmarks/hdm_training_step.py [--size 240 240] [--batch 1] [--threads 2] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""HVI-SMM inference: ours, eager and compiled, against the network written as its definition reads.
+"""HVI-SMM inference: ours, eager and compiled, against a literal implementation of the network.
 
 python benchmarks/hvi_smm_inference.py [--compile]
 """

@@ -1,4 +1,4 @@
-"""A training step of HVI-SMM with its full loss: ours against network and loss written as their definitions read.
+"""A training step of HVI-SMM with its full loss: ours against literal implementations of network and loss.
 
 python benchmarks/hvi_training_step.py [--size 256 256] [--batch 1] [--threads 1]
 
@@ -39,7 +39,7 @@ class LiteralNetwork(LiteralSMM):
     """The literal network with named outputs."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Outputs as ours names them."""
+        """Outputs with the names of ours."""
         final, base = super().forward(x)
         return {"out": final, "base": base, "k": self.trans["density_k"]}
 
@@ -94,7 +94,7 @@ def literal_single(p: Tensor, g: Tensor, features: Features, of_target: Features
 
 
 def literal_loss(state: dict[str, Tensor], share_targets: bool) -> Loss:
-    """Every pair by itself, square windows, no step left out; VGG(g) and VGG(T(g)) once, or anew for each pair."""
+    """Each pair separately, square windows, nothing left out; VGG(g) and VGG(T(g)) once, or for each pair."""
     cache: dict[int, list[Tensor]] = {}
 
     def features(x: Tensor) -> list[Tensor]:
@@ -159,13 +159,13 @@ def random_vgg() -> dict[str, Tensor]:
 
 
 def make_step(loss: Loss, network: nn.Module, low: Tensor, ratio: float) -> Callable[[], float]:
-    """A training step against a reference that is `ratio` times as bright as what the network gives."""
+    """A training step against a reference that is `ratio` times as bright as the output of the network."""
     with torch.no_grad():
         outputs = network(low)
         brightness = rgb_to_hvi(outputs["out"], outputs["k"])[:, 2].mean()
     gt = torch.rand(low.shape, generator=torch.Generator().manual_seed(0))
     gt = gt * ratio * brightness / gt.amax(1).mean()
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.0)  # so that the brightness stays where it is
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.0)  # so that the brightness does not change
 
     def step() -> float:
         optimiser.zero_grad()

@@ -1,4 +1,4 @@
-"""HVI transforms, forward plus backward: ours against masked assignment written as the definition reads.
+"""HVI transforms, forward plus backward: ours against a literal implementation with masked assignment.
 
 python benchmarks/hvi_transform.py
 """

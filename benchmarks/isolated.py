@@ -1,4 +1,4 @@
-"""Run functions in processes of their own: an error, a crash or a hang becomes a row of a table."""
+"""Run functions in separate processes: an error, a crash or a hang becomes a row of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LFPV inference against the network written as its definition reads, at the size of LOL images.
+"""LFPV inference against a literal implementation, at the size of LOL images.
 
 python benchmarks/lfpv_inference.py [--sizes 400x608] [--threads 1 2] [--rounds 9]
 """

@@ -1,7 +1,7 @@
-"""A training step of LFPV, forward to optimiser, against network and loss written as their definitions read.
+"""A training step of LFPV, forward to optimiser, against literal implementations of network and loss.
 
 The losses are the published ones: Charbonnier on both results, and VGG19 (random weights cost as much) on the plain
-one. `--no-vgg` leaves the latter out, which is the same work in both.
+one. `--no-vgg` leaves out VGG19, which takes the same time in both.
 
 python benchmarks/lfpv_training_step.py [--size 256x256] [--batch 1] [--threads 2] [--rounds 5] [--no-vgg]
 """

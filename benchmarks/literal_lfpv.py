@@ -1,4 +1,4 @@
-"""LFPV on SNR-Aware written as its definition reads, in official names: the baseline of its benchmarks."""
+"""A literal implementation of LFPV on SNR-Aware, with official names: the baseline of its benchmarks."""
 
 import torch
 from literal_snr_aware import LiteralSNRAware, literal_snr_map

@@ -1,4 +1,4 @@
-"""SNR-Aware written as its definition reads: the baseline of benchmarks, and what tests compare gradients with."""
+"""A literal implementation of SNR-Aware: the baseline of benchmarks, and the reference for gradients in tests."""
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ class LiteralSNRAware(nn.Module):
         return f1, f2, f3, self.feature_extraction(f3)
 
     def decode(self, x: Tensor, mask: Tensor, f1: Tensor, f2: Tensor, f3: Tensor, f: Tensor) -> Tensor:
-        """From them to the enhanced image."""
+        """The enhanced image from these features."""
         c, h, w = f.shape[1:]
         near = self.recon_trunk_light(f)
         m = F.interpolate(mask, (h, w), mode="nearest")

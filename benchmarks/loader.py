@@ -15,7 +15,7 @@ WIDTH, HEIGHT, CROP, BATCH = 600, 400, 256, 8
 
 
 def write_pairs(folder: Path, count: int) -> None:
-    """Pairs of 600x400 PNGs with the noise that makes real ones slow to decode."""
+    """Pairs of 600x400 PNGs with noise, which makes real ones slow to decode."""
     random = np.random.default_rng(0)
     for number in range(count):
         coarse = cv2.resize(random.random((20, 30, 3)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -31,7 +31,7 @@ def rate(folder: Path, cache: str, workers: int, seconds: float) -> float:
     loader_options = {"batch_size_per_gpu": BATCH, "num_worker_per_gpu": workers}
     loader = build_train_loader(build_dataset({**options, "cache": cache}, "train"), loader_options, seed=0)
     batches = loader.batches()
-    for _ in range(4 * max(1, workers) + 1):  # what was prefetched while the workers started
+    for _ in range(4 * max(1, workers) + 1):  # batches prefetched while the workers started
         next(batches)
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:

@@ -1,7 +1,7 @@
 """Time and peak memory of MambaLLIE on a CPU, for each way of computing its scan.
 
 The baseline replaces only the scan: four reordered copies, and one step per position (`selective_scan.py`).
-Every measurement is a process of its own, because a process's peak memory never falls.
+Every measurement runs in its own process, because the peak memory of a process never falls.
 
     python benchmarks/mamballie_inference.py [--size 256x256] [--preset mamballie_48] [--threads 2] [--rounds 3]
 """
@@ -26,7 +26,7 @@ from llie.ops.selective_scan.core import positions
 def by_copies(
     x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor, backend: str
 ) -> Tensor:
-    """The four-direction scan as it is usually written: reorder, stack, scan, put back, add."""
+    """The usual implementation of the four-direction scan: reorder, stack, scan, put back, add."""
     batch, height, width, channels = x.shape
     rank, states = dt_proj.shape[2], A_log.shape[2]
     orders = [positions(k, height * width, width, x.device) for k in range(4)]

@@ -1,4 +1,4 @@
-"""What a photograph gains, and what it loses: Dawn beside what people would take instead, from night to well lit.
+"""Figures of Dawn and of common alternatives on photographs from night to well lit.
 
     python benchmarks/photographs.py [--model NAME=MODEL ...] [--pairs LOLv1] [--photographs FOLDER] [--save FOLDER]
 

@@ -1,4 +1,4 @@
-"""SNR-Aware inference: ours against the network written as its definition reads, with and without valid tokens.
+"""SNR-Aware inference: ours against a literal implementation of the network, with and without valid tokens.
 
 python benchmarks/snr_aware_inference.py [--sizes 400x608] [--threads 1] [--rounds 9]
 """

@@ -13,7 +13,7 @@ import torch
 def compare(variants: Mapping[str, Callable[[], object]], rounds: int = 9) -> dict[str, tuple[float, float]]:
     """Time all variants once per round, in turn; the first one is the baseline.
 
-    What else the machine does hits neighbouring measurements alike, so that the ratio within a round is steadier than
+    Other load on the machine affects neighbouring measurements equally, so the ratio within a round is steadier than
     the times.
 
     Returns:
@@ -42,7 +42,7 @@ def report(title: str, results: Mapping[str, tuple[float, float]]) -> None:
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch use so many threads meanwhile."""
+    """Let torch use this number of threads in the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     yield
