@@ -2,9 +2,9 @@
 
 python benchmarks/adversarial_step.py [--size 128] [--batch 2] [--threads 1] [--rounds 5]
 
-A step is the discriminator's loss, backward and Adam, then the generator's. In the literal step, gradients flow into both
-stages of the generator, also from the discriminator's loss; those that no optimiser needs are discarded. The first four
-convolutions of VGG16 have random weights, which take as much time as the trained ones.
+A step is the discriminator's loss, backward and Adam, then the generator's. In the literal step, gradients flow into
+both stages of the generator, also from the discriminator's loss; those that no optimiser needs are discarded. The first
+four convolutions of VGG16 have random weights, which take as much time as the trained ones.
 """
 
 import argparse

@@ -292,7 +292,9 @@ class Checker:
 
         with self.noting():
             if (train["total_iter"] is None) == (train["total_epochs"] is None):
-                raise self.error("train.total_iter", "give either total_iter or total_epochs")
+                raise self.error(
+                    "train.total_iter", "give either total_iter or total_epochs, and set the other to null"
+                )
         losses = _loss_terms(train)
         with self.noting():
             if not losses:
