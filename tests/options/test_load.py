@@ -224,7 +224,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path):
         "FILE:9: network_g.chanels: HVISMM takes no argument 'chanels'. Did you mean 'channels'?",
         "FILE:10: network_g.gama: HVISMM takes no argument 'gama'. Did you mean 'gamma'?",
         "FILE:15: val.metrics.psnr: metric psnr: psnr takes no argument 'crop_boarder'. Did you mean 'crop_border'",
-        "FILE:15: val.metrics.sim: no metric is called 'sim'. Did you mean 'ssim'?",
+        "FILE:15: val.metrics.sim: no metric is called 'sim'. Did you mean 'ssim'",
         "FILE:11: train.total_iter: give either",
         "FILE:13: train.losses.0.wieght: L1Loss has no such option. Did you mean 'weight'?",
         "FILE:13: train.losses.1.type: no loss is called 'L3Loss'. Did you mean 'L1Loss'",
