@@ -101,7 +101,7 @@ def test_their_suffixed_names_are_found():
 
 
 @needs_basicsr
-def test_a_miss_is_a_user_error_with_suggestions_from_both(capsys):
+def test_an_unknown_name_is_a_user_error_with_suggestions_from_both(capsys):
     with pytest.raises(UserError, match="'SwinIR'"):
         ARCH_REGISTRY.get("SwinIr")
     with pytest.raises(UserError, match="'HVISMM'"):
@@ -183,7 +183,7 @@ def test_our_networks_work_in_their_registry():
     assert bridge.export_to_basicsr() == []  # a second call is harmless
 
 
-def test_absence_is_said_plainly(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setattr(bridge.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(bridge.sys, "version_info", (3, 12))
     with pytest.raises(UserError, match=r"pip install.*basicsr"):
@@ -197,7 +197,7 @@ def test_absence_is_said_plainly(monkeypatch):
         bridge.find("network", "basicsr/SwinIR")
 
 
-def test_a_broken_installation_spoils_only_what_needs_it(monkeypatch):
+def test_a_broken_installation_affects_only_what_needs_it(monkeypatch):
     def broken(name):
         raise ImportError("libGL.so.1: cannot open shared object file")
 

@@ -113,7 +113,7 @@ def finished(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "not a zip"])
-def test_broken_newest_checkpoint_is_passed_over(finished, damage, capsys):
+def test_a_damaged_newest_checkpoint_is_skipped(finished, damage, capsys):
     folder, run = finished
     expected = final_weights(folder)
     newest = folder / "experiments" / "run" / "training_states" / "12.state"

@@ -63,7 +63,7 @@ def test_an_existing_run_is_neither_overwritten_nor_renamed(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "experiments").rglob("*")} == before
 
 
-def test_checkpoint_tells_its_origin_in_plain_values(tmp_path):
+def test_a_checkpoint_contains_its_origin_as_plain_values(tmp_path):
     train.main(["-opt", str(make_project(tmp_path, train__total_iter=3))])
     file = tmp_path / "experiments" / "run" / "models" / "net_g_3.pth"
     content = torch.load(file, weights_only=True)
@@ -123,13 +123,13 @@ def test_epochs_instead_of_iterations(tmp_path):
     assert (tmp_path / "experiments" / "run" / "models" / "net_g_6.pth").exists()  # 3 batches hold 5 images
 
 
-def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
+def test_a_missing_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="num_gpu: 1 requested"):
         train.main(["-opt", str(make_project(tmp_path, num_gpu=1))])
 
 
-def test_a_metric_that_cannot_be_measured_is_told_once(tmp_path, monkeypatch, caplog):
+def test_a_metric_that_cannot_be_measured_is_reported_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("LLIE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     options = make_project(tmp_path, val__metrics={"psnr": {"type": "psnr"}, "lpips": {"type": "lpips"}})

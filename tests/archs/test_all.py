@@ -83,7 +83,7 @@ def test_bfloat16_autocast_is_finite_and_near_float32(name):
     assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean() + 0.02
 
 
-def test_card_tells_the_paper_and_whether_there_is_anything_to_learn(name):
+def test_card_names_the_paper_and_whether_the_network_is_trained(name):
     card = card_of(ARCH_REGISTRY.get(name))
     assert card.paper and card.url.startswith("https://")
     assert needs_weights(build(name)) is card.learned

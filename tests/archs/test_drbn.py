@@ -138,7 +138,7 @@ def test_one_part_does_not_enhance(tmp_path):
     assert llie.load(tmp_path / "both.pth")(image).shape == image.shape
 
 
-def test_weights_of_another_network_are_named(tmp_path):
+def test_weights_of_another_network_are_recognised(tmp_path):
     torch.save(small().recompose.state_dict(), tmp_path / "recompose.pth")
     with pytest.raises(UserError, match=r"does not fit DRBN: .* looks like DRBNRecompose\(width=4, growth=2"):
         load_weights(DRBN(**SMALL), tmp_path / "recompose.pth")

@@ -176,7 +176,7 @@ def test_without_an_error_all_images_give_one_position_and_every_position_can_be
     assert {int(i) for d in draws for i in d.vector_partners} == {0, 1, 2, 3}
 
 
-def test_features_come_from_where_the_error_is_and_images_count_by_it(monkeypatch):
+def test_samples_and_weights_of_images_follow_the_error(monkeypatch):
     banks, f = small().train(), features(2, 8, 4, 6)
     error = torch.zeros(2, 1, 8, 12)
     error[0, :, 2:4, 10:12] = 3  # row 1, column 5 of the feature

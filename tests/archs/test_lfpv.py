@@ -119,7 +119,7 @@ def check_gradients(vector, parameters):
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_empty_banks_leave_the_host_as_it_is(name):
+def test_empty_banks_do_not_change_the_host(name):
     network, x = build(**HOSTS[name]).eval(), images(2, 3, 32, 64)
     with torch.no_grad():
         torch.testing.assert_close(network(x), network.host(x))
@@ -292,7 +292,7 @@ def test_resumes_bit_for_bit_and_the_average_copies_the_banks(tmp_path):
     assert not torch.equal(weights["host.last.weight"], average["host.last.weight"])
 
 
-def test_the_reference_leads_the_selection_in_training(tmp_path):
+def test_the_reference_guides_the_selection_in_training(tmp_path):
     options = str(project(tmp_path, train__total_iter=2))
     for name, selection in (("by_error", "error"), ("all", "none")):
         train.main(["-opt", options, "--force_yml", f"name={name}", f"network_g.selection={selection}"])
@@ -306,7 +306,7 @@ def test_the_reference_leads_the_selection_in_training(tmp_path):
     assert seen[0].shape == (1, 1, 8, 8) and seen[0].min() > 0 and seen[1] is None
 
 
-def test_a_misspelt_host_is_told_with_its_line(tmp_path):
+def test_a_misspelt_host_is_reported_with_its_line(tmp_path):
     options = project(tmp_path)
     for change, message in (("type=TinyNat", "'TinyNet'"), ("widht=3", "'width'")):
         with pytest.raises(UserError, match=rf"network_g\.host.*{message}"):

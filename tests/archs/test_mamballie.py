@@ -122,7 +122,7 @@ def test_presets_are_the_published_networks(preset, count):
     }
 
 
-def test_detect_reads_every_argument_and_knows_strangers():
+def test_detect_reads_every_argument_and_rejects_other_networks():
     arguments = {"nf": 16, "depths": [1, 2, 1, 1, 1, 2], "d_state": 5, "mlp_ratio": 3.0}
     assert MambaLLIE.card.detect(MambaLLIE(**arguments).state_dict()) == arguments
     assert MambaLLIE.card.detect({"conv_first_1.weight": torch.ones(1)}) is None

@@ -227,7 +227,7 @@ def test_learns():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_detect_reads_the_arguments_and_knows_strangers():
+def test_detect_reads_the_arguments_and_rejects_other_networks():
     arguments = {"nf": 16, "front_blocks": 2, "back_blocks": 3, "layers": 1}
     state = SNRAware(**arguments).state_dict()
     assert SNRAware.card.detect(state) == arguments

@@ -144,7 +144,7 @@ def test_tables_hold_every_row(tmp_path):
     assert [Row(**row) for row in stored["rows"]] == rows
 
 
-def test_what_moved_and_what_may_move():
+def test_differences_and_their_tolerances():
     stored = {"rows": [json.loads(json.dumps(vars(row_of())))]}
     tolerances = read_tolerances(["ssim=0.1"])
     assert differences(stored, [row_of(psnr=19.009)], tolerances) == []

@@ -171,7 +171,7 @@ def test_processes_of_a_launcher_share_the_files(enhance, monkeypatch, variables
     assert sorted(done) == sorted(written("in")), "each once"
 
 
-def test_who_started_us(monkeypatch):
+def test_the_launcher_is_detected(monkeypatch):
     assert launched_as() == (0, 1)
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "8")

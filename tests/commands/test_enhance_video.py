@@ -125,7 +125,7 @@ def test_without_the_extra(enhance, monkeypatch):
 
 
 @pytest.mark.parametrize("time", ["x", "1:2:3:4", "-1", "1:-2", "nan", ""])
-def test_times_that_are_none(time):
+def test_invalid_times(time):
     with pytest.raises(SystemExit) as caught:
         cli.main(["enhance", "clip.mp4", f"--start={time}"])
     assert caught.value.code == 2

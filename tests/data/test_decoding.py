@@ -189,7 +189,7 @@ def test_further_frames_are_counted_and_the_first_is_read(kind):
     assert decoded.pixels.mean() > 50
 
 
-def test_profile_and_exif_come_along():
+def test_profile_and_exif_are_kept():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF"):
         decoded = decode(encoded(in_mode("RGB", (16, 16)), kind, 3, icc_profile=profile), "a")

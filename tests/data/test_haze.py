@@ -36,7 +36,7 @@ class TestHaze:
             ({"tint": 5}, "tint"),
         ],
     )
-    def test_ranges_that_are_none(self, ranges, message):
+    def test_invalid_ranges(self, ranges, message):
         with pytest.raises(UserError, match=message):
             Haze(**ranges)
 
@@ -99,7 +99,7 @@ class TestDepth:
             (np.full((4, 5), "far"), r"depth\.npy is not a depth map"),
         ],
     )
-    def test_what_is_no_depth_map(self, tmp_path, array, message):
+    def test_files_that_are_not_depth_maps(self, tmp_path, array, message):
         np.save(tmp_path / "depth.npy", array)
         with pytest.raises(UserError, match=message):
             read_depth(tmp_path / "depth.npy")

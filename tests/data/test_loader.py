@@ -122,7 +122,7 @@ def test_cached_images_are_read_once_before_workers_start(tmp_path, put):
     assert take(ready.batches(), 3)[2]["lq"].shape == (2, 3, 24, 32)
 
 
-def test_a_data_set_of_ones_own_needs_two_methods():
+def test_a_users_data_set_needs_two_methods():
     class Own(torch.utils.data.Dataset):
         def __len__(self):
             return 4
@@ -152,7 +152,7 @@ def test_workers_outlive_ctrl_c(dataset):
         assert not worker.is_alive()
 
 
-def test_a_failure_in_ones_own_data_set_is_not_swallowed():
+def test_a_failure_in_a_users_data_set_is_reported():
     class Broken(torch.utils.data.Dataset):
         def __len__(self):
             return 4

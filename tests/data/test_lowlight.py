@@ -28,7 +28,7 @@ def test_without_noise_it_is_the_formula(picture):
 @pytest.mark.parametrize(
     "ranges", [{"exposure": (0, 1)}, {"gamma": (1.2, 0.8)}, {"white_balance": -1}, {"shot": -1}, {"read": -1}]
 )
-def test_ranges_that_are_none(ranges):
+def test_invalid_ranges(ranges):
     with pytest.raises(UserError, match=f"{next(iter(ranges))}: .* is not a range"):
         LowLight(**ranges)
 

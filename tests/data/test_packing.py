@@ -90,7 +90,7 @@ def test_errors(packed, tmp_path, put):
         read_any(tmp_path / "bad.lmdb/1.png")
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path, put, monkeypatch):
+def test_a_full_disk_is_reported_and_nothing_is_left(tmp_path, put, monkeypatch):
     def full(*_, **__):
         raise lmdb.DiskError("No space left on device")
 

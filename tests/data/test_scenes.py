@@ -153,7 +153,7 @@ def test_a_size_without_pixels_is_refused(tmp_path, put):
         build_dataset(options, "test")
 
 
-def test_what_can_be_wrong_with_scenes(tmp_path, put):
+def test_mistakes_in_scenes(tmp_path, put):
     put(tmp_path, "input/pair1/0001.npy", "input/pair2/0001.npy", "GT/pair1/0001.npy", "GT/pair1/0002.npy")
     options = {"type": "SDSDDataset", "dataroot": str(tmp_path)}
     with pytest.raises(UserError, match=r"1 frames of .*pair1 have no partner: .*GT/pair1/0002"):
@@ -166,7 +166,7 @@ def test_what_can_be_wrong_with_scenes(tmp_path, put):
         build_dataset({"type": "SDSDDataset", "dataroot_lq": str(tmp_path)}, "train")
 
 
-def test_test_scenes_that_are_not_there_are_told(tmp_path, put, caplog):
+def test_missing_test_scenes_are_reported(tmp_path, put, caplog):
     put(tmp_path, *(f"{side}/pair{n}/0001.npy" for side in ("input", "GT") for n in (1, 2)))
     options = {"type": "SDSDDataset", "dataroot": str(tmp_path), "testing_dir": "pair1, piar2"}
     assert len(build_dataset(options, "train")) == 1

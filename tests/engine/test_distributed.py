@@ -26,7 +26,7 @@ def test_alone_every_exchange_returns_what_it_was_given():
     distributed.barrier()
 
 
-def test_gpus_that_are_not_there(monkeypatch):
+def test_missing_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert distributed.choose_device("auto") == torch.device("cpu")
     assert distributed.choose_device(0) == torch.device("cpu")
@@ -53,12 +53,12 @@ def test_all_visible_gpus_are_used_by_default(monkeypatch):
 
 
 @pytest.mark.parametrize(("launcher", "mend"), [("pytorch", "torchrun"), ("slurm", "srun")])
-def test_a_launcher_that_is_not_there(launcher, mend):
+def test_a_launcher_that_was_not_used(launcher, mend):
     with pytest.raises(UserError, match=mend):
         distributed.launch(pytest.fail, "train.py", [], launcher=launcher)
 
 
-def test_slurm_tells_who_we_are(monkeypatch):
+def test_slurm_variables_give_the_rank(monkeypatch):
     facts = {"STEP_ID": "0", "STEP_NUM_TASKS": "2", "PROCID": "1", "LOCALID": "1", "STEP_NODELIST": "node7"}
     for name, value in facts.items():
         monkeypatch.setenv(f"SLURM_{name}", value)

@@ -177,7 +177,7 @@ def test_nothing_is_lost_when_validation_fails(tmp_path):
     assert checkpoint.newest_state(tmp_path, print)["iteration"] == 3
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path, capsys):
+def test_a_finished_run_exits_at_once(tmp_path, capsys):
     Trainer(TinyModel(), TinyLoader(), settings(2), tmp_path).run()
     again = Trainer(TinyModel(), TinyLoader(), settings(2), tmp_path)
     again.resume(checkpoint.newest_state(tmp_path, print))
@@ -215,7 +215,7 @@ def test_stop_signal_saves_and_ends(tmp_path, number):
     assert trainer.iteration in (5, 6)
 
 
-def test_present_settings_win_over_stored_ones(tmp_path):
+def test_current_settings_override_stored_ones(tmp_path):
     Trainer(TinyModel(), TinyLoader(), settings(4), tmp_path).run()
     present = settings(8, optimizers={"g": {"type": "Adam", "lr": 5e-4, "betas": (0.8, 0.9)}})
     again = Trainer(TinyModel(), TinyLoader(), present, tmp_path)

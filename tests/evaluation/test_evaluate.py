@@ -102,12 +102,12 @@ def test_an_identical_image_is_left_out_of_the_mean_and_mentioned(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["counts"]["psnr/rgb8"] == 2
 
 
-def test_a_perfect_network_has_an_infinite_mean():
+def test_a_perfect_network_has_an_infinite_psnr():
     report = evaluate(lambda batch: batch["gt"], [item(0), item(1)], {"psnr": {}, "ssim": {}})
     assert report.means["psnr/rgb8"] == math.inf and report.means["ssim/rgb8"] == 1
 
 
-def test_a_metric_of_ones_own():
+def test_a_users_metric():
     def brightness(pred, gt, protocol):
         return float(pred.mean() / gt.mean())
 

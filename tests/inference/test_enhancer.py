@@ -80,7 +80,7 @@ def test_any_size_through_a_real_network(size):
         ("photo.png", "str"),
     ],
 )
-def test_what_is_no_image_is_refused(brighten, image, message):
+def test_files_that_are_not_images_are_refused(brighten, image, message):
     with pytest.raises(UserError, match=message):
         brighten(image)
 

@@ -175,7 +175,7 @@ def annotated(orientation: int = 6) -> Image.Exif:
     "target", ["b.jpg", "b.png", "b.tif", "b.webp", "b.avif", pytest.param("b.heic", marks=heic_only)]
 )
 @pytest.mark.parametrize("source", ["JPEG", "TIFF", "PNG"])
-def test_what_describes_the_photograph_is_kept(tmp_path, source, target):
+def test_tags_that_describe_the_photograph_are_kept(tmp_path, source, target):
     content = io.BytesIO()
     in_mode("RGB", (32, 16)).save(content, "PNG" if source == "PNG" else "JPEG", exif=annotated())
     through(tmp_path, content.getvalue(), "a", target)

@@ -54,7 +54,7 @@ def test_to_srgb_is_what_littlecms_says(primaries, curve):
 
 @pytest.mark.parametrize("curve", ["gamma", "linear", "sRGB", "table", "both"])
 @pytest.mark.parametrize("primaries", icc.PRIMARIES)
-def test_back_again_is_where_one_came_from(primaries, curve):
+def test_the_inverse_returns_the_input(primaries, curve):
     space = ColourSpace(icc.rgb_profile(primaries, CURVES[curve]))
     image = colours()
     srgb = space.to_srgb(image)

@@ -45,7 +45,7 @@ def test_amounts_of_memory(text, wanted):
 
 
 @pytest.mark.parametrize("text", ["lots", "-1GB", "4 bananas", "", "0", "1e3"])
-def test_what_is_not_an_amount_of_memory(text):
+def test_invalid_amounts_of_memory(text):
     with pytest.raises(UserError, match="not an amount of memory; write for instance 4GB"):
         memory_budget(text, CPU)
 

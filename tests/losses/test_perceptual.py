@@ -34,7 +34,7 @@ def spec(path, **options):
 
 
 class TestWeights:
-    def test_absence_is_one_clear_error(self, tmp_path, monkeypatch):
+    def test_a_missing_package_is_one_clear_error(self, tmp_path, monkeypatch):
         monkeypatch.delenv("LLIE_WEIGHTS", raising=False)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         for each in ({"type": "PerceptualLoss", "layer_weights": TAPS}, {"type": "HVILoss"}):

@@ -28,7 +28,7 @@ def test_basicsr_spelling(pair):
     assert niqe.protocols(["rgb8", "rgb8-gtmean"]) == ["rgb8"]
 
 
-def test_a_metric_that_does_not_tell_its_direction_is_told_it(monkeypatch):
+def test_a_metric_without_a_direction_takes_it_from_the_option_file(monkeypatch):
     monkeypatch.setitem(METRIC_REGISTRY._entries, "distance", lambda pred, gt, protocol: 0.0)
     assert create_metric({"type": "distance"}).better == "higher"
     assert create_metric({"type": "distance", "better": "lower"}).better == "lower"

@@ -106,7 +106,7 @@ def test_protocols_leave_their_arguments_alone_and_stay_in_range(pair, protocol)
     np.testing.assert_array_equal((pred, gt), before)
 
 
-def test_plain_and_helped_figures_come_together():
+def test_plain_and_gtmean_figures_come_together():
     assert with_counterparts(["rgb8"]) == with_counterparts(["rgb8-gtmean"]) == ["rgb8", "rgb8-gtmean"]
     assert with_counterparts(["rgb-float-gtmean-swapped"])[0] == "rgb-float"
     for protocol in PROTOCOLS:

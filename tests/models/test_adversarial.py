@@ -80,7 +80,7 @@ def test_the_losses_are_the_textbook_ones(streams):
 
 
 @pytest.mark.parametrize(("pred", "output"), [("lq_real", "out"), ("lq_real/coarse", "coarse")])
-def test_a_term_may_look_at_the_photographs_without_reference(pred, output):
+def test_a_term_may_use_the_photographs_without_reference(pred, output):
     term = {"type": "L1Loss", "pred": pred, "target": "lq_real"}
     ours, data = model(losses=[*L1, term], gan_opt={"type": "GANLoss", "loss_weight": 0}), batch("lq_real")
     _, values = ours.loss("g", data)
@@ -134,7 +134,7 @@ def test_generator_waits_and_then_takes_turns():
     assert [ours.phases(i) for i in range(1, 7)] == [("d",), ("d",), ("d",), ("d", "g"), ("d",), ("d", "g")]
 
 
-def test_terms_without_weight_cost_nothing():
+def test_terms_of_weight_0_need_no_backbone():
     """No perceptual network is looked for, no score computed, no photograph enhanced."""
     perceptual = {"type": "PerceptualLoss", "layer_weights": {"relu1_1": 1.0}, "weights": "nowhere", "weight": 0.0}
     ours = model(losses=[*L1, perceptual], gan_opt={"type": "GANLoss", "loss_weight": 0.0})

@@ -34,7 +34,7 @@ def batch():
     return next(TinyLoader(batch=2).batches(0))
 
 
-def test_supervised_terms_look_at_any_output():
+def test_supervised_terms_use_any_output():
     terms = [{"type": "L1Loss"}, {"type": "MSELoss", "pred": "coarse", "weight": 0.5, "name": "coarse"}]
     model = SupervisedModel(options(losses=terms))
     loss, values = model.loss("g", batch())
@@ -83,7 +83,7 @@ def test_supervised_refuses_an_adversarial_term():
     ("returned", "told"),
     [(lambda x: (x, x), "a tuple"), (lambda x: {"y": x}, "a mapping of y"), (lambda x: None, "a NoneType")],
 )
-def test_a_network_that_returns_no_image_is_told(returned, told, monkeypatch):
+def test_a_network_that_returns_no_image_is_reported(returned, told, monkeypatch):
     monkeypatch.setattr(PairedOutputs, "forward", lambda self, x: returned(x))
     model = SupervisedModel(options(losses=[{"type": "L1Loss"}]))
     for use in (lambda: model.loss("g", batch()), lambda: model.predict(model.networks["g"], batch())):

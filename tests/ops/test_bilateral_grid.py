@@ -55,7 +55,7 @@ def test_slicing_reads_place_and_luma():
         torch.testing.assert_close(slice_grid(lumas, torch.full_like(x, value)).mean(), wanted, atol=1e-4, rtol=0)
 
 
-def test_a_part_reads_what_the_whole_reads():
+def test_a_region_reads_the_same_as_the_whole():
     generator = torch.Generator().manual_seed(0)
     x, grid = torch.rand(1, 3, 96, 80, generator=generator), torch.randn(1, 3, 8, 16, 16, generator=generator)
     region = torch.tensor([[32 / 96, 72 / 96, 16 / 80, 64 / 80]])

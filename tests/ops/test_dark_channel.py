@@ -95,7 +95,7 @@ def test_regions_of_an_autocast_step_are_those_without():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (1, 3, 3, 8), (8, 8)])
-def test_what_is_no_image(shape):
+def test_arguments_that_are_not_images(shape):
     with pytest.raises(UserError, match="at least 4x4"):
         haze_regions(torch.zeros(shape))
 

@@ -125,6 +125,6 @@ def test_autocast_moves_no_sample():
         ({"backend": "cuda"}, "backend"),
     ],
 )
-def test_what_does_not_fit(change, message):
+def test_arguments_that_do_not_fit(change, message):
     with pytest.raises(UserError, match=message):
         deform_conv2d(**{**draw(), "padding": 1, **change})

@@ -81,7 +81,7 @@ def train(network):
 
 
 @pytest.mark.parametrize("change", [change_in_place, load, move, train])
-def test_what_was_made_of_other_values_is_not_used(network, change):
+def test_a_fused_form_of_old_values_is_not_used(network, change):
     fuse(network.eval())
     change(network)
     with torch.no_grad():
@@ -139,6 +139,6 @@ def test_a_chain_without_bias():
 
 
 @pytest.mark.parametrize("settings", [{"groups": 3}, {"dilation": 2}, {"padding_mode": "reflect"}, {"padding": (1, 0)}])
-def test_what_no_chain_can_hold(settings):
+def test_layers_that_a_chain_cannot_contain(settings):
     with pytest.raises(UserError, match="ConvChain"):
         ConvChain(nn.Conv2d(3, 3, 3, **settings))

@@ -195,7 +195,7 @@ def test_regions_that_do_not_fit(regions, message):
         region_conv(x, kernels, regions)
 
 
-def test_what_else_does_not_fit():
+def test_other_mistakes():
     x, kernels, indices, mask = draw()
     with pytest.raises(UserError, match="smaller than the 3x3 kernel"):
         region_conv(x[:, :, :2, :2], kernels, indices, padding=0)

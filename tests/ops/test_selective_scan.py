@@ -191,7 +191,7 @@ def test_functional_gradient():
     assert torch.equal(torch.func.grad(loss)(inputs["u"]), expected.grad)
 
 
-def test_double_backward_says_that_it_is_not_there():
+def test_double_backward_is_an_error():
     inputs = {name: t.requires_grad_() for name, t in example().items()}
     (gradient,) = torch.autograd.grad(selective_scan(**inputs).square().sum(), inputs["u"], create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):

@@ -63,7 +63,7 @@ def test_a_quantile_below_one_saturates_that_share_of_the_pixels():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 8, 8)])
-def test_what_is_no_image(shape):
+def test_arguments_that_are_not_images(shape):
     with pytest.raises(UserError, match=r"images must be \(B, 3, H, W\), not"):
         snr_map(torch.zeros(shape))
 

@@ -49,7 +49,7 @@ def test_python_objects_are_refused(tag):
         parse(f"name: x\nlr: {tag}")
 
 
-def test_a_key_twice_is_an_error_with_its_line():
+def test_a_duplicate_key_is_an_error_with_its_line():
     with pytest.raises(UserError, match=r"a\.yml:4.*duplicate key 'lr'"):
         parse("train:\n  lr: 1\n  beta: 2\n  lr: 3")
 
@@ -63,7 +63,7 @@ def test_merge_keys_and_anchors_work():
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\t- x", "a: &x [*x]", "? [1]\n: 2"])
-def test_what_is_not_yaml_is_a_user_error(text):
+def test_invalid_yaml_is_a_user_error(text):
     with pytest.raises(UserError, match=r"a\.yml"):
         parse(text)
 
@@ -108,7 +108,7 @@ def test_later_bases_win_and_the_file_wins_over_all(tmp_path):
     assert origins["v.c"].endswith("c.yml:1")
 
 
-def test_a_circle_of_bases_names_the_chain(tmp_path):
+def test_circular_bases_are_reported_as_a_chain(tmp_path):
     file = write(tmp_path, a="_base_: b.yml", b="_base_: c.yml", c="_base_: a.yml")
     with pytest.raises(UserError, match=r"circle.*a\.yml -> .*b\.yml -> .*c\.yml -> .*a\.yml"):
         read_inherited(file)

@@ -213,7 +213,7 @@ val: {metrics: {psnr: {crop_boarder: 4}, sim: }}
 """
 
 
-def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path):
+def test_all_mistakes_are_reported_at_once_with_their_lines(tmp_path):
     told = message(tmp_path, text=MISTAKEN).replace(str(tmp_path / "options.yml"), "FILE").split("\n  ")
     expected = [
         "FILE:3: model: unknown option. Did you mean",
@@ -234,7 +234,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path):
     assert [line[: len(start)] for line, start in zip(told[1:], expected, strict=True)] == expected
 
 
-def test_the_file_and_line_of_an_inherited_mistake_are_told(tmp_path):
+def test_an_inherited_mistake_is_reported_with_its_file_and_line(tmp_path):
     (tmp_path / "base.yml").write_text("logger:\n  prnt_freq: 5\n", encoding="utf-8")
     assert "base.yml:2: logger.prnt_freq" in message(tmp_path, more="_base_: base.yml")
 

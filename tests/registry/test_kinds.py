@@ -32,7 +32,7 @@ from llie.registry.kinds import describe, fit
         (True, bool, True),
     ],
 )
-def test_what_fits(value, kind, fitted):
+def test_values_that_fit(value, kind, fitted):
     result = fit(value, kind)
     assert result == fitted
     assert type(result) is type(fitted)
@@ -61,7 +61,7 @@ def test_what_fits(value, kind, fitted):
         (float("inf"), int),
     ],
 )
-def test_what_does_not(value, kind):
+def test_values_that_do_not_fit(value, kind):
     with pytest.raises(TypeError):
         fit(value, kind)
 

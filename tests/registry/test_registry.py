@@ -47,14 +47,14 @@ def test_every_way_of_registering(shapes):
     assert "Triangle" not in shapes
 
 
-def test_a_miss_lists_the_nearest_and_all(shapes):
+def test_an_unknown_name_lists_the_nearest_and_all(shapes):
     with pytest.raises(
         UserError, match=r"no shape is called 'Sqare'\. Did you mean 'Square'\? Known: Square, anything"
     ):
         shapes.get("Sqare")
 
 
-def test_two_of_one_name_are_told_with_their_files(shapes):
+def test_two_classes_with_one_name_are_reported_with_their_files(shapes):
     with pytest.raises(UserError, match=r"the shape 'Square' is registered twice, by .*test_registry\.py:.*rename one"):
 
         @shapes.register(name="Square")
@@ -168,7 +168,7 @@ def test_missing_plugins_are_told_from_broken_ones(tmp_path):
         ("plugin_g", "1 / 0\n", "plugin_g.py, line 1: ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_plugin_that_fails_is_told_with_file_and_line(tmp_path, monkeypatch, name, text, told):
+def test_a_failing_plugin_is_reported_with_file_and_line(tmp_path, monkeypatch, name, text, told):
     plugin(tmp_path, name.removesuffix(".py") + ".py", text)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError) as caught:
@@ -200,7 +200,7 @@ def test_no_file_of_ours_hides_one_of_python():
 @pytest.mark.parametrize(
     "error", [ValueError("the side must be positive\nat length"), RuntimeError(), AssertionError()]
 )
-def test_values_that_a_class_refuses_are_told_in_one_line(shapes, error):
+def test_values_that_a_class_refuses_are_reported_in_one_line(shapes, error):
     @shapes.register()
     class Cube:
         def __init__(self, side: int):

@@ -101,7 +101,7 @@ def test_a_cache_that_cannot_be_written_is_named(cache, server):
         fetch(backbones.URL + backbones.FILES["vgg19"])
 
 
-def test_a_file_of_ones_own_is_taken_first(cache, server, tmp_path):
+def test_the_users_file_is_used_first(cache, server, tmp_path):
     torch.save({"own": torch.zeros(1)}, tmp_path / "own.pth")
     assert list(backbones.backbone_state("vgg19", tmp_path / "own.pth", "a loss")) == ["own"]
     assert server.requests == []

@@ -154,7 +154,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_what_is_no_checkpoint_is_named(kind, suffix, tmp_path):
+def test_files_that_are_not_checkpoints_are_named(kind, suffix, tmp_path):
     content, message = BAD_FILES[kind]
     path = tmp_path / f"net{suffix}"
     path.write_bytes(content) if content is not None else torch.jit.script(nn.Conv2d(3, 4, 1)).save(path)
