@@ -6,6 +6,7 @@ with --auto_resume).
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ from llie.engine.checkpoint import write_atomically
 from llie.engine.run_folder import facts, output_root, state_to_resume
 from llie.engine.settings import Settings
 from llie.engine.trainer import Trainer
-from llie.errors import run_command
+from llie.errors import UserError, run_command
 from llie.evaluation import Validation
+from llie.history import SeedTable, read_run, write_page
 from llie.models.base import Model
 from llie.options import dump_options, load_options
 from llie.options.command_line import parse_arguments
@@ -39,14 +41,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.print:
         print(dump_options(options))
         return 0
+    seeds = seeds_of(options["manual_seed"], arguments.seeds)
     return distributed.launch(
-        lambda device: train(options, device, auto_resume=arguments.auto_resume, root=arguments.output),
+        lambda device: train_seeds(options, seeds, device, arguments.auto_resume, arguments.output),
         Path(__file__).resolve(),
         argv,
         num_gpu=options["num_gpu"],
         backend=options["dist_params"]["backend"],
         launcher=arguments.launcher,
     )
+
+
+def seeds_of(manual_seed: int | list[int], count: int | None) -> list[int]:
+    """The seeds of all runs: those of the options, or `count` from theirs on.
+
+    Raises:
+        UserError: `count` is below 1, or there is a list besides it.
+    """
+    if count is None:
+        return manual_seed if isinstance(manual_seed, list) else [manual_seed]
+    if count < 1:
+        raise UserError(f"--seeds: {count} is not a number of runs")
+    if isinstance(manual_seed, list):
+        raise UserError("give either --seeds or a list of seeds in manual_seed, not both")
+    return [manual_seed + number for number in range(count)]
+
+
+def train_seeds(
+    options: Mapping[str, Any], seeds: Sequence[int], device: torch.device, auto_resume: bool, root: str | None
+) -> int:
+    """Train once for each seed, in a folder `NAME_seedSEED` of its own, then compare the runs in `NAME_seeds`.
+
+    With a single seed, the run has the name of the options, and there is nothing to compare.
+
+    Returns:
+        See `train`; a run that is stopped ends all.
+    """
+    if len(seeds) == 1:
+        return train({**options, "manual_seed": seeds[0]}, device, auto_resume, root)
+    folder = output_root(root or options["path"]["experiments_root"], "experiments")
+    names = [f"{options['name']}_seed{seed}" for seed in seeds]
+    for name, seed in zip(names, seeds, strict=True):
+        code = train(copy.deepcopy({**options, "name": name, "manual_seed": seed}), device, auto_resume, root)
+        if code:
+            return code
+    if distributed.is_main():
+        table = SeedTable(options["name"], [read_run(folder / name) for name in names])
+        place = folder / f"{options['name']}_seeds"
+        table.write(place)
+        print(f"{table.text()}\nlearning curves of all runs: {write_page(table.runs, place / 'report.html', table)}")
+    return 0
 
 
 def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = False, root: str | None = None) -> int:
@@ -69,7 +113,7 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
     model: Model = MODEL_REGISTRY.get(options["model_type"])(options)
     rank, world_size = distributed.rank(), distributed.world_size()
     sections = options["datasets"]
-    loader = build_train_loader(build_train_set(sections), sections["train"], seed, rank, world_size)
+    loader = build_train_loader(build_train_set(sections, seed), sections["train"], seed, rank, world_size)
     validate = Validation(model, options, device, show=lambda *picture: trainer.log.picture(*picture))
     settings = Settings.from_options(
         options, len(loader), device=device, facts=facts(options), lower_is_better=validate.lower_is_better

@@ -241,7 +241,7 @@ def test_every_option_that_does_something_says_what():
             elif key.no_effect is None and not key.about:
                 yield path + name
 
-    for section in (schema.SCHEMA, schema.DATASET, schema.TRAIN_DATASET):
+    for section in (schema.SCHEMA, schema.DATASET, schema.TRAIN_DATASET, schema.SPLIT):
         assert not list(silent(section))
 
 

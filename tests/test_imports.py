@@ -14,7 +14,7 @@ LAYERS = [
     {"cli"},
     {"commands"},
     {"train", "test", "server", "benchmark"},
-    {"options", "evaluation", "inference"},
+    {"options", "evaluation", "inference", "history"},
     {"models", "bridge", "export"},
     {"metrics", "data", "engine"},
     {"losses"},

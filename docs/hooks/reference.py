@@ -20,7 +20,7 @@ from llie.archs import card_of
 from llie.engine.schedules import SCHEDULES
 from llie.inference.catalogue import parameters
 from llie.metrics.protocols import PROTOCOLS
-from llie.options.schema import ABSENT, DATASET, KEY_ALIASES, REQUIRED, SCHEMA, TRAIN_DATASET, Key
+from llie.options.schema import ABSENT, DATASET, KEY_ALIASES, REQUIRED, SCHEMA, SPLIT, TRAIN_DATASET, Key
 from llie.registry.kinds import describe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -125,7 +125,7 @@ TABLES: dict[str, Callable[..., str]] = {
 
 
 def _section(path: str) -> Mapping[str, Any]:
-    special = {"datasets": DATASET, "datasets.train": TRAIN_DATASET}
+    special = {"datasets": DATASET, "datasets.train": TRAIN_DATASET, "datasets.val": SPLIT}
     if path in special:
         return special[path]
     keys: Any = SCHEMA

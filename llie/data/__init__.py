@@ -4,7 +4,7 @@
 by training, evaluation, inference (for files) and `llie data`.
 """
 
-from llie.data.build import build_dataset, build_train_set
+from llie.data.build import build_dataset, build_train_set, build_validation_set
 from llie.data.loader import build_train_loader
 from llie.data.readers import read_image, write_image
 from llie.data.transforms import build_batch_transform
@@ -14,6 +14,7 @@ __all__ = [
     "build_dataset",
     "build_train_loader",
     "build_train_set",
+    "build_validation_set",
     "read_image",
     "write_image",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from llie.data.split import split_off
 from llie.data.streams import StreamedDataset
 from llie.errors import UserError
 from llie.registry import DATASET_REGISTRY, build
@@ -35,19 +36,39 @@ def build_dataset(options: Mapping[str, Any], phase: str) -> Dataset[dict[str, A
         raise UserError(f"data set {name}: {error}") from error
 
 
-def build_train_set(sections: Mapping[str, Mapping[str, Any]]) -> Dataset[dict[str, Any]]:
+def build_train_set(sections: Mapping[str, Mapping[str, Any]], seed: int = 0) -> Dataset[dict[str, Any]]:
     """Build the data set `train`, with the streams `train_<name>` if there are any.
 
     Args:
         sections: all data sets of an option file.
+        seed: decides which images a section `{split: SHARE}` takes for validation; the training set lacks them.
 
     Raises:
-        UserError: see `build_dataset`.
+        UserError: see `build_dataset` and `split_off`.
     """
     pairs = build_dataset(sections["train"], "train")
+    for section in sections.values():
+        if "split" in section:
+            pairs, _ = split_off(pairs, section["split"], seed)
     streams = {
         key.removeprefix("train_"): build_dataset(section, key)
         for key, section in sections.items()
         if key.startswith("train_")
     }
     return StreamedDataset(pairs, streams) if streams else pairs
+
+
+def build_validation_set(sections: Mapping[str, Mapping[str, Any]], key: str, seed: int = 0) -> Dataset[dict[str, Any]]:
+    """Build the data set of one section for validation; `{split: SHARE}` is a part of the training set.
+
+    Args:
+        sections: all data sets of an option file.
+        key: of the section.
+        seed: as of `build_train_set`.
+
+    Raises:
+        UserError: see `build_dataset` and `split_off`.
+    """
+    if "split" not in sections[key]:
+        return build_dataset(sections[key], key)
+    return split_off(build_dataset(sections["train"], "train"), sections[key]["split"], seed)[1]

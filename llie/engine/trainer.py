@@ -195,6 +195,7 @@ class Trainer:
                 self.ema.update(self.networks["g"])
         else:
             self._report_nonfinite(phase, micro_batches, loss.item(), mean_loss)
+        values[f"grad_norm_{phase}"] = loss.new_tensor(norm)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
         return values, stop

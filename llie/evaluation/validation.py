@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llie.data import build_dataset
+from llie.data import build_validation_set
 from llie.engine.distributed import is_main
 from llie.evaluation.evaluate import evaluate
 from llie.metrics import create_metric
@@ -42,7 +42,8 @@ class Validation:
         self.metrics = {name: create_metric(spec, name) for name, spec in (options["val"]["metrics"] or {}).items()}
         sections = {key: section for key, section in options["datasets"].items() if key.startswith("val")}
         self.datasets: dict[str, Any] = {
-            section.get("name") or key: build_dataset(section, key) for key, section in sections.items()
+            section.get("name") or key: build_validation_set(options["datasets"], key, options["manual_seed"])
+            for key, section in sections.items()
         }
 
     @property

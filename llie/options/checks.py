@@ -54,6 +54,8 @@ class Checker:
     def _resolve(self, values: dict[str, Any], phase: str, options: dict[str, Any]) -> None:
         options |= self.section(values, schema.SCHEMA, "")
         self.name(options["name"], "name")
+        with self.noting():
+            self.seeds(options["manual_seed"])
         options["model_type"] = schema.MODEL_ALIASES.get(options["model_type"], options["model_type"])
         if isinstance(options["num_gpu"], list):
             options["num_gpu"] = len(options["num_gpu"])
@@ -78,6 +80,17 @@ class Checker:
             self.training(options["train"])
             if not self.mistakes:  # it needs valid sections
                 self.references(options["datasets"]["train"]["type"], options["train"])
+
+    def seeds(self, seeds: int | list[int]) -> None:
+        """Validate a list of seeds."""
+        if not isinstance(seeds, list):
+            return
+        if not seeds:
+            raise self.error("manual_seed", "a list of seeds must not be empty")
+        for seed in seeds:
+            self.value(seed, Key(int, least=0, most=2**63 - 1), "manual_seed", given=True)
+            if seeds.count(seed) > 1:
+                raise self.error("manual_seed", f"{seed} stands twice in the list of seeds")
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -139,7 +152,7 @@ class Checker:
             raise self.error(path, f"expected {describe(rule.kind)}, not {value!r}") from None
         if rule.least is not None and isinstance(value, int | float) and not value >= rule.least:
             raise self.error(path, f"{value} is too small; the minimum is {rule.least:g}")
-        if rule.most is not None and value > rule.most:
+        if rule.most is not None and isinstance(value, int | float) and value > rule.most:
             raise self.error(path, f"{value} is too large; the maximum is {rule.most:g}")
         return value
 
@@ -219,6 +232,9 @@ class Checker:
                 checked[name] = {}  # present, even if it contains a mistake
                 checked[name] = self.dataset(spec, path, name)
         with self.noting():
+            split = [name for name, spec in checked.items() if "split" in spec]
+            if len(split) > 1:
+                raise self.error(f"datasets.{split[1]}", f"only one validation set can be split off, and {split[0]} is")
             checked = self.of_phase(checked, phase)
         return checked
 
@@ -227,15 +243,28 @@ class Checker:
         if phase == "train" and "train" not in checked:
             raise self.error("datasets.train", "missing; training needs a training set")
         if phase == "test" and not any(name.startswith("test") for name in checked):
-            checked = {re.sub("^val", "test", name): spec for name, spec in checked.items()}  # as in BasicSR
+            own = {name: spec for name, spec in checked.items() if "split" not in spec}
+            checked = {re.sub("^val", "test", name): spec for name, spec in own.items()}  # as in BasicSR
             if not any(name.startswith("test") for name in checked):
                 raise self.error(
                     "datasets.test", "missing; a test needs a data set named test, test_..., val or val_..."
                 )
         return checked
 
+    def split(self, spec: dict[str, Any], path: str, role: str) -> dict[str, Any]:
+        """Validate a validation set that is a part of the training set."""
+        if not role.startswith("val"):
+            raise self.error(path, "only val is split off the training set, as in datasets.val: {split: 0.05}")
+        checked = self.section(spec, schema.SPLIT, path)
+        self.name(checked["name"], _join(path, "name"))
+        if not 0 < checked["split"] < 1:
+            raise self.error(_join(path, "split"), f"{checked['split']:g} is not between 0 and 1")
+        return checked
+
     def dataset(self, spec: Any, path: str, role: str) -> dict[str, Any]:
         """Validate one data set: the keys of the loader and the arguments of its class."""
+        if isinstance(spec, dict) and "split" in spec:
+            return self.split(spec, path, role)
         name = self.typed(spec, path, "dataset")["type"]
         spec = {**spec, "type": schema.DATASET_ALIASES.get(name, name)}
         target = self.target(registry.DATASET_REGISTRY, spec, path)

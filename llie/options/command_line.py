@@ -14,7 +14,8 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
         arguments: the command line without the name of the command; by default that of this process.
 
     Returns:
-        Namespace with `opt`, `launcher`, `auto_resume`, `debug`, `force_yml` (list of overrides), `print`, `output`.
+        Namespace with `opt`, `launcher`, `auto_resume`, `debug`, `force_yml` (list of overrides), `print`, `output`;
+        for training also `seeds`.
     """
     parser = argparse.ArgumentParser(
         prog=f"llie {phase}", description=f"{phase.capitalize()} a network from an option file.", allow_abbrev=False
@@ -35,6 +36,11 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", action="extend",
         help="override options, for example train.optim_g.lr=1e-4 or train:optim_g:lr=1e-4",
     )  # fmt: skip
+    if training:
+        parser.add_argument(
+            "--seeds", type=int, metavar="N",
+            help="train N times, with manual_seed and the numbers after it, and compare; also manual_seed: [1, 2, 3]",
+        )  # fmt: skip
     parser.add_argument("--print", action="store_true", help="print the resolved options and exit")
     runs, folder = ("runs", "experiments") if training else ("results", "results")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder of all {runs}, instead of {folder}/")

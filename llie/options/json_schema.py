@@ -75,7 +75,9 @@ def _definitions() -> Json:
     presets = {preset: name for name, network in ARCH_REGISTRY for preset in card_of(network).presets}
     networks = {"host": _reference("network")}
     loader = _section({**schema.DATASET, **schema.TRAIN_DATASET})["properties"]
-    pixels = ("pred", "gt", "protocol")
+    pixels = ("pred", "gt", "lq", "protocol")
+    dataset = _typed("dataset", DATASET_REGISTRY, loader, schema.DATASET_ALIASES, leave_out=("phase", "seed"))
+    dataset["dataset"]["properties"]["split"] = _section(schema.SPLIT)["properties"]["split"]  # without a type
     return {
         "optimizer": {"type": ["object", "null"], **optimizer},
         **_typed("schedule", SCHEDULES.items(), {"first_step": first_step}),
@@ -83,7 +85,7 @@ def _definitions() -> Json:
         **_typed("discriminator", DISCRIMINATOR_REGISTRY),
         **_typed("loss", LOSS_REGISTRY, usage),
         **_typed("metric", METRIC_REGISTRY, {"better": better}, leave_out=pixels),
-        **_typed("dataset", DATASET_REGISTRY, loader, schema.DATASET_ALIASES, leave_out=("phase", "seed")),
+        **dataset,
     }
 
 

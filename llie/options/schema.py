@@ -80,6 +80,11 @@ DATASET: Section = {
     "filename_tmpl": _ignored("this data set has its own rule for pairs"),
     "geometric_augs": _ignored("this data set has use_flip and use_rot"),
 }
+# Instead of a data set of its own, `val` may be a part of the training set.
+SPLIT: Section = {
+    "split": Key(float, REQUIRED, "share of the training set that is kept for validation; manual_seed chooses it"),
+    "name": Key(str | None, None, "name in tables and file names"),
+}
 # Keys of training sets only.
 TRAIN_DATASET: Section = {
     "batch_size_per_gpu": Key(int, 1, "pairs per process in each forward pass", least=1),
@@ -103,7 +108,9 @@ SCHEMA: Section = {
     "num_gpu": Key(
         int | Literal["auto"] | list[int], "auto", "number of processes; auto: one per visible GPU; 0: the CPU", least=0
     ),
-    "manual_seed": Key(int, 0, "seed of all random numbers", least=0, most=2**63 - 1),
+    "manual_seed": Key(
+        int | list[int], 0, "seed of all random numbers; a list: one run for each seed", least=0, most=2**63 - 1
+    ),
     "plugins": Key(list[str], [], "Python files or modules with your own registered classes"),
     "datasets": Key(dict, REQUIRED, "train, val, val_..., test, test_..., and further training streams train_..."),
     "network_g": Key(dict, REQUIRED, "the network: {type: NAME, **arguments}"),

@@ -94,7 +94,7 @@ function scale(values, [start, end], logarithmic = false) {
     const to = (value) => (value > 0 ? start + (Math.log(value / low) / Math.log(high / low)) * (end - start) : start);
     const ticks = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
-      for (const digit of high / low < 30 ? [1, 2, 5] : [1]) ticks.push(digit * 10 ** power);
+      for (const digit of high / low < 200 ? [1, 2, 5] : [1]) ticks.push(digit * 10 ** power);
     }
     return { to, ticks: ticks.filter((tick) => tick >= low && tick <= high) };
   }
