@@ -84,7 +84,7 @@ def test_validation_split_off_the_training_set(tmp_path, capsys):
     ("section", "message"),
     [
         ({"split": 1.5}, "between 0 and 1"),
-        ({"split": 0.1, "dataroot": "x"}, "unknown"),
+        ({"split": 0.1, "dataroot": "x"}, "{_delete_: true, split: 0.1}"),
         ({"splitt": 0.1}, "type"),
     ],
 )

@@ -255,6 +255,12 @@ class Checker:
         """Validate a validation set that is a part of the training set."""
         if not role.startswith("val"):
             raise self.error(path, "only val is split off the training set, as in datasets.val: {split: 0.05}")
+        own = [key for key in spec if key not in schema.SPLIT]
+        if own:  # perhaps from a file in _base_
+            raise self.error(
+                path,
+                f"a part of the training set takes no {own[0]!r}; write {{_delete_: true, split: {spec['split']}}}",
+            )
         checked = self.section(spec, schema.SPLIT, path)
         self.name(checked["name"], _join(path, "name"))
         if not 0 < checked["split"] < 1:
