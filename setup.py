@@ -63,7 +63,7 @@ setup(
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
             *("codespell", "jsonschema", "pillow-heif", "rawpy", "av>=17.1"),
             *("httpx", *SERVER, *EXPORT),
-            *("sybil", "nbclient", "nbformat", "ipykernel", *GUIDE),  # examples, notebook and pages of the guide
+            *("sybil", *GUIDE),  # examples and pages of the guide
         ],
         "docs": GUIDE,
         "hub": ["huggingface_hub"],

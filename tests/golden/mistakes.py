@@ -119,7 +119,7 @@ MISTAKES = {
         ("archs.discriminators:DRBNDiscriminator.forward", "x.sort(dim=1)", "x.sort(dim=1, descending=True)"),
         ("archs.discriminators:DRBNDiscriminator.__init__", "1, 1, padding=1)", "1, 1)"),
         ("archs.discriminators:DRBNDiscriminator.__init__", "Norm2d(outputs)", "Norm2d(outputs, momentum=0.01)"),
-        ("losses.gan:GANLoss.forward", "sign = -1.0 if", "sign = 1.0 if"),
+        ("losses.gan:GANLoss.label", "float(is_real)", "0.9 * float(is_real)"),
         ("losses.perceptual:PerceptualLoss._compare", "self.criterion(found, sought)", "(found - sought).abs()"),
         ("losses.vgg:VGGFeatures.forward", "+ self.shift", "- self.shift"),
     ],
