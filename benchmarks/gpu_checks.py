@@ -28,7 +28,6 @@ from llie.ops.fusion import fuse
 from llie.ops.selective_scan import backends, selective_scan
 
 Facts = dict[str, Any]
-RANK_SECONDS = 200.0  # for the processes of a distributed training, less than the limit of a check
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Setup:
         processes: largest number of processes of a distributed training.
         arguments: network name -> constructor arguments; the defaults for all others.
         compiler: backend of torch.compile.
+        seconds: time limit of a single check.
     """
 
     device: str = "cuda"
@@ -52,6 +52,7 @@ class Setup:
     processes: int = 1
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     compiler: str = "inductor"
+    seconds: float = 240.0
 
 
 def build(setup: Setup, name: str) -> nn.Module:
@@ -220,7 +221,7 @@ def several_processes(setup: Setup, name: str, processes: int) -> Facts:
         for process in group:
             process.start()
         for process in group:
-            process.join(RANK_SECONDS)
+            process.join(0.8 * setup.seconds)
         for process in group:  # those that hang, for instance in an exchange
             process.kill()
             process.join()
@@ -285,6 +286,7 @@ def train(
         optimizers={"g": sgd},
         device=device or torch.device(setup.device),
         print_freq=steps,
+        max_nonfinite=1,  # a loss that is not finite is an error, but not a gradient that overflows in fp16
         **settings,
     )
     with tempfile.TemporaryDirectory() as temporary:

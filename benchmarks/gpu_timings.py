@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,8 @@ def find_pairs(given: str | None, folder: Path) -> dict[str, str]:
 def real_training(setup: Setup, given: str | None, minutes: float, crop: int, folder: Path) -> Facts:
     """Train HVI-SMM for some minutes by `llie/train.py`; the length follows from the speed of a short run."""
     arguments = setup.arguments.get("HVISMM", {"channels": [36, 36, 72, 144], "heads": [1, 2, 4, 8]})
+    runs = folder / "runs"
+    shutil.rmtree(runs, ignore_errors=True)  # those of an earlier call
     options = find_pairs(given, folder) | {f"network_g.{key}": value for key, value in arguments.items()}
     options |= {"datasets.train.gt_size": crop, "datasets.train.batch_size_per_gpu": setup.batch}
     options |= {"datasets.train.num_worker_per_gpu": 0 if setup.device == "cpu" else 8}
@@ -179,16 +182,16 @@ def real_training(setup: Setup, given: str | None, minutes: float, crop: int, fo
         start = time.monotonic()
         overrides = {**options, "name": name, "train.total_iter": steps, "logger.print_freq": max(1, steps // 20)}
         override = [f"{key}={value}" for key, value in overrides.items()]
-        if code := train.main(["-opt", "options/train/demo.yml", "--output", str(folder), "--force_yml", *override]):
+        if code := train.main(["-opt", "options/train/demo.yml", "--output", str(runs), "--force_yml", *override]):
             raise AssertionError(f"llie/train.py ended with exit code {code}")
         return time.monotonic() - start
 
     few, more = setup.steps, setup.steps * (10 if setup.device == "cuda" else 2)
     timed("warm_up", few)  # chooses kernels, and validates
-    per_step = max((timed("longer", more) - timed("short", few)) / (more - few), 1e-6)
+    per_step = max((timed("longer", more) - timed("short", few)) / (more - few), 1e-3)
     steps = max(1, int(60 * minutes / per_step))
     seconds = timed("HVISMM", steps)
-    lines = [json.loads(line) for line in (folder / "HVISMM" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (runs / "HVISMM" / "metrics.jsonl").read_text().splitlines()]
     figures = {key: value for key, value in lines[-1].items() if key not in ("kind", "iter")}
     return {
         "pairs": options["datasets.train.dataroot_lq"],
