@@ -1,4 +1,4 @@
-"""What all tests share: golden vectors, and the real photographs that only some machines have."""
+"""Fixtures of all tests: golden vectors, and real photographs, which only some machines have."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ class Golden:
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what compares with golden vectors, so that it can be run again with other vector instructions."""
+    """Mark tests that use golden vectors, so that they can run again with other vector instructions."""
     for item in items:
         if "golden" in getattr(item, "fixturenames", ()):
             item.add_marker("golden")

@@ -1,4 +1,4 @@
-"""A user's own file with networks in it, as option files name it under `plugins`."""
+"""A user's file with networks, for `plugins` in option files."""
 
 from torch import nn
 

@@ -1,6 +1,6 @@
 """Processes that tests start: forked from a server that has imported everything, so that each begins at once.
 
-No test here waits for a time: each waits for what must happen, and PATIENCE only ends a test that would wait for ever.
+No test depends on the clock: each waits for an event, and PATIENCE only ends a test that would wait forever.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The test command: tables, files and what it says when something is missing."""
+"""The test command: tables, files, and messages about missing things."""
 
 from __future__ import annotations
 

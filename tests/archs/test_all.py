@@ -1,4 +1,4 @@
-"""What every registered network must do. A new network gets in by itself, with its default arguments."""
+"""What every registered network must do. New networks are included automatically, with their default arguments."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The banks of LFPV by themselves, beside no network."""
+"""The banks of LFPV on their own, without a network."""
 
 import pytest
 import torch

@@ -201,7 +201,7 @@ def test_what_the_enhancer_runs_is_fused():
 
 
 def test_its_own_regions_are_never_looked_at(monkeypatch):
-    """A GPU would have to be waited for."""
+    """A check would wait for a GPU."""
     network, looked = HDM(**SMALL), []
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: looked.append(1) or tensor.item() != 0)
     network(torch.rand(1, 3, 12, 16))

@@ -1,4 +1,4 @@
-"""LFPV around its hosts: golden values, attaching, training by option file, and what it refuses."""
+"""LFPV and its hosts: golden values, attaching, training by option file, and errors."""
 
 import pytest
 import torch

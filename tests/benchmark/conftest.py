@@ -1,4 +1,4 @@
-"""A small data set, and costs that nobody has to wait for."""
+"""A small data set, and costs without measuring."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_data_cannot_end_the_script():
 
 @pytest.fixture
 def opened(page):
-    """The page in a browser; what it asked for and what went wrong are at hand."""
+    """The page in a browser, with its requests and errors."""
     api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     if BROWSER is None:
         pytest.skip("needs Chromium on the path")

@@ -1,4 +1,4 @@
-"""Plans from words and files, and what is wrong with them."""
+"""Plans from words and files, and their mistakes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`llie enhance` as people use it: what is written, what is said, exit codes, and processes that share the work."""
+"""`llie enhance` from the command line: files, messages, exit codes, and processes that share the work."""
 
 import io
 import sys

@@ -10,7 +10,7 @@ from llie import cli
 
 @pytest.fixture
 def serve(capsys, monkeypatch):
-    """Run the command with a network that is quickly loaded: exit code, standard output, standard error."""
+    """Run the command with a network that loads quickly: exit code, standard output, standard error."""
     monkeypatch.delenv("LLIE_TOKEN", raising=False)
 
     def run(*words: str) -> tuple[int, str, str]:

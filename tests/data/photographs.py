@@ -1,4 +1,4 @@
-"""Image files of every kind, made here: Pillow's modes, deep TIFF files, camera raw; and what is in them."""
+"""Image files of every kind, made here, and their content: Pillow's modes, deep TIFF files, camera raw."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def in_mode(mode: str, size: tuple[int, int] = (11, 7)) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> np.ndarray:
-    """What the colours of a picture mean: RGB, or RGBA where it has alpha; Pillow's own conversion."""
+    """The colours of a picture as RGB, or RGBA if it has alpha, by Pillow's conversion."""
     if image.mode == "LAB":
         image = ImageCms.profileToProfile(
             image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
@@ -62,7 +62,7 @@ def tiff(array: np.ndarray, orientation: int = 1, **options: Any) -> bytes:
 
 
 def turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """An array as one sees it whose first row and column lie as the EXIF standard says."""
+    """An array turned upright, by the EXIF standard's definition of its first row and column."""
     # Orientation -> where the stored 0th row and 0th column are seen (EXIF 2.3, table of tag 274).
     seen = {
         1: lambda a: a,  # top, left
@@ -78,7 +78,7 @@ def turned(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def camera_raw(height: int = 64, width: int = 96, orientation: int = 1, dng: bool = True) -> bytes:
-    """A raw file as cameras lay it out: a small preview first, the colour filter array (RGGB) in its SubIFD.
+    """A raw file with the layout of cameras: a small preview first, the colour filter array (RGGB) in its SubIFD.
 
     The scene is neutral and twice as bright on the right; the white balance halves red and blue. Without `dng`, the
     file has no tag that says DNG.

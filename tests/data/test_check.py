@@ -1,4 +1,4 @@
-"""`llie data check`: what it prints, what it refuses, and which leaks it finds."""
+"""`llie data check`: output, errors, and the leaks that it finds."""
 
 import numpy as np
 import pytest

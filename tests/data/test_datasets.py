@@ -1,4 +1,4 @@
-"""Items: their form, their dependence on (seed, epoch, index) alone, sizes, caches, and what is wrong with pairs."""
+"""Items: their form, their dependence on (seed, epoch, index) only, sizes, caches, and mistakes in pairs."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Files of every kind become the pixels that are in them; the oracles are Pillow, and the arrays they were made of."""
+"""Decoding files of every kind, compared with Pillow and with the arrays that they were made from."""
 
 import io
 import struct
@@ -169,7 +169,7 @@ def test_deep_tiff_without_meaning_is_refused(array, options, message):
 
 
 def test_cmyk_goes_through_its_profile():
-    """The profile is an RGB one; it is enough to see that a damaged or unfitting one is survived."""
+    """The profile is an RGB one; it is enough to test that a damaged or wrong profile is no error."""
     image = in_mode("CMYK")
     for profile in (b"no profile at all", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()):
         decoded = decode(encoded(image, "TIFF", icc_profile=profile), "a.tif")

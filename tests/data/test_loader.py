@@ -1,4 +1,4 @@
-"""The stream of batches: endless, seeded, sharded, resumable from anywhere, the same whatever the workers."""
+"""The stream of batches: endless, seeded, sharded, resumable from anywhere, the same for any number of workers."""
 
 import itertools
 import multiprocessing

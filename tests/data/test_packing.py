@@ -1,4 +1,4 @@
-"""LMDBs as BasicSR writes and reads them; 16 bit, names with dots and subfolders, two data sets on one LMDB."""
+"""LMDBs in BasicSR's format; 16 bit, names with dots and subfolders, two data sets on one LMDB."""
 
 import multiprocessing
 

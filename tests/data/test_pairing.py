@@ -1,4 +1,4 @@
-"""Pairs are found by key in every published layout; whatever has no partner is named."""
+"""Pairs are found by key in every published layout; files without a partner are named."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Photographs for Dawn: what a camera records, and crops that fit the thumbnail and the place they come with."""
+"""Photographs for Dawn: what a camera records, and crops that agree with their thumbnail and region."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every format and depth is read as RGB; whatever is wrong with a file, the error names it."""
+"""Every format and depth is read as RGB; every error names the file."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Dehazing and deraining sets in their published layouts: RESIDE (ITS, SOTS), Rain100H and its kin."""
+"""Dehazing and deraining sets in their published layouts: RESIDE (ITS, SOTS), Rain100H and similar sets."""
 
 import pytest
 import torch

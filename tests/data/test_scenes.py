@@ -1,4 +1,4 @@
-"""SID, SMID and SDSD: the same items as the published loaders, on a synthetic tree that those loaders were run on."""
+"""SID, SMID and SDSD: the same items as the published loaders, on a synthetic tree that was read with those loaders."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Data streams beside the pairs: what joins an item, that it is reproducible, and what is refused."""
+"""Data streams besides the pairs: pictures in an item, reproducibility, and errors."""
 
 from collections import Counter
 from pathlib import Path
@@ -116,7 +116,7 @@ def test_pictures_of_different_sizes_in_one_batch_are_named(sections, tmp_path):
 
 
 def test_data_check_reads_the_streams(sections, tmp_path, capsys):
-    """Test inputs as unlabelled photographs are told, and no failure; test references among good pictures are one."""
+    """Test inputs among dark photographs are only reported; test references among good pictures are a failure."""
     held_out = tmp_path / "held_out"
     sections["val"]["dataroot"] = str(held_out)
     for path in (tmp_path / "dark").iterdir():

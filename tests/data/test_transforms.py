@@ -1,4 +1,4 @@
-"""Augmentations change both images alike, draw only from what they are given, and follow their published recipes."""
+"""Augmentations treat both images equally, use only the given generator, and follow their published recipes."""
 
 import numpy as np
 import pytest

@@ -21,7 +21,7 @@ def faults_of_the_tenth_tensor(pixels):
 
 
 def run(pixels=10, **environment):
-    """In a process of its own, because the setting lasts for its life."""
+    """In a separate process, because the setting lasts until it ends."""
     [answer] = answers(faults_of_the_tenth_tensor, pixels, **environment)
     return answer
 

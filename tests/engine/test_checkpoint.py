@@ -34,7 +34,7 @@ def test_only_the_last_ones_stay_but_best_and_latest_always(tmp_path):
 
 
 def test_a_damaged_later_state_does_not_push_out_good_ones(tmp_path):
-    """After falling back from a broken state, the new ones are older than it by name."""
+    """After a damaged state was skipped, the new states have smaller numbers."""
     for iteration in (5, 10):
         save(tmp_path, iteration, keep_last=1)
     (tmp_path / "training_states" / "20.state").write_bytes(b"broken")

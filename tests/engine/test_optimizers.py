@@ -1,4 +1,4 @@
-"""What an optimiser cannot be made for."""
+"""Errors of optimisers."""
 
 import pytest
 

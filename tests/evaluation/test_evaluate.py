@@ -1,4 +1,4 @@
-"""Evaluation of a whole data set: rows, means, files, what happens when something is wrong, and several processes."""
+"""Evaluation of a whole data set: rows, means, files, errors, and several processes."""
 
 import csv
 import json
@@ -178,7 +178,7 @@ def test_mean_over_folders():
 
 
 class Named(list):
-    """Items of a data set that tells its paths."""
+    """Items of a data set with paths."""
 
     @property
     def pairs(self):

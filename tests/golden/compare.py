@@ -1,4 +1,4 @@
-"""How close is close: one measure for every figure that rounding may touch.
+"""One measure of closeness for every figure that rounding may change.
 
 The largest single difference depends on the order in which a processor sums, so on its vector instructions and its
 number of threads. The error of the whole tensor hardly does: float32 results of the networks here stay within 1e-5 of
@@ -15,7 +15,7 @@ TOLERANCE = 2e-5
 
 
 def relative_error(found, expected) -> float:
-    """Norm of the difference over the norm of what is expected (itself where that is zero), in float64."""
+    """Norm of the difference, relative to the norm of the expected tensor unless that is zero, in float64."""
     found, expected = (torch.as_tensor(value).detach().double() for value in (found, expected))
     assert found.shape == expected.shape, f"shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     scale = expected.norm().item()
@@ -23,6 +23,6 @@ def relative_error(found, expected) -> float:
 
 
 def assert_near(found, expected, tolerance: float = TOLERANCE, of: str = "") -> None:
-    """The whole tensor is as expected but for rounding; NaN is never close."""
+    """The whole tensor equals the expected one except for rounding; NaN is never close."""
     error = relative_error(found, expected)
     assert error <= tolerance, f"{of or 'the tensor'} is off by {error:.2g} of its norm; {tolerance:.2g} is rounding"

@@ -119,7 +119,7 @@ def test_load_recognises_the_network_of_a_bare_checkpoint(tmp_path):
 
 
 def test_load_uses_the_arguments_that_the_checkpoint_names(tmp_path):
-    """Some arguments leave no trace in the weights: the range of HVI-SMM's factors, for instance."""
+    """Some arguments cannot be read from the weights, for instance the range of HVI-SMM's factors."""
     network = llie.create_network("HVISMM", **SMALL, gamma=0.1)
     options = {"network_g": {"type": "HVISMM", **SMALL, "gamma": 0.1}}
     torch.save({"params": network.state_dict(), "options": options}, tmp_path / "net.pth")

@@ -82,7 +82,7 @@ def test_srgb_is_recognised_however_it_is_written():
 
 
 def test_profiles_with_tables_go_through_littlecms():
-    """A profile of Lab with a table would be large; one that says that it has tables is enough to see the way taken."""
+    """A Lab profile with a table would be large; a profile that claims to have tables is enough for this."""
     profile = icc.rgb_profile("Adobe RGB", icc.gamma(2.2))
     space = ColourSpace(profile)
     space._curves = None

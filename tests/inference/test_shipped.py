@@ -1,4 +1,4 @@
-"""The network that ships with llie: there without a download, better where it is dark, harmless where it is light."""
+"""The network that ships with llie: no download, better results on dark photographs, no harm to light ones."""
 
 import cv2
 import numpy as np

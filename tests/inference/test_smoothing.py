@@ -1,4 +1,4 @@
-"""Frames in a row: no flicker, no memory over a cut, nothing that lags behind what moves."""
+"""Frames in order: no flicker, no average across cuts, no delay behind movement."""
 
 import math
 
@@ -35,7 +35,7 @@ def flicker(frames: list[Tensor]) -> float:
 
 
 def unsteady(frame: Tensor) -> Tensor:
-    """Brightens by a gain that hangs on the noise of a single pixel."""
+    """Brightens by a gain that depends on the noise of a single pixel."""
     return (frame * (4 + 20 * (frame[0, 5, 5] - 0.1))).clamp(0, 1)
 
 

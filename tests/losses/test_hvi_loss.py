@@ -1,4 +1,4 @@
-"""The loss of HVI-CIDNet and HVI-SMM: its short cuts change nothing, its options do what they say."""
+"""The loss of HVI-CIDNet and HVI-SMM: its short cuts do not change it, its options have their effect."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What an option file may say about losses."""
+"""Losses in option files."""
 
 import pytest
 import torch

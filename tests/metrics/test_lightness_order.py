@@ -1,4 +1,4 @@
-"""LOE against its definition written out, and what it must and must not see."""
+"""LOE against a literal implementation, and its invariances."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from llie.metrics import create_metric, loe
 
 
 def by_definition(pred, lq):
-    """Every pixel with every other, as the paper's equations read."""
+    """Every pixel with every other, as in the paper's equations."""
     one, other = pred.max(-1), lq.max(-1)
     total = 0
     for y in range(one.shape[0]):

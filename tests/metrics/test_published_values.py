@@ -1,4 +1,4 @@
-"""Figures that others can check: files of published sets, and the arithmetic of official evaluations."""
+"""Figures that can be verified elsewhere: files of published sets, and the arithmetic of official evaluations."""
 
 import cv2
 import pytest

@@ -113,7 +113,7 @@ def test_each_step_gives_gradients_to_its_own_network_alone(shares):
 
 
 def test_one_enhancement_serves_both_steps():
-    """And what it serves is the same as two would have."""
+    """Both steps get the same result as with two forward passes."""
     results = []
     for accumulate, calls in ((1, 1), (2, 2)):
         ours, data = model(accumulate=accumulate), batch("lq_real", "hq")
@@ -135,7 +135,7 @@ def test_generator_waits_and_then_takes_turns():
 
 
 def test_terms_of_weight_0_need_no_backbone():
-    """No perceptual network is looked for, no score computed, no photograph enhanced."""
+    """No perceptual network is loaded, no score is computed, no photograph is enhanced."""
     perceptual = {"type": "PerceptualLoss", "layer_weights": {"relu1_1": 1.0}, "weights": "nowhere", "weight": 0.0}
     ours = model(losses=[*L1, perceptual], gan_opt={"type": "GANLoss", "loss_weight": 0.0})
     assert ours.phases(1) == ("g",)

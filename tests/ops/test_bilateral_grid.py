@@ -1,4 +1,4 @@
-"""Thumbnails are area averages, whatever the bands; a grid is read trilinearly, and alike from any part of an image."""
+"""Thumbnails are area averages; a grid is read trilinearly, with the same result from any part of an image."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""YAML as option files need it: safe, numbers as written, inheritance, and the line of every mistake."""
+"""YAML for option files: safe, numbers as written, inheritance, and the line of every mistake."""
 
 import math
 from pathlib import Path
