@@ -30,6 +30,7 @@ class Card:
         detect: reads the constructor arguments from a state dict with our keys; None if it belongs to another network.
         training_inputs: entries of the batch that its `forward` takes besides the image in training.
         learned: False for a fixed rule: it has no parameters, needs no weights and cannot be trained.
+        not_exported: why `llie export` cannot write this network; empty if it can.
     """
 
     paper: str = ""
@@ -43,6 +44,7 @@ class Card:
     detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None
     training_inputs: tuple[str, ...] = ()
     learned: bool = True
+    not_exported: str = ""
 
 
 def card_of(network: nn.Module | type[nn.Module]) -> Card:

@@ -62,6 +62,7 @@ class HistogramEqualisation(nn.Module):
         url="https://www.imageprocessingplace.com",
         global_statistics=True,
         learned=False,
+        not_exported="it computes with OpenCV, outside of any graph",
     )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,6 +93,7 @@ class CLAHE(nn.Module):
         url="https://doi.org/10.1016/B978-0-12-336156-1.50061-6",
         global_statistics=True,
         learned=False,
+        not_exported="it computes with OpenCV, outside of any graph",
     )
 
     def __init__(self, clip_limit: float = 2.0, tiles: int = 8):
@@ -142,6 +144,7 @@ class LIME(nn.Module):
         url="https://doi.org/10.1109/TIP.2016.2639450",
         global_statistics=True,
         learned=False,
+        not_exported="it iterates on each image until that has converged",
     )
     eps = 1e-3  # keeps denominators from zero
     darkest = 1 / 255  # smallest divisor: below one 8-bit level there is nothing to see

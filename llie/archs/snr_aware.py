@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.exporting import exporting
 from llie.ops.padding import any_size, at_size, pad_to_multiple
 from llie.ops.snr import snr_map
 from llie.registry import ARCH_REGISTRY
@@ -93,7 +94,10 @@ class SelfAttention(nn.Module):
         # A zero query gives all keys the same score, exactly and in any precision, and no gradient to w_qs and w_ks.
         q = q.masked_fill(blind[:, :, None, None], 0)
         mask = valid[:, None, None, :]
-        seen = [F.scaled_dot_product_attention(part, k, v, mask) for part in q.split(QUERIES, dim=2)]
+        seen = [
+            F.scaled_dot_product_attention(part, k, v, mask)
+            for part in ([q] if exporting() else q.split(QUERIES, dim=2))
+        ]
         return tokens + self.fc(torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
 
 

@@ -20,18 +20,27 @@ needs: pip install 'llie[export]'
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "export", help="write a network as an ONNX file, checked against it", epilog=_EPILOG,
+        "export", help="write a network as a file that runs without llie (ONNX), checked against it", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
         "model", nargs="?", metavar="CHECKPOINT",
         help="file, run folder, run name, hf:OWNER/REPO, or a network's name (default: the one that ships with llie)",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx or .pt2")
     parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
     parser.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
         help="defaults of the network's controls, e.g. denoise=0.8; what is no number, such as size=400,608, is fixed",
+    )  # fmt: skip
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--fp16", action="store_true", help="ONNX in float16; the loss is printed in dB")
+    smaller.add_argument(
+        "--int8", action="store_true", help="ONNX with convolutions in 8-bit integers; the loss is printed in dB"
+    )
+    parser.add_argument(
+        "--calibrate", metavar="FOLDER",
+        help="dark photographs that --int8 finds its ranges with (default: those of scikit-image, darkened)",
     )  # fmt: skip
     parser.add_argument("--licence", default="", metavar="TEXT", help="of the weights; the file says it")
     parser.add_argument(
@@ -60,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
         enhancer.controls,
         options.licence or ("" if options.model else "Apache-2.0"),
         TOLERANCE if options.tolerance is None else options.tolerance,
+        "float16" if options.fp16 else "int8" if options.int8 else "float32",
+        options.calibrate,
         report=lambda line: print(line, flush=True),
     )
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llie.archs import controls_of
+from llie.archs import card_of, controls_of
 from llie.errors import UserError
 
 IMAGE, RESULT = "image", "enhanced"  # the names of the graph's input and output
@@ -50,25 +50,30 @@ class Graph(nn.Module):
 def numeric_controls(network: nn.Module) -> dict[str, float]:
     """The controls of a network that are numbers, and their defaults.
 
-    A default of None stands for the attribute of the same name, the constructor's value; without one, the control is
-    none that a graph can have as an optional input (a map, a size).
+    A default of None stands for the attribute of the same name, the constructor's value. Maps and sizes are no numbers: a
+    graph cannot have them as optional inputs.
     """
     parameters = inspect.signature(network.forward).parameters
     numbers = {}
     for name in controls_of(network):
-        default = parameters[name].default if name in parameters else None
+        if name not in parameters or "float" not in str(parameters[name].annotation):
+            continue
+        default = parameters[name].default
         default = getattr(network, name, None) if default is None else default
         if isinstance(default, int | float) and not isinstance(default, bool):
             numbers[name] = float(default)
     return numbers
 
 
-def check_result(graph: Graph) -> None:
-    """Run the network once as it is.
+def check_network(graph: Graph) -> None:
+    """Check that this is a network that can be exported, by its card and by running it once.
 
     Raises:
-        UserError: it returns something else than an image of the size of its input.
+        UserError: it cannot, or returns something else than an image of the size of its input.
     """
+    reason = card_of(graph.network).not_exported
+    if reason:
+        raise UserError(f"{type(graph.network).__name__} cannot be exported: {reason}")
     example = graph.example()
     with torch.inference_mode():
         result = graph.network(example[0], **graph.fixed)

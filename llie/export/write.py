@@ -7,22 +7,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from llie.errors import UserError
-from llie.export import onnx_file
+from llie.export import onnx_file, program, quantise
 from llie.export.capture import capture
 from llie.export.extra import require
 from llie.export.facts import facts_of
-from llie.export.graph import Graph, check_result
+from llie.export.graph import Graph, check_network
 from llie.export.runtime import OnnxNetwork
 from llie.export.verify import Difference, verify
 
+if TYPE_CHECKING:
+    import onnx
+
 Report = Callable[[str], None]
 TOLERANCE = 1 / 510  # half a level of 8 bits
-SUFFIXES = (".onnx",)
+SUFFIXES = (".onnx", ".pt2")
+LEAST_PSNR = {"float16": 40.0, "int8": 20.0}  # dB; below, rounding has spoilt the network
 
 
 def export(
@@ -31,16 +36,21 @@ def export(
     controls: Mapping[str, Any] | None = None,
     licence: str = "",
     tolerance: float = TOLERANCE,
+    precision: str = "float32",
+    calibrate: str | Path | None = None,
     report: Report = print,
 ) -> list[Difference]:
     """Write a network to a file that runs without llie.
 
     Args:
         network: in evaluation mode, on any device.
-        path: ends in .onnx.
+        path: ends in .onnx, or .pt2 for a file of `torch.export`.
         controls: defaults of the network's controls, instead of its own.
         licence: of the weights; written into the file.
-        tolerance: largest difference allowed between the file's result and the network's, in [0, 1].
+        tolerance: largest difference allowed between the file's result and the network's, in [0, 1]; of float32.
+        precision: "float32"; of ONNX also "float16" and "int8", whose loss in dB is measured.
+        calibrate: for int8, folder of dark photographs such as the network will see; None: those of scikit-image,
+            darkened.
         report: is told each step, and the differences found.
 
     Returns:
@@ -53,22 +63,44 @@ def export(
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}")
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+    if precision not in ("float32", *LEAST_PSNR) or (precision != "float32" and path.suffix == ".pt2"):
+        raise UserError(f"precision {precision}: an .onnx file has float32, float16 or int8, a .pt2 file float32")
+    for package in ("onnx", "onnxscript", "onnxruntime") if path.suffix == ".onnx" else ():
         require(package)
-    network = network.cpu().eval()
-    graph = Graph(network, controls)
-    check_result(graph)
-    name = type(network).__name__
-    with _step(report, f"recording {name}"):
+    graph = Graph(network.cpu().eval(), controls)
+    check_network(graph)
+    facts = facts_of(graph, licence) | {"precision": precision}
+    with _step(report, f"recording {type(network).__name__}"):
         recorded = capture(graph)
+    with _appears_when_right(path) as temporary:
+        if path.suffix == ".pt2":
+            program.save(recorded, temporary, facts)
+            written: nn.Module = program.ProgramNetwork(temporary)
+        else:
+            model = _translated(graph, recorded, precision, calibrate, report)
+            onnx_file.save(model, temporary, facts | {"opset": str(onnx_file.OPSET)})
+            written = OnnxNetwork(temporary, "cpu")
+        report(f"comparing the file with {type(network).__name__}")
+        least = LEAST_PSNR.get(precision)
+        found = verify(graph, written, None if least else tolerance, least, report)
+    if least:
+        report(f"{precision}: at least {min(difference.psnr for difference in found):.1f} dB from the network's result")
+    return found
+
+
+def _translated(
+    graph: Graph, recorded: ExportedProgram, precision: str, calibrate: str | Path | None, report: Report
+) -> onnx.ModelProto:
+    """The graph in ONNX, in that precision."""
     with _step(report, f"translating to ONNX, opset {onnx_file.OPSET}"):
         model = onnx_file.to_onnx(graph, recorded)
-    facts = facts_of(graph, licence) | {"opset": str(onnx_file.OPSET), "precision": "float32"}
-    with _appears_when_right(path) as temporary:
-        onnx_file.save(model, temporary, facts)
-        report("verifying with onnxruntime against PyTorch")
-        found = verify(graph, OnnxNetwork(temporary, "cpu"), tolerance, None, report)
-    return found
+    if precision == "float16":
+        return quantise.to_float16(model)
+    if precision == "int8":
+        images = quantise.calibration_images(calibrate)
+        with _step(report, f"calibrating with {len(images)} images"):
+            return quantise.to_int8(model, images)
+    return model
 
 
 @contextmanager

@@ -241,8 +241,8 @@ def load(
     Args:
         model: checkpoint file, run folder, name of a run, `hf:OWNER/REPO`, or the name of a network or preset
             ("hvi-smm"), whose weights are searched as `hvi-smm.safetensors` or `.pth` in `$LLIE_WEIGHTS` and among
-            those that ship with llie; a network without parameters ("clahe") needs none; or an exported file, `.onnx`.
-            None: the network that ships with llie, `dawn`.
+            those that ship with llie; a network without parameters ("clahe") needs none; or an exported file, `.onnx`
+            or `.pt2`. None: the network that ships with llie, `dawn`.
         device: "cpu", "cuda", "cuda:1" ...; None: a GPU if there is one.
         network: name of the network, if the checkpoint is not recognised.
         strength: 0 (the image as it is) to 1, see `Enhancer`.
@@ -271,6 +271,12 @@ def load(
 
         runs = OnnxNetwork(path, provider or provider_for(device))
         return Enhancer(runs, "cpu", controls, strength, exposure, memory)  # onnxruntime moves images by itself
+    if path is not None and path.suffix == ".pt2":
+        from llie.export.program import ProgramNetwork  # takes a second to import
+
+        if device is not None and torch.device(device).type != "cpu":
+            raise UserError(f"{text} was recorded for the CPU; use the device cpu, or an .onnx file with --provider")
+        return Enhancer(ProgramNetwork(path), "cpu", controls, strength, exposure, memory)
     if provider is not None:
         raise UserError(f"provider: {text} runs with PyTorch, on the device named; only .onnx files have a provider")
     if path is None:

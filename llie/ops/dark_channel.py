@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from llie.errors import UserError
 from llie.ops.lanczos import lanczos8
+from llie.ops.padding import reflected
 
 # OpenCV's weights of grey in 15-bit fixed point, blue first: the published code takes RGB images for BGR.
 _GREY = (3735, 19235, 9798)
@@ -120,8 +121,7 @@ def _box(size: int, window: int, like: Tensor) -> Tensor:
     The line is mirrored at its ends, without repeating the end points, as often as the window needs.
     """
     centre = torch.arange(size, device=like.device)[:, None]
-    position = (centre + torch.arange(window, device=like.device) - window // 2).remainder(max(2 * (size - 1), 1))
-    mirrored = torch.minimum(position, max(2 * (size - 1), 1) - position).clamp(max=size - 1)
+    mirrored = reflected(centre + torch.arange(window, device=like.device) - window // 2, size)
     return torch.zeros(size, size, dtype=like.dtype, device=like.device).scatter_add_(
         1, mirrored, torch.full_like(mirrored, 1, dtype=like.dtype) / window
     )

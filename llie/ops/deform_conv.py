@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.exporting import exporting
 
 # Rows of the result computed at a time, so that their samples stay in the cache.
 _ROWS = 16
@@ -143,10 +144,11 @@ def _by_grid_sample(
     tap_y, tap_x = (t.reshape(-1, 1, 1) for t in torch.meshgrid(tap, tap, indexing="ij"))
     left = torch.arange(offset.shape[-1], dtype=x.dtype, device=x.device) * stride
     pieces = []
-    for start in range(0, offset.shape[2], _ROWS):
-        rows = slice(start, min(start + _ROWS, offset.shape[2]))
+    tops = torch.arange(offset.shape[2], dtype=x.dtype, device=x.device)[:, None] * stride
+    strips = [slice(None)] if exporting() else [slice(i, i + _ROWS) for i in range(0, len(tops), _ROWS)]
+    for rows in strips:
         dy, dx = offset[:, :, rows].unflatten(1, (-1, 2)).unbind(2)  # (B, k k, rows, w)
-        top = torch.arange(rows.start, rows.stop, dtype=x.dtype, device=x.device)[:, None] * stride
+        top = tops[rows]
         # grid_sample's coordinates: -1 and 1 are the outer edges of the first and the last pixel.
         grid = torch.stack(
             ((left + tap_x + dx) * (2 / width) + (1 / width - 1), (top + tap_y + dy) * (2 / height) + (1 / height - 1)),

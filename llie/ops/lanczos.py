@@ -29,9 +29,10 @@ def _rounded(total: Tensor) -> Tensor:
 
 def _weights(size: int, reduced: int, device: torch.device) -> Tensor:
     """Matrix (reduced, size) of Lanczos-3 weights in fixed point: whole numbers, exact in float64."""
-    scale = size / reduced
-    centre = (torch.arange(reduced, dtype=torch.float64, device=device)[:, None] + 0.5) * scale
     position = torch.arange(size, device=device)
+    index = torch.arange(reduced, dtype=torch.float64, device=device)[:, None]
+    scale = (position[-1:] + 1) / (index[-1:] + 1)
+    centre = (index + 0.5) * scale
     first, last = (centre - 3 * scale + 0.5).long().clamp(min=0), (centre + 3 * scale + 0.5).long()
     distance = (position - centre + 0.5) / scale
     weights = torch.where(distance.abs() < 3, distance.sinc() * (distance / 3).sinc(), 0)

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.exporting import exporting
 
 # Pixels whose patches are gathered at a time, so that they stay in the cache (larger chunks are twice as slow).
 _CHUNK = 1024
@@ -55,6 +56,8 @@ def region_conv(
     with torch.autocast(x.device.type, enabled=False):
         if regions.dim() == 4:
             return _all_products(x, kernels, regions.to(dtype), stride, padding)
+        if exporting():
+            return _as_matrices(x, kernels, regions, stride, padding)
         if x.device.type == "cpu":
             return _Gathered.apply(x, kernels, regions, stride, padding)
         return _region_by_region(x, kernels, regions, stride, padding)
@@ -135,6 +138,25 @@ def region_map(regions: Tensor, count: int, size: tuple[int, int, int], check: b
     return regions.argmax(1) if hard else regions
 
 
+class AdaptiveMean(nn.AdaptiveAvgPool2d):
+    """The means of k x k parts of a map that overlap where the size is not a multiple of k."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (B, C, H, W) -> (B, C, k, k)."""
+        if not exporting():
+            return super().forward(x)
+        rows, columns = (_shares(side, self.output_size, x) for side in x.shape[-2:])
+        return rows @ x @ columns.T
+
+
+def _shares(size: int, parts: int, like: Tensor) -> Tensor:
+    """(parts, size) matrix of means over parts of a line: from floor(i size / parts) to before ceil((i + 1) ...)."""
+    position = torch.arange(size, device=like.device)
+    ends = torch.arange(parts + 1, device=like.device) * (position[-1:] + 1)
+    inside = (position >= ends[:-1, None] // parts) & (position < (ends[1:, None] + parts - 1) // parts)
+    return inside.to(like.dtype) / inside.sum(1, keepdim=True)
+
+
 class RegionConv2d(nn.Module):
     """A convolution that predicts its kernels from its input, one for each region of the image.
 
@@ -177,7 +199,7 @@ class RegionConv2d(nn.Module):
         self.stride = stride
         self.padding = kernel_size // 2 if padding is None else padding
         self.conv_kernel = nn.Sequential(
-            nn.AdaptiveAvgPool2d(kernel_size),
+            AdaptiveMean(kernel_size),
             nn.Conv2d(in_channels, regions**2, 1),
             nn.Sigmoid(),
             nn.Conv2d(regions**2, regions * out_channels * in_channels, 1, groups=regions),
@@ -231,6 +253,17 @@ def _region_by_region(x: Tensor, kernels: Tensor, regions: Tensor, stride: int, 
     for r in range(1, kernels.shape[1]):
         out = torch.where((regions == r)[:, None], _conv(x, kernels[:, r], stride, padding), out)
     return out
+
+
+def _as_matrices(x: Tensor, kernels: Tensor, regions: Tensor, stride: int, padding: int) -> Tensor:
+    """For exported graphs, whose convolutions cannot have a kernel for each image: products with all patches."""
+    height, width = regions.shape[1:]
+    patches = F.unfold(x, kernels.shape[-1], padding=padding, stride=stride)  # (B, C k k, h w)
+    out = kernels[:, 0].flatten(2) @ patches
+    for r in range(1, kernels.shape[1]):
+        here = (regions == r).flatten(1)[:, None]
+        out = torch.where(here, kernels[:, r].flatten(2) @ patches, out)
+    return out.unflatten(2, (height, width))
 
 
 class _Gathered(torch.autograd.Function):

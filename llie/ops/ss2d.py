@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.exporting import exporting
 from llie.ops.selective_scan.core import scan
 
 DIRECTIONS: tuple[int, ...] = (0, 1, 2, 3)  # rows, columns, rows backwards, columns backwards
@@ -48,7 +49,7 @@ def ss2d(
     """
     _check(x, x_proj, dt_proj, dt_bias, A_log, D)
     batch, height, width, channels = x.shape
-    together = batch * height * width * 4 * channels <= TOGETHER
+    together = exporting() or batch * height * width * 4 * channels <= TOGETHER
     parts = [slice(0, 4)] if together else [slice(k, k + 1) for k in range(4)]
 
     def scanned(part: slice) -> Tensor:

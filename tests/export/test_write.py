@@ -10,10 +10,14 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+import llie
 from llie import cli
+from llie.data.readers import write_image
 from llie.errors import UserError
+from llie.export import quantise
 from llie.export.graph import Graph, numeric_controls
 from llie.export.runtime import OnnxNetwork
+from llie.export.verify import compare
 from llie.export.write import export
 from llie.ops.exporting import exporting
 from tests.export.conftest import Brighten
@@ -103,7 +107,7 @@ def test_what_cannot_be_exported_is_said_in_one_message(tmp_path):
     for network, message in ((ByValue(), "ByValue cannot be exported: .*data-dependent"), (Twice(), "same size")):
         with pytest.raises(UserError, match=message):
             export(network.eval(), tmp_path / "net.onnx", report=silent)
-    with pytest.raises(UserError, match=r"net\.pt must end in \.onnx"):
+    with pytest.raises(UserError, match=r"net\.pt must end in \.onnx or \.pt2"):
         export(Brighten(), tmp_path / "net.pt", report=silent)
     assert not list(tmp_path.iterdir())
 
@@ -120,11 +124,57 @@ def test_only_numbers_become_inputs():
     class Rule(nn.Module):
         """As the classical methods have it: None stands for the constructor's value."""
 
-        gamma = 0.5
+        gamma, regions = 0.5, 5
 
-        def forward(self, x, gamma: float | None = None, snr=None, sharp: bool = False):
+        def forward(self, x, gamma: float | None = None, regions: torch.Tensor | None = None, sharp: bool = False):
             return x
 
     assert numeric_controls(Rule()) == {"gamma": 0.5}
     graph = Graph(Brighten(), {"gain": 3, "size": (4, 5)})
     assert graph.numbers == {"gain": 3.0} and graph.fixed == {"size": (4, 5)}
+
+
+@pytest.mark.parametrize("name", ["HistogramEqualisation", "CLAHE", "LIME"])
+def test_networks_that_no_graph_can_hold_say_why(name, tmp_path, capsys):
+    assert cli.main(["export", name, "-o", str(tmp_path / "net.onnx")]) == 2
+    assert re.search(f"error: {name} cannot be exported: it (computes with OpenCV|iterates)", capsys.readouterr().err)
+
+
+def test_float16_and_int8_lose_little(exported):
+    model, graph = onnx.load(exported.file), Graph(exported.network)
+    image = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    for smaller in (quantise.to_float16(model), quantise.to_int8(model, [image])):
+        onnx.save(smaller, exported.file.with_name("smaller.onnx"))
+        difference = compare(graph, OnnxNetwork(exported.file.with_name("smaller.onnx")), image, {})
+        assert difference.largest > 0 and 30 < difference.psnr < 110
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in smaller.graph.node}
+
+
+def test_calibration_images_are_small_and_dark(tmp_path):
+    shipped = quantise.calibration_images(None)
+    assert len(shipped) == 7 and all(min(image.shape[-2:]) == quantise.SIDE for image in shipped)
+    assert all(image.mean() < 0.25 and image.amax() <= 1 for image in shipped)
+    write_image(tmp_path / "night.png", np.full((8, 9, 3), 20, np.uint8))
+    (own,) = quantise.calibration_images(tmp_path)
+    assert own.shape == (1, 3, 8, 9)
+    with pytest.raises(UserError, match="there is no folder"):
+        quantise.calibration_images(tmp_path / "absent")
+
+
+def test_precisions_that_do_not_exist(tmp_path):
+    for name, precision in (("net.onnx", "float8"), ("net.pt2", "int8")):
+        with pytest.raises(UserError, match=r"an \.onnx file has float32, float16 or int8, a \.pt2 file float32"):
+            export(Brighten().eval(), tmp_path / name, precision=precision, report=silent)
+
+
+def test_a_file_of_torch_export(tmp_path):
+    path = tmp_path / "brighten.pt2"
+    found = export(Brighten().eval(), path, {"gain": 3.0}, report=silent)
+    assert len(found) == 3 and max(difference.largest for difference in found) < 1e-6
+    dark = np.full((5, 7, 3), 20, np.uint8)
+    assert llie.load(path)(dark).max() == 60 and llie.load(path, gain=2.0)(dark[:1, :1]).max() == 40
+    with pytest.raises(UserError, match="recorded for the CPU"):
+        llie.load(path, "cuda")
+    (tmp_path / "text.pt2").write_text("no archive")
+    with pytest.raises(UserError, match=r"text\.pt2 is damaged, or no file of llie export"):
+        llie.load(tmp_path / "text.pt2")

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from llie.ops.selective_scan import backends
+from llie.ops.exporting import exporting
+from llie.ops.selective_scan import backends, steps
 
 BLOCK = 32  # positions between two saved states; TILE in scan.c
 
@@ -36,9 +37,11 @@ def scan(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Scan in the layout above, without skip or gate: y of u's shape, last state (batch, groups, channels, states)."""
+    order = list(directions) if directions is not None else [0] * delta.shape[2]
+    if exporting():
+        return steps.scan(u, delta, A, B, C, bias, softplus, order, width)
     tensors = (u, delta, A, B, C) if bias is None else (u, delta, A, B, C, bias)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    order = list(directions) if directions is not None else [0] * delta.shape[2]
     y, last, _ = _Scan.apply(u, delta, A, B, C, bias, softplus, order, width, keep, backend)
     return y, last
 

@@ -1,0 +1,72 @@
+"""A recorded graph as a file of PyTorch, `.pt2`, and such a file as a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from llie.errors import UserError
+from llie.export.facts import controls_in
+from llie.export.quiet import quiet
+
+_FACTS = "llie.json"  # the member of the archive that says what it holds
+
+
+def save(recorded: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
+    """Write the graph with facts about it.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        with path.open("wb") as file, quiet():
+            torch.export.save(recorded, file, extra_files={_FACTS: json.dumps(dict(facts))})
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+class ProgramNetwork(nn.Module):
+    """A `.pt2` file as a module: (B, 3, H, W) in [0, 1] and controls -> the enhanced image.
+
+    Args:
+        path: a file of `llie export`. Reading such a file can run code from it: take only those that you trust.
+
+    Attributes:
+        facts: what the file says about itself.
+        control_names: the numbers that it takes besides the image.
+
+    Raises:
+        UserError: the file is damaged, or not one of `llie export`.
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__()
+        extra = {_FACTS: ""}
+        try:
+            with Path(path).open("rb") as file, quiet():
+                recorded = torch.export.load(file, extra_files=extra)
+                # The ranges of sizes that the recording noted exclude 1, for no reason that the operators know.
+                self.graph = recorded.module(check_guards=False)
+            text: Any = extra[_FACTS]
+            self.facts: dict[str, str] = json.loads(text)
+        except Exception as error:  # the reader raises whatever the content leads it into
+            raise UserError(
+                f"{path} is damaged, or no file of llie export for this version of PyTorch ({torch.__version__})"
+            ) from error
+        self.defaults = controls_in(self.facts, str(path))
+        self.control_names = list(self.defaults)
+
+    def forward(self, x: Tensor, **controls: Any) -> Tensor:
+        """Run the graph."""
+        numbers = [x.new_tensor(value) for value in (self.defaults | controls).values()]
+        return self.graph(x, *numbers)
+
+    def train(self, mode: bool = True) -> ProgramNetwork:
+        """A recorded graph has no training mode."""
+        return self
