@@ -2,9 +2,9 @@
 
     python benchmarks/export.py [NETWORK ...] [--folder FOLDER] [--sizes 256x256 600x400] [--compiled]
 
-One line of the guide's table for each network, with one thread: largest difference over the sizes of verification, size of
-the file, and medians of the time for one image with PyTorch as it is, with onnxruntime, and compiled. Networks other than
-Dawn have random weights, which cost the same. Files stay in the folder, and are used again.
+One line of the guide's table for each network, with one thread: largest difference over the sizes of verification, size
+of the file, and medians of the time for one image with PyTorch as it is, with onnxruntime, and compiled. Networks other
+than Dawn have random weights, which cost the same. Files stay in the folder, and are used again.
 """
 
 from __future__ import annotations

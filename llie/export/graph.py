@@ -50,8 +50,8 @@ class Graph(nn.Module):
 def numeric_controls(network: nn.Module) -> dict[str, float]:
     """The controls of a network that are numbers, and their defaults.
 
-    A default of None stands for the attribute of the same name, the constructor's value. Maps and sizes are no numbers: a
-    graph cannot have them as optional inputs.
+    A default of None stands for the attribute of the same name, the constructor's value. Maps and sizes are no numbers:
+    a graph cannot have them as optional inputs.
     """
     parameters = inspect.signature(network.forward).parameters
     numbers = {}

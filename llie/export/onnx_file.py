@@ -30,8 +30,7 @@ def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
     Raises:
         UserError: an operator of the network has no counterpart.
     """
-    onnx = require("onnx")
-    require("onnxscript")
+    onnx, optimizer = require("onnx"), require("onnxscript.optimizer")
     names = [IMAGE, *graph.numbers]
     try:
         with quiet():
@@ -43,7 +42,11 @@ def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
+                optimize=False,
             )
+            # Not its whole optimiser, which removes additions of 1e-8: they keep HVI from dividing by zero.
+            for step in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
+                step(program.model)  # type: ignore[union-attr]
     except Exception as error:  # the exporter raises whatever a translation runs into
         raise UserError(f"{type(graph.network).__name__} cannot be exported as ONNX: {_reason(error)}") from error
     model = program.model_proto  # type: ignore[union-attr]
