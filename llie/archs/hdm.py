@@ -243,7 +243,7 @@ class HDM(nn.Module):
         if regions is None:
             regions = haze_regions(x, self.regions, self.gamma)
         else:
-            regions = region_map(regions, self.regions, (len(x), x.shape[2] // 4, x.shape[3] // 4))
+            regions = region_map(regions, self.regions, (x.shape[0], x.shape[2] // 4, x.shape[3] // 4))
         if self.normalise:
             x = (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
 

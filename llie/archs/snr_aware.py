@@ -256,7 +256,7 @@ class SNRAware(nn.Module):
         """
         if given is None:
             return snr_map(x.detach(), self.snr_quantile)
-        wanted, shape = (len(x), 1, *x.shape[-2:]), tuple(getattr(given, "shape", ()))
+        wanted, shape = (x.shape[0], 1, *x.shape[-2:]), tuple(getattr(given, "shape", ()))
         if shape != wanted:
             raise UserError(f"SNRAware: snr must be a map of the shape {wanted} for this image, not {shape or given}")
         return given

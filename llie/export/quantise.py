@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with weights and results in float16; its input, output and controls stay float32."""
     convert = require("onnxruntime.transformers.float16").convert_float_to_float16
     with quiet():
-        return convert(model, keep_io_types=True, disable_shape_infer=True)
+        return convert(copy.deepcopy(model), keep_io_types=True, disable_shape_infer=True)
 
 
 def to_int8(model: onnx.ModelProto, images: Sequence[Tensor]) -> onnx.ModelProto:

@@ -178,7 +178,7 @@ def _check(
             f"deform_conv2d: the map ({x.shape[2]}x{x.shape[3]}, padding {padding}) is smaller than the {k}x{k} kernel"
         )
     for name, tensor, count in (("offset", offset, 2 * k * k), ("mask", mask, k * k)):
-        if tensor is not None and tuple(tensor.shape) != (len(x), count, *size):
+        if tensor is not None and tuple(tensor.shape) != (x.shape[0], count, *size):
             raise UserError(
-                f"deform_conv2d: {name} must have shape {(len(x), count, *size)} for this x, not {tuple(tensor.shape)}"
+                f"deform_conv2d: {name} must have shape {(x.shape[0], count, *size)} for this x, not {tuple(tensor.shape)}"
             )

@@ -50,7 +50,7 @@ def region_conv(
     """
     padding = kernels.shape[-1] // 2 if padding is None else padding
     size = _output_size(x, kernels, stride, padding)
-    regions = region_map(regions, kernels.shape[1], (len(x), *size), check)
+    regions = region_map(regions, kernels.shape[1], (x.shape[0], *size), check)
     dtype = torch.promote_types(x.dtype, kernels.dtype)
     x, kernels = x.to(dtype), kernels.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
@@ -86,7 +86,7 @@ def guided_region_conv(
         UserError: shapes do not fit.
     """
     padding = kernels.shape[-1] // 2 if padding is None else padding
-    expected = (len(x), kernels.shape[1], *_output_size(x, kernels, stride, padding))
+    expected = (x.shape[0], kernels.shape[1], *_output_size(x, kernels, stride, padding))
     if guide.shape != expected:
         raise UserError(f"guided_region_conv: the guide must have shape {expected}, not {tuple(guide.shape)}")
     out = region_conv(x, kernels, guide.argmax(1), stride, padding, check=False)
@@ -222,7 +222,7 @@ class RegionConv2d(nn.Module):
 
 
 def _output_size(x: Tensor, kernels: Tensor, stride: int, padding: int) -> tuple[int, int]:
-    if x.dim() != 4 or kernels.dim() != 6 or (len(x), x.shape[1]) != (len(kernels), kernels.shape[3]):
+    if x.dim() != 4 or kernels.dim() != 6 or (x.shape[0], x.shape[1]) != (kernels.shape[0], kernels.shape[3]):
         raise UserError(
             "region_conv: x must be (B, C, H, W) and kernels (B, R, C_out, C, k, k), not "
             f"{tuple(x.shape)} and {tuple(kernels.shape)}"
@@ -238,7 +238,7 @@ def _output_size(x: Tensor, kernels: Tensor, stride: int, padding: int) -> tuple
 
 def _conv(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
     """Each image (B, C, H, W) with its own kernel (B, C_out, C, k, k)."""
-    grouped = F.conv2d(x.flatten(0, 1)[None], kernels.flatten(0, 1), None, stride, padding, groups=len(x))
+    grouped = F.conv2d(x.flatten(0, 1)[None], kernels.flatten(0, 1), None, stride, padding, groups=x.shape[0])
     return grouped[0].unflatten(0, kernels.shape[:2])
 
 
