@@ -177,8 +177,9 @@ def _check(
         raise UserError(
             f"deform_conv2d: the map ({x.shape[2]}x{x.shape[3]}, padding {padding}) is smaller than the {k}x{k} kernel"
         )
+    batch = x.shape[0]
     for name, tensor, count in (("offset", offset, 2 * k * k), ("mask", mask, k * k)):
-        if tensor is not None and tuple(tensor.shape) != (x.shape[0], count, *size):
+        if tensor is not None and tuple(tensor.shape) != (batch, count, *size):
             raise UserError(
-                f"deform_conv2d: {name} must have shape {(x.shape[0], count, *size)} for this x, not {tuple(tensor.shape)}"
+                f"deform_conv2d: {name} must have shape {(batch, count, *size)} for this x, not {tuple(tensor.shape)}"
             )
