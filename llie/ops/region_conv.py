@@ -141,11 +141,15 @@ def region_map(regions: Tensor, count: int, size: tuple[int, int, int], check: b
 class AdaptiveMean(nn.AdaptiveAvgPool2d):
     """The means of k x k parts of a map that overlap where the size is not a multiple of k."""
 
+    def __init__(self, parts: int):
+        super().__init__(parts)
+        self.parts = parts
+
     def forward(self, x: Tensor) -> Tensor:
         """X (B, C, H, W) -> (B, C, k, k)."""
         if not exporting():
             return super().forward(x)
-        rows, columns = (_shares(side, self.output_size, x) for side in x.shape[-2:])
+        rows, columns = (_shares(side, self.parts, x) for side in x.shape[-2:])
         return rows @ x @ columns.T
 
 
