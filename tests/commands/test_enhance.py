@@ -171,6 +171,21 @@ def test_processes_of_a_launcher_share_the_files(enhance, monkeypatch, variables
     assert sorted(done) == sorted(written("in")), "each once"
 
 
+def test_torchrun_shares_the_files():
+    """The real launcher, with processes of its own."""
+    picture(*(f"in/{n}.png" for n in range(4)))
+    words = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "llie", "enhance", "in"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words, "-o", "out", "--device", "cpu", "--model", "clahe"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.splitlines()) == [
+        "process 1 of 2: 2 enhanced, written to out",
+        "process 2 of 2: 2 enhanced, written to out",
+    ]
+    assert written("out") == written("in")
+
+
 def test_the_launcher_is_detected(monkeypatch):
     assert launched_as() == (0, 1)
     monkeypatch.setenv("SLURM_PROCID", "0")
