@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,9 @@ examples:
   llie enhance clip.mp4 -o out.mp4           a video, with its sound and subtitles
   torchrun --nproc_per_node 2 -m llie enhance holiday/    shared out over processes (slurm: srun llie ...)
 
-exit code: 0 all done, 1 some files failed (the others are done), 2 a mistake in the command (nothing was done),
-130 stopped by Ctrl-C (of a video, what was done is kept as NAME.partial.mp4)
+exit code: 0 all done, 1 some files failed (the others are done; 0 under torchrun, which would stop the other processes),
+2 a mistake in the command (nothing was done), 130 stopped by Ctrl-C (of a video, what was done is kept as
+NAME.partial.mp4)
 """
 
 
@@ -88,7 +90,7 @@ def _add_video_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Enhance; returns 1 when some files failed."""
+    """Enhance; returns 1 when some files failed, except under torchrun."""
     from tqdm import tqdm
 
     from llie.data.decoding import MAX_PIXELS
@@ -117,7 +119,8 @@ def run(options: argparse.Namespace) -> int:
     for line in about(outcome.notes):
         print(line, file=sys.stderr)
     print((f"process {rank + 1} of {world}: " if world > 1 else "") + _summary(outcome, plan))
-    return 1 if outcome.failures else 0
+    # torchrun would stop the other processes when this one fails.
+    return 1 if outcome.failures and "TORCHELASTIC_RUN_ID" not in os.environ else 0
 
 
 def _video_settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:

@@ -26,54 +26,55 @@ def add_parser(verbs: Verbs) -> None:
         "serve", help="run an HTTP server that enhances pictures", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument(
+    network = parser.add_argument_group("network")
+    network.add_argument(
         "--model", nargs="+", default=[], metavar="[NAME=]CHECKPOINT",
         help="networks to offer, see `llie enhance --help`; clients that name none get the first "
         "(default: the network that ships with llie)",
     )  # fmt: skip
-    parser.add_argument(
+    add_plugin_argument(network)
+    network.add_argument(
         "--device", nargs="+", default=[], metavar="DEVICE",
         help="cpu, cuda:0 ... (default: all GPUs, or the CPU if there is none)",
     )  # fmt: skip
-    parser.add_argument(
+    network.add_argument(
         "--memory", metavar="SIZE",
-        help="memory limit for one picture, such as 4GB, for networks that can work in pieces",
+        help="memory limit for one picture, such as 4GB, for networks that can work in pieces "
+        "(default: half of the free memory)",
     )  # fmt: skip
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, local only)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port to listen on; 0: any free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--token-file", metavar="FILE", help="file with the token that clients must send (or set $LLIE_TOKEN)"
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=count_of("bytes"),
-        default=32 * 2**20,
-        metavar="N",
-        help="largest size of an upload in bytes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-pixels", type=count_of("pixels"), default=50_000_000, metavar="N",
-        help="largest number of pixels of a picture (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--queue", type=count_of("requests"), default=32, metavar="N",
-        help="largest number of accepted requests without an answer (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
+    network.add_argument(
         "--batch", type=count_of("pictures"), default=4, metavar="N",
         help="largest number of pictures of the same size in one batch (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
+    address = parser.add_argument_group("address")
+    address.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, local only)")
+    address.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port to listen on; 0: any free one (default: %(default)s)"
+    )
+    address.add_argument(
+        "--token-file", metavar="FILE", help="file with the token that clients must send (or set $LLIE_TOKEN)"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-bytes", type=count_of("bytes"), default=32 * 2**20, metavar="N",
+        help="largest size of an upload in bytes (default: %(default)s)",
+    )  # fmt: skip
+    limits.add_argument(
+        "--max-pixels", type=count_of("pixels"), default=50_000_000, metavar="N",
+        help="largest number of pixels of a picture (default: %(default)s)",
+    )  # fmt: skip
+    limits.add_argument(
+        "--queue", type=count_of("requests"), default=32, metavar="N",
+        help="largest number of accepted requests without an answer (default: %(default)s)",
+    )  # fmt: skip
+    limits.add_argument(
         "--timeout", type=seconds, default=60.0, metavar="SECONDS",
         help="time limit of an upload, and again of its answer (default: %(default)g)",
     )  # fmt: skip
-    parser.add_argument(
+    limits.add_argument(
         "--grace", type=seconds, default=25.0, metavar="SECONDS",
         help="time limit for the last answers after a stop signal (default: %(default)g)",
     )  # fmt: skip
-    add_plugin_argument(parser)
     parser.set_defaults(run=run)
 
 

@@ -172,18 +172,21 @@ def test_processes_of_a_launcher_share_the_files(enhance, monkeypatch, variables
 
 
 def test_torchrun_shares_the_files():
-    """The real launcher, with processes of its own."""
-    picture(*(f"in/{n}.png" for n in range(4)))
+    """The real launcher, which would stop everything at the first process that fails."""
+    Path("in").mkdir()
+    Path("in/0.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    picture(*(f"in/{n}.png" for n in range(1, 5)))
     words = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "llie", "enhance", "in"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *words, "-o", "out", "--device", "cpu", "--model", "clahe"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.splitlines()) == [
-        "process 1 of 2: 2 enhanced, written to out",
+        "process 1 of 2: 2 enhanced, written to out; 1 failed",
         "process 2 of 2: 2 enhanced, written to out",
     ]
-    assert written("out") == written("in")
+    assert "failed: in/0.png is a damaged" in result.stderr
+    assert written("out") == {f"{n}.png" for n in range(1, 5)}
 
 
 def test_the_launcher_is_detected(monkeypatch):
