@@ -140,7 +140,7 @@ def _picture(data: bytes, found: str, path: str | Path, max_pixels: int) -> Deco
     if header.mode == "CMYK" or (header.has_transparency_data and not deep):
         return _from_pillow(data, formats, path, max_pixels)
     # For half a file, older OpenCV returns half an image, so check the end marker.
-    complete = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}[found] in data
+    complete = _png_ends(data) if found == "PNG" else b"\xff\xd9" in data
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete else None
     if image is None:
         raise ValueError("OpenCV cannot read it")
@@ -151,6 +151,14 @@ def _picture(data: bytes, found: str, path: str | Path, max_pixels: int) -> Deco
             np.ascontiguousarray(image), cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
         )
     return _split(image, header.info.get("icc_profile"), exif, _frames(header))
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether the chunks of a PNG file lead to its end; for a damaged length, OpenCV would allocate up to 4 GB."""
+    at = 8
+    while data[at + 4 : at + 8] not in (b"IEND", b""):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return data[at + 4 : at + 8] == b"IEND"
 
 
 def _from_pillow(
@@ -173,6 +181,8 @@ def _from_pillow(
 
 def _split(image: np.ndarray, profile: bytes | None, exif: Image.Exif, frames: int) -> Decoded:
     """Split (H, W), or (H, W, C) with C from 1 to 4, into colours and alpha."""
+    if image.size == 0:
+        raise ValueError("it has no pixels")
     if image.ndim == 2:
         image = image[..., None]
     channels = image.shape[2]

@@ -97,7 +97,7 @@ class JobQueue:
 
     def _next(self) -> list[Job]:
         first = self._jobs[0]
-        room = max(1, min(self._batch, BATCH_PIXELS // first.area))
+        room = max(1, min(self._batch, BATCH_PIXELS // max(1, first.area)))
         batch = [job for job in self._jobs if job.kind == first.kind][:room]
         self._jobs = deque(job for job in self._jobs if job not in batch)
         return batch

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
+from llie.data import decoding
 from llie.data.decoding import MAX_PIXELS, decode
 from llie.data.formats import missing_package
 from llie.errors import UserError
@@ -310,3 +311,23 @@ def test_damaged_files_are_a_user_error_or_an_image(kind):
             assert decode(bytes(broken), "a.bin").pixels.ndim == 3
         except UserError as error:
             assert str(error).startswith("a.bin ")
+
+
+def test_a_chunk_that_is_longer_than_its_file_is_not_given_to_opencv(monkeypatch):
+    """OpenCV allocates what the length says before it looks how much there is."""
+    data = bytearray(encoded(in_mode("RGB"), "PNG"))
+    decode(bytes(data), "a.png")
+    data[33:37] = (0x8D000000).to_bytes(4, "big")
+    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: pytest.fail("must not be called"))
+    with pytest.raises(UserError, match=r"a\.png is a damaged or truncated PNG"):
+        decode(bytes(data), "a.png")
+
+
+def test_a_tiff_file_without_pixels_is_damaged():
+    content = io.BytesIO()
+    tifffile.imwrite(content, np.zeros((24, 32), np.uint16))
+    data = bytearray(content.getvalue())
+    width = data.index(struct.pack("<HH", 256, 4))  # the tag, and its type
+    data[width + 8 : width + 12] = bytes(4)
+    with pytest.raises(UserError, match=r"a\.tif is a damaged or truncated TIFF"):
+        decode(bytes(data), "a.tif")

@@ -311,6 +311,14 @@ def test_large_pictures_are_no_batch():
     assert queue.take() == jobs[:1]
 
 
+def test_a_picture_without_pixels_harms_nobody():
+    """Whatever gets into the queue, the worker must not end."""
+    queue = JobQueue(4)
+    job = Job(np.zeros((24, 0, 3), np.uint8), Settings("first"))
+    queue.put(job)
+    assert queue.take() == [job]
+
+
 def test_models_have_names():
     loaded = load_models(["clahe", "mine=clahe"], ["cpu"])
     assert [list(models) for models in loaded] == [["clahe", "mine"]]
