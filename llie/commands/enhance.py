@@ -26,7 +26,7 @@ examples:
   llie enhance clip.mp4 -o out.mp4           a video, with its sound and subtitles
   torchrun --nproc_per_node 2 -m llie enhance holiday/    shared out over processes (slurm: srun llie ...)
 
-exit code: 0 all done, 1 some files failed (the others are done; 0 under torchrun, which would stop the other processes),
+exit code: 0 all done, 1 some files failed (the others are done; 0 under torchrun, which would stop the others),
 2 a mistake in the command (nothing was done), 130 stopped by Ctrl-C (of a video, what was done is kept as
 NAME.partial.mp4)
 """

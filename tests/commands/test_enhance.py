@@ -1,6 +1,8 @@
 """`llie enhance` from the command line: files, messages, exit codes, and processes that share the work."""
 
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
