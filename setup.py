@@ -61,7 +61,7 @@ setup(
     extras_require={
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
-            *("codespell", "jsonschema", "pillow-heif", "rawpy", "av>=17.1"),
+            *("codespell", "jsonschema", "playwright", "pillow-heif", "rawpy", "av>=17.1"),
             *("httpx", *SERVER, *EXPORT),
             *("sybil", *GUIDE),  # examples and pages of the guide
         ],

@@ -7,10 +7,11 @@ from statistics import mean, stdev
 import pytest
 
 from llie import cli, train
-from llie.history import SeedTable, read_run
+from llie.history import SeedTable, read_run, write_page
 from llie.history.page import POINTS, page_data, thinned
 from llie.history.runs import Run
 from llie.options import load_options
+from tests.browser import opened
 from tests.runs import assert_same, final_weights, make_project
 
 SHORT = {"train__total_iter": 6, "val__val_freq": 3}
@@ -123,3 +124,26 @@ def test_one_seed_has_no_deviation(tmp_path):
     run = Run("one", tmp_path, {"manual_seed": 7}, validation={"psnr/rgb8": [(1, 20.0), (2, 21.0)]})
     (line,) = SeedTable("one", [run]).lines()
     assert line == {"figure": "psnr/rgb8", "checkpoint": "last", "mean": 21.0, "deviation": None, "seeds": [21.0]}
+
+
+def test_the_page_in_a_browser(tmp_path):
+    curve = [(step, 1.0 / step) for step in range(1, 50)]
+    runs = [
+        Run(
+            f"seed{seed}", tmp_path, {"manual_seed": seed, "train": {"ema_decay": 0.9}}, best=20,
+            training={"loss_g": curve, "lr_g": curve}, validation={"psnr/rgb8": [(20, 20.0 + seed), (40, 19.0)]},
+        )
+        for seed in (1, 2)
+    ]  # fmt: skip
+    with opened(write_page(runs, tmp_path / "page.html", SeedTable("both", runs))) as view:
+        assert view.locator("#validation svg").count() == 1 and view.locator("#training svg").count() == 2
+        assert view.locator("#training path.curve").count() == 4
+        assert "21.50" in view.locator("#seeds").inner_text()  # the mean of the best
+        assert "best, iteration 20 (moving average)" in view.locator("#figures").inner_text()
+        assert view.locator("#differences tbody tr").count() == 1
+        view.uncheck("#controls input >> nth=0")
+        assert view.locator("#training path.curve").count() == 2
+        before = view.locator("#training path.curve").first.get_attribute("d")
+        view.select_option("#controls select", "10")
+        assert view.locator("#training path.curve").first.get_attribute("d") != before
+        assert view.locator("#pictures").is_hidden()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import cv2
 import numpy as np
@@ -14,9 +13,8 @@ from llie.benchmark.pictures import Pictures
 from llie.benchmark.runs import Row
 from llie.pages import assemble
 from tests.benchmark.conftest import COST
+from tests.browser import opened
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 600_000  # milliseconds, for a machine at its limit
 FIGURES = {"one": [10.0, 14.0, 12.0], "two": [20.0, 18.0, 19.0], "three </script>": [15.0, 11.0, 16.0]}
 
 
@@ -74,31 +72,16 @@ def test_data_cannot_end_the_script():
         assemble("", "", {"value": float("nan")}, [])
 
 
-@pytest.fixture
-def opened(page):
-    """The page in a browser, with its requests and errors."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    if BROWSER is None:
-        pytest.skip("needs Chromium on the path")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=PATIENCE)
-        view = browser.new_page(viewport={"width": 1300, "height": 900})
-        view.set_default_timeout(PATIENCE)
-        view.asked, view.errors = [], []
-        view.on("request", lambda request: view.asked.append(request.url))
-        view.on("pageerror", lambda error: view.errors.append(str(error)))
-        view.on("console", lambda message: view.errors.append(message.text) if message.type == "error" else None)
-        view.goto(page[0].as_uri())
-        yield view
-        browser.close()
-
-
 def names(view):
     return view.locator("#table tbody tr[data-model]").evaluate_all("rows => rows.map(row => row.dataset.model)")
 
 
-def test_in_a_browser(opened, page):
-    view = opened
+def test_in_a_browser(page):
+    with opened(page[0]) as view:
+        check_the_page(view)
+
+
+def check_the_page(view):
     assert names(view) == ["two", "three </script>", "one"]  # the best first
     assert "no memory" in view.locator("#table .failed").inner_text()
     assert view.locator("td.best").first.inner_text() == "19.00"
@@ -139,5 +122,3 @@ def test_in_a_browser(opened, page):
     view.select_option("#controls select >> nth=0", "SICE")
     view.select_option("#controls select >> nth=1", "1")
     assert "flatters" in view.locator("#protocol").inner_text()
-    assert view.errors == []
-    assert [url for url in view.asked if not url.startswith("data:")] == [page[0].as_uri()]
