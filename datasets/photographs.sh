@@ -1,13 +1,7 @@
 #!/bin/sh
-<<<<<<< HEAD
-# Collects the well-lit training photographs of Dawn from Debian's wallpaper packages: sh datasets/photographs.sh
-# Needs apt-get and dpkg (Debian 12). Licences: CC BY 4.0, CC BY-SA 4.0, CC0, GPL-2+ and LGPL-2.1+; see
-# usr/share/doc/*/copyright of each package. None of them is part of llie.
-=======
-# The well-lit photographs that Dawn learns from, out of Debian's packages: sh datasets/photographs.sh
+# Collects the well-lit training photographs of Dawn from Debian's packages: sh datasets/photographs.sh
 # Needs apt-get, dpkg and python3 (Debian 12). Licences: CC0 and public domain, CC BY, CC BY-SA, GPL, LGPL, Apache-2.0 and
-# BSD; see usr/share/doc/*/copyright of each package. Nothing of it is part of llie.
->>>>>>> adf30f2 (Dawn trains with one option file, on 150 photographs instead of 34)
+# BSD; see usr/share/doc/*/copyright of each package. None of them is part of llie.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)/photographs
 mkdir -p "$here/packages" "$here/train" "$here/held_out"
