@@ -11,6 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from llie.errors import UserError
+from llie.export import scan
 from llie.export.extra import require
 from llie.export.graph import IMAGE, RESULT, Graph
 from llie.export.quiet import quiet
@@ -43,6 +44,7 @@ def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
                 dynamo=True,
                 verbose=False,
                 optimize=False,
+                custom_translation_table=scan.translations(),
             )
             # Not its whole optimiser, which removes additions of 1e-8: they keep HVI from dividing by zero.
             for step in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
@@ -50,6 +52,7 @@ def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
     except Exception as error:  # the exporter raises whatever a translation runs into
         raise UserError(f"{type(graph.network).__name__} cannot be exported as ONNX: {_reason(error)}") from error
     model = program.model_proto  # type: ignore[union-attr]
+    scan.write_scans(model)
     _name_sizes(model)
     for name, value in graph.numbers.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))

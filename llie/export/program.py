@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from llie.errors import UserError
 from llie.export.facts import controls_in
 from llie.export.quiet import quiet
+from llie.ops.selective_scan import steps as steps  # files of MambaLLIE hold its operator
 
 _FACTS = "llie.json"  # the member of the archive that says what it holds
 

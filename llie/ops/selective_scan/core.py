@@ -39,7 +39,8 @@ def scan(
     """Scan in the layout above, without skip or gate: y of u's shape, last state (batch, groups, channels, states)."""
     order = list(directions) if directions is not None else [0] * delta.shape[2]
     if exporting():
-        return steps.scan(u, delta, A, B, C, bias, softplus, order, width)
+        y = steps.scan(u, delta, A, B, C, bias, softplus, order, width)
+        return y, y.new_zeros(())  # nobody asks for the last state of an image
     tensors = (u, delta, A, B, C) if bias is None else (u, delta, A, B, C, bias)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     y, last, _ = _Scan.apply(u, delta, A, B, C, bias, softplus, order, width, keep, backend)

@@ -1,0 +1,67 @@
+"""The forms that operators take in exported graphs compute what their usual forms do."""
+
+import pytest
+import torch
+from torch import nn
+
+from llie.export.write import export
+from llie.ops.bilateral_grid import make_thumbnail
+from llie.ops.deform_conv import DeformConv2d
+from llie.ops.exporting import exporting, for_export
+from llie.ops.padding import pad_to_multiple
+from llie.ops.region_conv import RegionConv2d
+from llie.ops.ss2d import ss2d
+
+
+class Scans(nn.Module):
+    """The four scans of an image, with results around 0.5."""
+
+    def __init__(self):
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        shapes = ((4, 1 + 2 * 3, 3), (4, 3, 1), (4, 3), (4, 3, 3), (4, 3))
+        self.given = nn.ParameterList(torch.randn(shape, generator=random) * 0.3 for shape in shapes)
+
+    def forward(self, x):
+        return 0.5 + 0.05 * ss2d(x.permute(0, 2, 3, 1).contiguous(), *self.given).permute(0, 3, 1, 2)
+
+
+class Regions(nn.Module):
+    """A region convolution that finds its regions in the image."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = RegionConv2d(3, 4, regions=3, guide=False)
+
+    def forward(self, x):
+        return self.conv(x, (3 * x.amax(1)).long().clamp(max=2), check=False)
+
+
+def moving() -> nn.Module:
+    torch.manual_seed(0)
+    layer = DeformConv2d(3, 4)
+    nn.init.normal_(layer.conv_offset_mask.weight, std=0.5)
+    return layer
+
+
+@pytest.mark.parametrize("size", [(1, 13, 17), (2, 40, 21)])
+@pytest.mark.parametrize(
+    "operator",
+    [Scans(), Regions(), moving(), make_thumbnail, lambda x: pad_to_multiple(x, 8)],
+    ids=["scan", "region convolution", "deformable convolution", "thumbnail", "padding"],
+)
+def test_forms_for_export_equal_the_usual_ones(operator, size):
+    x = torch.rand(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = operator(x)
+        with for_export():
+            assert exporting()
+            result = operator(x)
+    assert not exporting()
+    assert torch.allclose(result, expected, atol=1e-5)
+
+
+def test_the_scan_in_onnx(tmp_path):
+    found = export(Scans().eval(), tmp_path / "scan.onnx", report=lambda line: None)
+    assert max(difference.largest for difference in found) < 1e-5
