@@ -88,7 +88,7 @@ class Up(Fusable, nn.Sequential):
         return F.avg_pool2d(x, 2, stride=1).relu()
 
     def fused(self) -> Callable[[Tensor], Tensor]:
-        """Both linear steps are one transposed convolution; each of the 2x2 outputs of a pixel uses part of its kernel.
+        """Both linear steps are one transposed 5x5 convolution; each of the 2x2 outputs of a pixel uses a part of it.
 
         The first row is the mean of the second and its mirror image, and so equals the second; columns likewise.
         """

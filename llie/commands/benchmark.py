@@ -10,11 +10,11 @@ _EPILOG = """\
 examples:
   llie benchmark --models dawn clahe lime --data LOLv1      a data set that llie knows, in datasets/LOLv1
   llie benchmark --models mine=experiments/demo --data photos=holiday/night
-  llie benchmark leaderboard.yml -o leaderboard             run again, it continues; new rows are added
-  llie benchmark --check leaderboard                        measure the same again; exit code 1 if a figure moved
-  torchrun --nproc_per_node 4 -m llie benchmark leaderboard.yml     images are shared out
+  llie benchmark leaderboard.yml -o leaderboard             run it again to continue; new rows are added
+  llie benchmark --check leaderboard                        measure the same again; exit code 1 if a figure changed
+  torchrun --nproc_per_node 4 -m llie benchmark leaderboard.yml     processes share the images
 
-exit code: 0 all rows have figures, 1 some failed (or moved, with --check), 2 a mistake in the command
+exit code: 0 all rows have figures, 1 some failed (or changed, with --check), 2 a mistake in the command
 """
 
 
@@ -27,20 +27,30 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("plan", nargs="?", metavar="PLAN", help="YAML file with models, datasets, metrics ...")
     parser.add_argument(
         "--models", nargs="+", default=[], metavar="[NAME=]MODEL",
-        help="checkpoints, runs, or names of networks, as `llie enhance --model` takes them",
+        help="checkpoints, runs or names of networks, see `llie enhance --help`",
     )  # fmt: skip
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="[NAME=]PLACE",
         help="data sets that llie knows (LOLv1), or folders of pairs or photographs",
     )  # fmt: skip
-    parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help="default: psnr ssim delta_e niqe")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="keeps results (default: results/benchmark)")
-    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     parser.add_argument(
-        "--check", metavar="STORED", help="results of before: measure again, and fail where a figure moved"
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="METRIC",
+        help="metrics to measure (default: psnr ssim delta_e niqe)",
+    )
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="folder of the results (default: results/benchmark)")
+    parser.add_argument("--again", action="store_true", help="measure again what has a result already")
+    parser.add_argument(
+        "--check", metavar="STORED", help="earlier results: measure again, and fail if a figure changed"
     )
     parser.add_argument(
-        "--tolerance", nargs="+", default=[], metavar="METRIC=X", help="how far a figure may move (psnr=0.01 ...)"
+        "--tolerance",
+        nargs="+",
+        default=[],
+        metavar="METRIC=X",
+        help="largest change that --check allows, such as psnr=0.01",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own classes")

@@ -10,7 +10,7 @@ from llie.commands._network import add_plugin_argument
 _EPILOG = """\
 examples:
   llie export -o dawn.onnx                                 the network that ships with llie
-  llie export experiments/demo -o demo.onnx                a run of your own, or a checkpoint file
+  llie export experiments/demo -o demo.onnx                your own run, or a checkpoint file
   llie enhance photo.jpg --model dawn.onnx                 run it with onnxruntime
 
 needs: pip install 'llie[export]'
@@ -25,13 +25,13 @@ def add_parser(verbs: Verbs) -> None:
     )  # fmt: skip
     parser.add_argument(
         "model", nargs="?", metavar="CHECKPOINT",
-        help="file, run folder, run name, hf:OWNER/REPO, or a network's name (default: the one that ships with llie)",
+        help="file, run folder, run name, hf:OWNER/REPO, or name of a network (default: the one that ships with llie)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx or .pt2")
     parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
     parser.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
-        help="defaults of the network's controls, e.g. denoise=0.8; what is no number, such as size=400,608, is fixed",
+        help="defaults of the network's controls, such as denoise=0.8; lists, such as size=400,608, are fixed",
     )  # fmt: skip
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--fp16", action="store_true", help="ONNX in float16; the loss is printed in dB")
@@ -40,9 +40,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--calibrate", metavar="FOLDER",
-        help="dark photographs that --int8 finds its ranges with (default: those of scikit-image, darkened)",
+        help="dark photographs to calibrate --int8 (default: scikit-image's, darkened)",
     )  # fmt: skip
-    parser.add_argument("--licence", default="", metavar="TEXT", help="of the weights; the file says it")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the weights, for the file")
     parser.add_argument(
         "--tolerance", type=float, metavar="T",
         help="largest difference from the network, of values in [0, 1] (default: half a level of 8 bits)",
