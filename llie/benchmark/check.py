@@ -84,6 +84,7 @@ def _moved(old: Row, new: Row, tolerances: Mapping[str, float]) -> list[str]:
     if old.identity.get("data") != new.identity.get("data"):
         return ["the data are others than those stored"]
     lines = []
+    hint = "" if old.identity.get("weights") == new.identity.get("weights") else " (other weights than those stored)"
     for column, before in old.means.items():
         after = new.means.get(column)
         if before is None and after is None:
@@ -93,7 +94,7 @@ def _moved(old: Row, new: Row, tolerances: Mapping[str, float]) -> list[str]:
             continue
         allowed = tolerances.get(column.rsplit("/", 1)[0], RELATIVE * abs(before))
         if abs(after - before) > allowed:
-            lines.append(f"{column} was {before:.6g} and is {after:.6g}; {allowed:.3g} is allowed")
+            lines.append(f"{column} was {before:.6g} and is {after:.6g}; {allowed:.3g} is allowed{hint}")
     if old.cost and new.cost:
         lines += [
             f"{name} were {old.cost[name]:,} and are {new.cost[name]:,}"

@@ -164,6 +164,6 @@ def test_a_built_package_holds_them_and_its_data(tmp_path):
     assert {
         p.relative_to(built / "options" / "shipped") for p in built.joinpath("options", "shipped").rglob("*.yml")
     } == {p.relative_to(OPTIONS) for p in OPTIONS.rglob("*.yml")}
-    for pattern in ("*.npz", "*.c", "*.safetensors", "*.md", "py.typed"):
+    for pattern in ("*.npz", "*.c", "*.safetensors", "*.md", "py.typed", "*.html", "*.css", "*.js", "*.yml"):
         source = [p.relative_to(repository / "llie") for p in (repository / "llie").rglob(pattern)]
         assert source and all((built / path).is_file() for path in source)
