@@ -44,7 +44,7 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
-    app.add_middleware(Edge, metrics=service.metrics, paths=_PATHS, discard=service.limits.bytes)
+    app.add_middleware(Edge, metrics=service.metrics, paths=_PATHS, limits=service.limits)
     return app
 
 

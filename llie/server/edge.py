@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llie.server.limits import Limits
 from llie.server.metrics import Metrics
 
 LOG = logging.getLogger("llie.server")
@@ -26,13 +27,11 @@ class Edge:
         app: what answers.
         metrics: counts the answers.
         paths: the paths that are counted by name; a client cannot make up new ones.
-        discard: bytes of an upload that are read and thrown away for a client that gets an early answer.
-        seconds: for that.
+        limits: what is read and thrown away of the upload of a client that gets an early answer.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], discard: int, seconds: float = 5.0):
-        self._app, self._metrics, self._paths = app, metrics, paths
-        self._discard, self._seconds = discard, seconds
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], limits: Limits):
+        self._app, self._metrics, self._paths, self._limits = app, metrics, paths, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -76,10 +75,10 @@ class Edge:
 
         async def discard() -> None:
             total, more = 0, True
-            while more and total <= self._discard:
+            while more and total <= self._limits.bytes:
                 message = await reading()
                 total += len(message.get("body", b""))
                 more = message.get("more_body", False)
 
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(discard(), self._seconds)
+            await asyncio.wait_for(discard(), self._limits.seconds)
