@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]  # to write ONNX files, and to run them
+WEB = ["gradio>=6.31"]  # with ImageSlider, and without requests to other hosts
 GUIDE = ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"]
 SERVER = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client", "python-multipart"]
 
@@ -72,6 +73,8 @@ setup(
         "export": EXPORT,
         "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw
         "server": SERVER,
+        "web": WEB,
+        "web-test": [*WEB, "playwright"],  # apart from "test": gradio does not take the newest Pillow
         "video": ["av>=17.1"],  # the first that writes rotation, and the last for Python 3.10
     },
     entry_points={"console_scripts": ["llie = llie.cli:main"]},

@@ -13,7 +13,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"train", "test", "server", "benchmark"},
+    {"train", "test", "server", "web", "benchmark"},
     {"options", "evaluation", "inference", "history"},
     {"models", "bridge", "export"},
     {"metrics", "data", "engine"},
