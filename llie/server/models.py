@@ -62,7 +62,6 @@ def described(models: Models) -> list[dict[str, Any]]:
         {
             "name": name,
             "network": type(enhance.network).__name__,
-            "parameters": sum(p.numel() for p in enhance.network.parameters()),
             "settings": ["strength", "exposure", *settable(enhance)],
             "default": name == next(iter(models)),
         }

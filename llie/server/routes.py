@@ -35,7 +35,6 @@ class Model(BaseModel):
 
     name: str
     network: str
-    parameters: int
     settings: list[str]
     default: bool
 
