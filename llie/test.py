@@ -27,6 +27,7 @@ from llie.models.base import create_network, result_of
 from llie.ops.fusion import fuse
 from llie.options import dump_options, load_options
 from llie.options.command_line import parse_arguments
+from llie.strips import InMemory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def test(options: Mapping[str, Any], device: torch.device, root: str | None = No
     sections = {key: section for key, section in options["datasets"].items() if key.startswith("test")}
     if not sections:
         raise UserError("datasets: there is nothing to test; add datasets.test: {type: ..., dataroot_gt: ...}")
-    network = fuse(create_network(options, "g", trained=True).to(device).eval())
+    network = InMemory(fuse(create_network(options, "g", trained=True).to(device).eval()))
     folder = output_root(root or options["path"]["results_root"], "results") / options["name"]
     val = options["val"]
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"models", "bridge", "export"},
     {"metrics", "data", "engine"},
     {"losses"},
-    {"weights"},
+    {"weights", "strips"},
     {"archs"},
     {"ops", "registry", "pages"},
     {"errors"},

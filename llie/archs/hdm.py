@@ -19,6 +19,7 @@ from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
+from llie.ops.parts import in_one_piece, keep
 from llie.ops.region_conv import RegionConv2d, region_map
 from llie.registry import ARCH_REGISTRY
 
@@ -61,9 +62,9 @@ class Block(nn.Module):
         self.palayer = PixelAttention(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.conv1(x).relu_() + x)
+        y = keep(self.conv2(self.conv1(x).relu_() + x))
         y = y * self.calayer(y)
-        return torch.addcmul(x, y, self.palayer(y))
+        return keep(torch.addcmul(x, y, self.palayer(y)))
 
 
 class Group(nn.Module):
@@ -86,6 +87,10 @@ class Up(Fusable, nn.Sequential):
     def plain(self, x: Tensor) -> Tensor:
         x = F.pad(self[0](x), (1, 0, 1, 0), mode="reflect")
         return F.avg_pool2d(x, 2, stride=1).relu()
+
+    def halo(self) -> int:
+        """Of the 5x5 kernel."""
+        return 2
 
     def fused(self) -> Callable[[Tensor], Tensor]:
         """Both linear steps are one transposed 5x5 convolution; each of the 2x2 outputs of a pixel uses a part of it.
@@ -241,14 +246,17 @@ class HDM(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 4).contiguous(memory_format=torch.channels_last)
         if regions is None:
-            regions = haze_regions(x, self.regions, self.gamma)
+            size = (len(x), x.shape[2] // 4, x.shape[3] // 4)
+            regions = in_one_piece(
+                lambda image: haze_regions(image, self.regions, self.gamma), x, shape=size, dtype=torch.long
+            )
         else:
             regions = region_map(regions, self.regions, (x.shape[0], x.shape[2] // 4, x.shape[3] // 4))
         if self.normalise:
             x = (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
 
         half = self.conv1(self.conv0(x).relu_()).relu_()
-        quarter = self.conv2(half).relu_()
+        quarter = keep(self.conv2(half).relu_())
         y = quarter
         for _ in range(self.fab_passes):
             y = self.FAB(y).relu()
@@ -262,6 +270,9 @@ class HDM(nn.Module):
         """Structure, then region dynamics; both passes share all weights except the gate."""
         # Offsets in pixels are computed from features of large magnitude, so they need float32 even under autocast.
         with torch.autocast(x.device.type, enabled=False):
-            y = self.dcn_block["dcn"](x if x.dtype == torch.float64 else x.float())
-            adapted = self.drconv_phy(y, regions, check=False)
-            return adapted if self.drconv is None or mix is None else mix(self.drconv(y), adapted)
+            x = x if x.dtype == torch.float64 else x.float()
+            y = in_one_piece(self.dcn_block["dcn"], x, shape=x.shape)
+            adapted = in_one_piece(lambda y, regions: self.drconv_phy(y, regions, False), y, regions, shape=x.shape)
+            if self.drconv is None or mix is None:
+                return adapted
+            return mix(in_one_piece(self.drconv, y, shape=x.shape), adapted)

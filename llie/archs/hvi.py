@@ -20,6 +20,7 @@ from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from llie.ops.padding import any_size
+from llie.ops.parts import keep
 from llie.registry import ARCH_REGISTRY
 
 CHANNELS = (36, 36, 72, 144)
@@ -104,10 +105,16 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         q = self.q_dwconv(self.q(x))
         k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
-        q, k, v = (t.reshape(t.shape[0], self.heads, t.shape[1] // self.heads, -1) for t in (q, k, v))
-        similarity = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        # The cosine of two channels: the product of their norms divides the small matrix, instead of the maps.
+        q, k = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k))
+        of_q, of_k = (torch.linalg.vector_norm(t, dim=-1, keepdim=True).clamp(min=1e-12) for t in (q, k))
+        similarity = q @ k.transpose(-2, -1) / of_q / of_k.transpose(-2, -1)
         attention = (similarity * self.temperature).softmax(dim=-1)
-        return self.project_out((attention @ v).reshape(x.shape))
+        # To mix the channels of v by attention and then by `project_out` is to mix them once, by the product.
+        mix = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))
+        mix = torch.einsum("ohc,bhcd->bohd", mix, attention).flatten(2)
+        pixels = v.permute(0, 2, 3, 1).flatten(1, 2) @ mix.transpose(1, 2)
+        return pixels.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
 
 class IntensityEnhance(nn.Module):
@@ -187,19 +194,21 @@ class Trunk(nn.Module):
     def forward(self, hvi: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         # Channels last is the faster layout for this network on CPU and GPU; all later operations keep it.
         hvi = hvi.contiguous(memory_format=torch.channels_last)
+        # `keep`: large images, in strips, store these maps; those of full size would be the largest, and are cheap.
         i0, h0 = self.i_stem(hvi[:, 2:]), self.hv_stem(hvi)
-        i1, h1 = self.lca1(self.i_down1(i0), self.hv_down1(h0))
-        i2, h2 = self.i_down2(i1), self.hv_down2(h1)
-        skip_i2, skip_h2 = self.lca2(i2, h2)
+        i1, h1 = keep(*self.lca1(*keep(self.i_down1(i0), self.hv_down1(h0))))
+        i2, h2 = keep(self.i_down2(i1), self.hv_down2(h1))
+        skip_i2, skip_h2 = keep(*self.lca2(i2, h2))
         if self.wiring == "fixed":
             i2, h2 = skip_i2, skip_h2  # official: the attention of level 2 only reaches the decoder
-        i3, h3 = self.lca4(*self.lca3(self.i_down3(i2), self.hv_down3(h2)))
-        i, h = self.i_up3(i3, skip_i2), self.hv_up3(h3, skip_h2)
+        i3, h3 = keep(*self.lca3(*keep(self.i_down3(i2), self.hv_down3(h2))))
+        i3, h3 = keep(*self.lca4(i3, h3))
+        i, h = keep(self.i_up3(i3, skip_i2), self.hv_up3(h3, skip_h2))
         if self.wiring == "fixed":
-            i, h = self.lca5(i, h)
+            i, h = keep(*self.lca5(i, h))
         else:
-            h = self.lca5.hv(h, i)  # official: the result of the other half is discarded, so it is never trained
-        i, h = self.lca6(self.i_up2(i, i1), self.hv_up2(h, h1))
+            h = keep(self.lca5.hv(h, i))  # official: the result of the other half is discarded, so it is never trained
+        i, h = keep(*self.lca6(*keep(self.i_up2(i, i1), self.hv_up2(h, h1))))
         i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
         return torch.cat((self.hv_head(h), self.i_head(i)), dim=1), (i, h)
 

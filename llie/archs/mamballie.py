@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.padding import any_size
+from llie.ops.parts import in_one_piece, keep
 from llie.ops.ss2d import ss2d
 from llie.registry import ARCH_REGISTRY
 
@@ -71,6 +72,9 @@ class LESSM(nn.Module):
 
     def _scan(self, x: Tensor) -> Tensor:
         content = F.silu(self.conv2d(self.in_proj(x, slice(self.inner))))
+        return in_one_piece(self._scan_image, content, shape=content.shape)
+
+    def _scan_image(self, content: Tensor) -> Tensor:
         y = ss2d(
             content.permute(0, 2, 3, 1),
             self.x_proj_weight,
@@ -128,7 +132,7 @@ class GLSSB(nn.Module):
         """X (B, width, H, W) and updated prior (B, inner, H, W) -> (B, width, H, W)."""
         x = self.dropout(x)
         x = x + self.ss2d(self.ln_1(x), prior)
-        return x + self.ffn(self.ln_2(x), prior)
+        return keep(x + self.ffn(self.ln_2(x), prior))
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -18,12 +18,14 @@ from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.exporting import exporting
 from llie.ops.padding import any_size, at_size, pad_to_multiple
+from llie.ops.parts import in_one_piece, keep
 from llie.ops.snr import snr_map
 from llie.registry import ARCH_REGISTRY
 
 PATCH = 4
 HEADS = 8
 LOCAL_BLOCKS = 6
+TOKENS = 8192  # fed forward at a time: a bound on memory
 QUERIES = 2048  # computed at a time; this bounds the memory where a kernel expands the mask
 
 
@@ -111,7 +113,10 @@ class FeedForward(nn.Module):
         self.w_2 = nn.Linear(2 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens + self.w_2(F.relu(self.w_1(self.layer_norm(tokens)), inplace=True))
+        seen = [
+            part + self.w_2(F.relu(self.w_1(self.layer_norm(part)), inplace=True)) for part in tokens.split(TOKENS, 1)
+        ]
+        return seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
 
 
 class EncoderLayer(nn.Module):
@@ -275,9 +280,9 @@ class SNRAware(nn.Module):
         snr = self.snr(x, snr)
         full = leaky(self.conv_first_1(x.contiguous(memory_format=torch.channels_last)))
         half = leaky(self.conv_first_2(full))
-        quarter = leaky(self.conv_first_3(half))
+        quarter = keep(leaky(self.conv_first_3(half)))
         context = Context(x, snr[..., ::4, ::4], full, half, quarter)
-        return self.feature_extraction(quarter), context
+        return keep(self.feature_extraction(quarter)), context
 
     def decode(self, f: Tensor, context: Context) -> Tensor:
         """Compute the enhanced image (B, 3, H, W) from the feature (B, nf, H/4, W/4), through both branches."""
@@ -296,7 +301,8 @@ class SNRAware(nn.Module):
         else:
             patched = f[..., : height - height % PATCH, : width - width % PATCH]
         valid = F.avg_pool2d(snr, PATCH).flatten(1) > self.mask_threshold
-        far = paste(self.transformer(cut(patched), valid), patched.shape[-1])
+        tokens = cut(patched)
+        far = paste(in_one_piece(self.transformer, tokens, valid, shape=tokens.shape), patched.shape[-1])
         if far.shape == f.shape:
             return far
         return F.pad(far, (0, width - far.shape[-1], 0, height - far.shape[-2]))  # or crop

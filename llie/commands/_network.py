@@ -39,8 +39,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--memory", metavar="SIZE",
-        help="memory limit for one image, such as 4GB, for networks that can work in pieces "
-        "(default: half of the free memory)",
+        help="memory limit for one image, such as 4GB (default: half of the free memory)",
     )  # fmt: skip
     result = parser.add_argument_group("result")
     result.add_argument(

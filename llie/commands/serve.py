@@ -39,7 +39,7 @@ def add_parser(verbs: Verbs) -> None:
     )  # fmt: skip
     network.add_argument(
         "--memory", metavar="SIZE",
-        help="memory limit for one picture, such as 4GB, for networks that can work in pieces "
+        help="memory limit for one picture, such as 4GB "
         "(default: half of the free memory)",
     )  # fmt: skip
     network.add_argument(

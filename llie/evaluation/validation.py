@@ -15,6 +15,7 @@ from llie.evaluation.evaluate import evaluate
 from llie.metrics import create_metric
 from llie.models.base import Model
 from llie.ops.fusion import fuse
+from llie.strips import InMemory
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,11 @@ class Validation:
     def predictor(self, network: nn.Module, name: str, iteration: int) -> Callable[[dict[str, Any]], Tensor]:
         """A function from a batch to results, which also shows its first result."""
         first = True
+        bounded = InMemory(network, tell=logger.info)
 
         def predict(batch: dict[str, Any]) -> Tensor:
             nonlocal first
-            output = self.model.predict(network, batch | {"lq": batch["lq"].to(self.device)}).cpu()
+            output = self.model.predict(bounded, batch | {"lq": batch["lq"].to(self.device)}).cpu()
             if first:
                 images = [batch["lq"], output, *([batch["gt"]] if batch.get("gt") is not None else [])]
                 self.show(name, iteration, torch.cat([image[0].cpu() for image in images], dim=-1))

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from llie.archs import card_of, check_controls, create_network, needs_weights
 from llie.engine import allocator
 from llie.errors import UserError
-from llie.inference.tiles import memory_budget, smaller_on_failure, split
+from llie.inference.tiles import smaller_on_failure, split
 from llie.ops.bilateral_grid import make_thumbnail
 from llie.ops.fusion import fuse
 from llie.ops.srgb import linear_to_srgb, srgb_to_linear
 from llie.registry import ARCH_REGISTRY
+from llie.strips import InMemory
+from llie.strips.memory import memory_budget
 from llie.weights import find_weights, identify, load_weights, read_checkpoint, resolve_checkpoint, state_dict_of
 
 Image = TypeVar("Image", np.ndarray, Tensor)
@@ -42,8 +44,8 @@ class Enhancer:
         controls: arguments of the network's `forward` besides the image, for instance `alpha_s` of the HVI family.
         strength: 0 returns the image exactly, 1 the network's result; values between blend in linear light.
         exposure: change of the result's exposure, in EV, without clipping highlights.
-        memory: memory limit for one image ("4GB", "512MiB", or bytes); None: half of the free memory. Networks that
-            work locally (`card.halo`) keep the limit by working in pieces, with the same result; others cannot.
+        memory: memory limit for one image ("4GB", "512MiB", or bytes); None: half of the free memory. What would need
+            more is enhanced in pieces or strips, with the same result.
 
     Raises:
         UserError: the device does not exist, the network has no such control, or a value is out of range.
@@ -70,6 +72,7 @@ class Enhancer:
             self.network.to(memory_format=torch.channels_last)
         self._set(controls or {}, strength, exposure)
         self.memory = None if memory is None else memory_budget(memory, self.device)
+        self.in_memory = InMemory(self.network, self.memory)
         self._tile_pixels: int | None = None  # number of pixels that fitted into a GPU's memory
 
     def _set(self, controls: Mapping[str, float | Sequence[int]], strength: float, exposure: float) -> None:
@@ -154,7 +157,13 @@ class Enhancer:
             return image.clone()
         allocator.suit(pixels=image.numel() // 3)
         with torch.inference_mode():
-            return self._whole(image) if self.halo is None else self._in_pieces(image, self.halo, decision)
+            if self.halo is not None:
+                return self._in_pieces(image, self.halo, decision)
+            if self.in_memory.too_large(image.shape, self.device):
+                result = self._in_strips(image)
+                if result is not None:
+                    return result
+            return self._whole(image)
 
     def _whole(self, image: Tensor) -> Tensor:
         """The result of a network that needs the whole image at once."""
@@ -168,6 +177,22 @@ class Enhancer:
                 "ships with llie"
             ) from None
         return self._finished(output, x, image)
+
+    def _in_strips(self, image: Tensor) -> Tensor | None:
+        """The result of a network that must see the whole image, within the memory; None if it cannot be had so."""
+        result = torch.empty_like(image)
+        for source, place in zip(image.split(1), result.split(1), strict=True):
+
+            def read(first: int, stop: int, source: Tensor = source) -> Tensor:
+                return _unit(source[:, :, first:stop], self.device)
+
+            def write(first: int, stop: int, rows: Tensor, source: Tensor = source, place: Tensor = place) -> None:
+                x = _unit(source[:, :, first:stop], self.device)
+                place[:, :, first:stop] = self._finished(rows, x, source)
+
+            if not self.in_memory.in_strips(tuple(source.shape), read, write, self.controls):
+                return None
+        return result
 
     def _in_pieces(self, image: Tensor, halo: int, decision: Tensor | None) -> Tensor:
         """The result of a network that decides on a thumbnail and then works locally: exact in pieces of any size."""

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from llie.errors import UserError
-
 LEAST = 64  # smallest side of a piece's result; smaller pieces would be nearly all margin
 ALIGNMENT = 8  # pieces begin at multiples of this, because networks may halve the resolution three times
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @dataclass(frozen=True)
@@ -62,35 +56,6 @@ def split(height: int, width: int, halo: int, pixels: int) -> list[Tile]:
             break  # narrower pieces have more margin
         best, least = tiles, work
     return best or split(height, width, halo, (2 * halo + LEAST) ** 2)
-
-
-def memory_budget(memory: str | float | None, device: torch.device) -> int:
-    """Number of bytes that may be used: as given ("4GB", "512MiB", a number of bytes), or half of the free memory.
-
-    Raises:
-        UserError: it is not an amount of memory.
-    """
-    if memory is None:
-        return free_memory(device) // 2
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*", str(memory).lower())
-    if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
-        raise UserError(f"memory: {memory!r} is not an amount of memory; write for instance 4GB or 512MiB")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
-def free_memory(device: torch.device) -> int:
-    """Number of free bytes on the device; 4 GiB if the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:  # includes caches that the system can free
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return 4 * 2**30
 
 
 def smaller_on_failure(run: Callable[[int], None], pixels: int, tell: Callable[[str], None]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class Model:
         """Entries of the batch that are arguments of "g" in training, besides the image."""
         return {name: batch[name] for name in card_of(self.networks["g"]).training_inputs if name in batch}
 
-    def predict(self, network: nn.Module, batch: dict[str, Any]) -> Tensor:
+    def predict(self, network: Callable[..., Any], batch: dict[str, Any]) -> Tensor:
         """The enhanced images (B, 3, H, W) of a batch, by the given network in evaluation mode."""
         return result_of(network(batch["lq"], **self.controls))
 

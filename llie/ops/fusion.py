@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.parts import local
 
 Network = TypeVar("Network", bound=nn.Module)
 Function = Callable[..., Tensor]
@@ -42,7 +43,7 @@ class Fusable(nn.Module):
     """A module with a second, faster form for inference.
 
     Subclasses implement `plain`, the computation, and `fused`, which returns a function that computes the same from
-    copies of the parameters.
+    copies of the parameters; `halo`, too, where the module is local.
     """
 
     def plain(self, x: Tensor) -> Tensor:
@@ -52,6 +53,10 @@ class Fusable(nn.Module):
     def fused(self) -> Function:
         """Return a faster function with the same result; it is called without gradients."""
         raise NotImplementedError  # every layer has its own
+
+    def halo(self) -> int | None:
+        """On how many pixels around its own a result depends, at most; None if it may depend on all."""
+        return None
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -64,7 +69,7 @@ class Fusable(nn.Module):
         fast, made_of = self.__dict__.get("_fast", (None, None))
         if fast is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.plain(x)  # a compiled or exported graph must stay valid when parameters change
-        return fast(x) if made_of == self._state() else self.plain(x)
+        return local(fast, x, self.plain, self.halo()) if made_of == self._state() else self.plain(x)
 
     def _state(self) -> list[tuple[int, int]]:
         """A value that changes whenever a parameter is written to, replaced or moved."""
@@ -97,6 +102,10 @@ class ConvChain(Fusable, nn.Sequential):
     def plain(self, x: Tensor) -> Tensor:
         """All layers in turn."""
         return nn.Sequential.forward(self, x)
+
+    def halo(self) -> int:
+        """The kernel of the single convolution."""
+        return _spans(list(self))[0].kernel  # type: ignore[arg-type]
 
     def fused(self) -> Function:
         """One convolution, and the layers themselves along the edges."""

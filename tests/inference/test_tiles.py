@@ -1,14 +1,11 @@
-"""Pieces cover an image exactly once and keep their bounds; amounts of memory are read as people write them."""
+"""Pieces cover an image exactly once and keep their bounds."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llie.errors import UserError
-from llie.inference.tiles import free_memory, memory_budget, smaller_on_failure, split
-
-CPU = torch.device("cpu")
+from llie.inference.tiles import smaller_on_failure, split
 
 
 @settings(deadline=None, max_examples=60)
@@ -34,24 +31,6 @@ def test_large_images_lose_little_to_margins():
     work = sum((t.outer_rows[1] - t.outer_rows[0]) * (t.outer_columns[1] - t.outer_columns[0]) for t in tiles)
     assert work < 1.25 * 4000 * 6000
     assert len(split(1000, 1000, 72, 2_000_000)) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [("4GB", 4e9), ("4 GiB", 2**32), ("512MiB", 2**29), ("1.5g", 1.5e9), (1000, 1000), ("800kb", 8e5), (".5GB", 5e8)],
-)
-def test_amounts_of_memory(text, wanted):
-    assert memory_budget(text, CPU) == wanted
-
-
-@pytest.mark.parametrize("text", ["lots", "-1GB", "4 bananas", "", "0", "1e3"])
-def test_invalid_amounts_of_memory(text):
-    with pytest.raises(UserError, match="not an amount of memory; write for instance 4GB"):
-        memory_budget(text, CPU)
-
-
-def test_the_default_is_half_of_what_is_free():
-    assert 2**26 < memory_budget(None, CPU) < free_memory(CPU)
 
 
 def test_a_full_gpu_means_smaller_pieces(monkeypatch):

@@ -1,0 +1,78 @@
+"""Memory and time of every network on large images in strips, and the difference from the image in one piece.
+
+Each network runs in a process of its own, whose peak memory is read at the end. CPU seconds are stated beside seconds:
+on a busy machine they are the ones that compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+from llie.archs import create_network
+from llie.engine.allocator import keep_large_blocks
+from llie.ops.fusion import fuse
+from llie.strips import InMemory
+
+NETWORKS = ("DRBN", "HVICIDNet", "HVISMM", "HDM", "SNRAware", "MambaLLIE")
+FITS = (400, 600)  # a size that is also evaluated in one piece
+
+
+def timed(function, *arguments) -> tuple[torch.Tensor, float, float]:
+    """The result, seconds and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = function(*arguments)
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(name: str, megapixels: float, memory: str) -> None:
+    keep_large_blocks()
+    torch.manual_seed(0)
+    network = fuse(create_network(name, **({"gamma": 0.25} if name == "HDM" else {})).eval())
+    for parameter in network.parameters():  # networks begin near the identity
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    small, large = 0.5 * torch.rand(1, 3, *FITS), 0.5 * torch.rand(1, 3, height, height * 3 // 2)
+    with torch.inference_mode():
+        whole, _, cpu_whole = timed(network, small)
+        in_strips, _, _ = timed(InMemory(network, 10**8, tell=lambda line: None), small)
+        difference = (whole - in_strips).abs().max().item()
+        bounded = InMemory(network, memory, tell=lambda line: print(f"  {line}", file=sys.stderr))
+        assert bounded.too_large(large.shape, large.device), "this size is evaluated in one piece: allow less memory"
+        _, seconds, cpu = timed(bounded, large)
+    pixels = large.shape[2] * large.shape[3] / 1e6
+    ratio = (cpu / pixels) / (cpu_whole / (FITS[0] * FITS[1] / 1e6))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"| {name} | {pixels:.1f} | {peak:.2f} | {seconds:.0f} | {cpu:.0f} | {cpu / pixels:.1f} | {ratio:.2f} | "
+        f"{difference:.1e} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", default=NETWORKS, help=f"default: {' '.join(NETWORKS)}")
+    parser.add_argument("--megapixels", type=float, default=24, help="size of the large image, 3:2")
+    parser.add_argument("--memory", default="3GB", help="budget for its feature maps; PyTorch itself is not in it")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        return measure(options.networks[0], options.megapixels, options.memory)
+    print(
+        f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n"
+        "| network | megapixels | peak RSS, GiB | seconds | CPU seconds | CPU s/MP | to 600x400 whole | difference |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    for name in options.networks:
+        words = [name, "--here", "--megapixels", str(options.megapixels), "--memory", options.memory]
+        subprocess.run([sys.executable, __file__, *words], check=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""The order of work for a network at one image size: which passes over the image there are, and what each computes.
+
+A pass streams the image from top to bottom. It ends where something is needed that depends on the whole image: a mean,
+a product summed over all pixels, an operation that must see a whole map. The next pass starts from kept maps.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+import llie.strips.neighbours  # noqa: F401 - its rules are found by `rule_of`
+from llie.ops.parts import Part
+from llie.strips.rules import Cut, Local, Node, Range, Rows, rule_of, shape_of
+from llie.strips.sums import Sum, sum_of
+
+
+@dataclass(eq=False, repr=False)
+class Step:
+    """One operation.
+
+    Attributes:
+        node: of the graph.
+        kind: "image", "small" (no rows: parameters and what follows from sums), "local", "sum" or "whole".
+        inputs: the steps with rows that it reads.
+        rows: of its result; None where that has none.
+        local: how to compute it in strips, for "local".
+        sum: how to add it up, for "sum".
+        part: its mark, see `llie.ops.parts`.
+        depth: the pass in which it can be computed first.
+        stored: its rows are stored once computed.
+        last_pass: the last pass that reads it from the store, and a half if it is read after that pass; -1 for none but
+            its own.
+    """
+
+    node: fx.Node
+    kind: str
+    inputs: list[Step] = field(default_factory=list)
+    rows: Rows | None = None
+    local: Local | None = None
+    sum: Sum | None = None
+    part: Part | None = None
+    depth: int = 0
+    stored: bool = False
+    last_pass: float = -1
+
+    @property
+    def along(self) -> Rows:
+        """Rows of the result, or, of a sum, of what it adds up."""
+        rows = self.rows or self.inputs[0].rows
+        assert rows is not None
+        return rows
+
+    def need(self, source: Step, first: int, stop: int) -> Range:
+        """The positions of an input that some positions of the result need."""
+        low, high = self.local.need(first, stop) if self.local is not None else (first, stop)
+        unit, size = source.along.unit, source.along.size
+        low, high = max(0, min(low, size)) // unit * unit, min(max(high, 0), size)
+        return low, min(-(-high // unit) * unit, size)
+
+    @functools.cached_property
+    def pointwise(self) -> bool:
+        """Whether a value depends on those at the same place of every input alone."""
+        return torch.Tag.pointwise in getattr(self.node.target, "tags", ())
+
+    @functools.cached_property
+    def bytes_per_position(self) -> int:
+        """Memory of the result along its rows; none for views."""
+        if self.rows is None or (self.local is not None and self.local.view):
+            return 0
+        value = self.node.meta["val"]
+        value = value[0] if isinstance(value, (tuple, list)) else value
+        return math.prod(value.shape) // self.rows.size * value.element_size()
+
+
+@dataclass
+class Pass:
+    """One way over the image.
+
+    Attributes:
+        number: the pass's.
+        steps: all that have rows, in order, those read from the store included.
+        targets: those that this pass is for.
+        whole: what is computed from whole maps after it.
+    """
+
+    number: int
+    steps: list[Step]
+    targets: list[Step]
+    whole: list[Step]
+
+
+class Plan:
+    """The steps and passes of a traced network.
+
+    Args:
+        graph: see `llie.strips.trace.trace`.
+        parts: its marked parts.
+
+    Attributes:
+        steps: all, in order.
+        passes: in order.
+        image: the step that stands for the image.
+        result: the step whose rows are the result.
+        constants: values of steps that depend on no image.
+    """
+
+    def __init__(self, module: fx.GraphModule, parts: Sequence[Part]):
+        self.module, self.parts = module, parts
+        self.steps: list[Step] = []
+        self.constants: dict[Step, Any] = {}
+        self._of: dict[fx.Node, Step] = {}
+        for node in module.graph.nodes:
+            if node.op == "output":
+                if not isinstance(node.args[0], fx.Node):
+                    raise TypeError("the network does not return a tensor")
+                self.result = self._of[node.args[0]]
+            else:
+                self._of[node] = step = self._step(node)
+                self.steps.append(step)
+        self.image = self.steps[0]
+        self.passes = self._passes()
+
+    def _rows_of(self, node: Any) -> Rows | None:
+        return self._of[node].rows if isinstance(node, fx.Node) else None
+
+    def _constant(self, node: fx.Node) -> Any:
+        return self.constants.get(self._of[node])
+
+    def _step(self, node: fx.Node) -> Step:
+        if node.op == "placeholder":
+            return Step(node, "image", rows=Rows(2, shape_of(node)[2]))
+        before = [self._of[n] for n in node.all_input_nodes]
+        inputs = [step for step in before if step.rows is not None]
+        depth = max((step.depth + (step.kind in ("sum", "whole")) for step in before), default=0)
+        if node.op == "get_attr":
+            step = Step(node, "small")
+            self.constants[step] = functools.reduce(getattr, str(node.target).split("."), self.module)
+            return step
+        if not inputs:
+            marked = node.target is torch.ops.llie_strips.part.default
+            step = Step(node, "small", part=self._mark(node) if marked else None, depth=depth)
+            if all(s in self.constants for s in before):
+                self.constants[step] = self.value(step, self.constants.__getitem__)
+            return step
+        if node.target is operator.getitem:
+            (source,) = inputs
+            if source.kind == "sum":
+                return Step(node, "small", depth=depth)
+            take = Local(source.along, lambda a, b: (a, b), lambda args, kwargs, cut: args[0][args[1]], view=True)
+            return Step(node, "local", inputs, source.rows, take, depth=depth)
+        if node.target is torch.ops.llie_strips.part.default:
+            return self._part(node, inputs, depth)
+        described = Node(node, self._rows_of, self._constant)
+        local = rule_of(described)
+        if local is not None:
+            return Step(node, "local", inputs, local.rows, local, depth=depth)
+        total = sum_of(described)
+        if total is not None:
+            return Step(node, "sum", inputs, sum=total, depth=depth)
+        return self._whole(node, inputs, depth)
+
+    def _mark(self, node: fx.Node) -> Part:
+        number: Any = node.args[1]
+        return self.parts[number]
+
+    def _part(self, node: fx.Node, inputs: list[Step], depth: int) -> Step:
+        part = self._mark(node)
+        if part.kind == "whole" or inputs[0].rows is None:
+            return self._whole(node, inputs, depth, part)
+        source = inputs[0].rows
+        if part.kind == "keep":
+            kept = Local(source, lambda a, b: (a, b), lambda args, kwargs, cut: args[0][0], view=True)
+            return Step(node, "local", inputs, source, kept, part=part, depth=depth, stored=True)
+        if source.dim != 2 or source.unit != 1:
+            return self._whole(node, inputs, depth, part)
+        return Step(node, "local", inputs, Rows(2, part.shape[2]), _of_function(part), part=part, depth=depth)
+
+    def _whole(self, node: fx.Node, inputs: list[Step], depth: int, part: Part | None = None) -> Step:
+        value = node.meta["val"]
+        # Any dimension would do; the one that images and tokens have their rows in is what later operations expect.
+        dims = {4: 2, 3: 1}
+        rows = None
+        if isinstance(value, Tensor) and value.dim() in dims and value.numel() > 2**16:
+            rows = Rows(dims[value.dim()], value.shape[dims[value.dim()]])
+        return Step(node, "whole", inputs, rows, part=part, depth=depth)
+
+    def value(self, step: Step, of: Callable[[Step], Any]) -> Any:
+        """Compute a step that sees all of its inputs."""
+        args, kwargs = self._arguments(step, of)
+        if step.part is not None:
+            return step.part.function(*args[0])
+        target: Any = step.node.target
+        return target(*args, **kwargs)
+
+    def part_of(self, step: Step, cut: Cut, of: Callable[[Step], Any]) -> Any:
+        """Compute some rows of a local step."""
+        assert step.local is not None
+        return step.local.run(*self._arguments(step, of), cut)
+
+    def partial_sum(self, step: Step, of: Callable[[Step], Any]) -> Any:
+        """What some rows add to a sum."""
+        assert step.sum is not None
+        return step.sum.part(self._arguments(step, of)[0])
+
+    def _arguments(self, step: Step, of: Callable[[Step], Any]) -> tuple[Any, Any]:
+        """A node's args and kwargs, with values in place of other nodes."""
+        args: Any = fx.node.map_arg(step.node.args, lambda n: of(self._of[n]))
+        kwargs: Any = fx.node.map_arg(step.node.kwargs, lambda n: of(self._of[n]))
+        return args, kwargs
+
+    def _passes(self) -> list[Pass]:
+        """From the last to the first: a pass decides which kept maps the passes before it must store."""
+        passes = []
+        wanted: set[Step] = {self.result}
+        for step in self.steps:
+            if step.kind == "whole":
+                for source in step.inputs:
+                    source.stored = True
+                    source.last_pass = max(source.last_pass, step.depth + 0.5)
+                    wanted.add(source)
+        for number in range(self.result.depth, -1, -1):
+            whole = [s for s in self.steps if s.kind == "whole" and s.depth == number]
+            targets = [
+                s
+                for s in self.steps
+                if s.depth == number and (s.kind == "sum" or (s in wanted and s.kind in ("local", "image")))
+            ]
+            steps = self._ancestors(targets, number)
+            for step in steps:
+                if self.read_from_store(step, number):
+                    step.last_pass = max(step.last_pass, number)
+                    wanted.add(step)
+            passes.append(Pass(number, steps, targets, whole))
+        return passes[::-1]
+
+    def _ancestors(self, targets: list[Step], number: int) -> list[Step]:
+        found: set[Step] = set()
+        stack = list(targets)
+        while stack:
+            step = stack.pop()
+            if step not in found:
+                found.add(step)
+                if not self.read_from_store(step, number):
+                    stack += step.inputs
+        return [step for step in self.steps if step in found]
+
+    def read_from_store(self, step: Step, number: int) -> bool:
+        """Whether a pass finds the step's rows in the store, or in the image."""
+        return step.kind in ("image", "whole") or (step.stored and step.depth < number)
+
+
+def _of_function(part: Part) -> Local:
+    """The rule of a marked function: computed on more rows than asked for, and cut."""
+    many, few = part.ratio
+    margin = -(-part.halo // many) * many
+
+    def need(first: int, stop: int) -> Range:
+        low = first * many // few // many * many
+        return low - margin, -(-stop * many // few) + margin
+
+    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
+        result = part.function(args[0][0])
+        return result.narrow(2, cut.first - cut.low * few // many, cut.stop - cut.first)
+
+    return Local(Rows(2, part.shape[2]), need, run)

@@ -1,0 +1,346 @@
+"""What each operation does to rows: which rows of its input some of its result need, and how to compute just those.
+
+A rule says of one operation in a traced graph that it is local along the rows of the image. An operation without a
+rule, or whose arguments do not fit its rule, is given whole maps: never wrong, but it takes more memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+aten = torch.ops.aten
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where a tensor has the image's rows.
+
+    Attributes:
+        dim: the dimension along them.
+        size: of that dimension.
+        unit: how many of its positions make one row; H and W merged have W. Parts begin and end at multiples of it.
+    """
+
+    dim: int
+    size: int
+    unit: int = 1
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a result to compute, [first, stop), from the part [low, high) of an input with `size` positions."""
+
+    first: int
+    stop: int
+    low: int
+    high: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Local:
+    """An operation that is local along the rows.
+
+    Attributes:
+        rows: of the result.
+        need: which positions of the inputs some of the result need; they may lie beyond the edges.
+        run: args and kwargs of the operation, with the parts of the inputs in place of the inputs -> the part of the
+            result.
+        view: the result shares memory with its input.
+    """
+
+    rows: Rows
+    need: Callable[[int, int], Range]
+    run: Callable[[Sequence[Any], dict[str, Any], Cut], Any]
+    view: bool = False
+
+
+class Node:
+    """A node of the graph, as rules see it: its arguments, and shapes and rows of tensors."""
+
+    def __init__(self, node: fx.Node, rows_of: Callable[[fx.Node], Rows | None], constant: Callable[[fx.Node], Any]):
+        self.node, self.rows_of, self.constant = node, rows_of, constant
+        self.target: Any = node.target
+        self.args: Any = node.args
+        self.kwargs: Any = node.kwargs
+        self.inputs = [n for n in node.all_input_nodes if rows_of(n) is not None]
+
+    def shape(self, node: Any = None) -> tuple[int, ...]:
+        """The shape of the node's value, or of another's."""
+        return shape_of(self.node if node is None else node)
+
+    def argument(self, position: int, default: Any = None) -> Any:
+        """A positional argument, or its default."""
+        return self.args[position] if len(self.args) > position else default
+
+    @property
+    def rows(self) -> Rows:
+        """Rows of the first argument."""
+        rows = self.rows_of(self.args[0])
+        if rows is None:
+            raise NotLocal
+        return rows
+
+
+class NotLocal(Exception):
+    """The operation is not local along the rows with these arguments."""
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's value; of the first one where it has several."""
+    value = node.meta["val"]
+    return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
+
+
+def rule_of(node: Node) -> Local | None:
+    """The rule for a node with at least one input that has rows; None where it needs whole maps."""
+    target = node.target
+    packet = getattr(target, "overloadpacket", target)
+    try:
+        if packet in _RULES:
+            return _RULES[packet](node)
+        if torch.Tag.pointwise in getattr(target, "tags", ()):
+            return _pointwise(node)
+    except NotLocal:
+        pass
+    return None
+
+
+_RULES: dict[Any, Callable[[Node], Local]] = {}
+
+
+def rule(*packets: Any) -> Callable[[Callable[[Node], Local]], Callable[[Node], Local]]:
+    """Decorator: this makes the rule for these operations; it raises `NotLocal` for arguments that do not fit."""
+
+    def register(make: Callable[[Node], Local]) -> Callable[[Node], Local]:
+        _RULES.update(dict.fromkeys(packets, make))
+        return make
+
+    return register
+
+
+def same(first: int, stop: int) -> Range:
+    """The need of operations that see one position at a time."""
+    return first, stop
+
+
+def check(condition: bool) -> None:
+    """Raise `NotLocal` unless it holds."""
+    if not condition:
+        raise NotLocal
+
+
+def gather(x: Tensor, index: Tensor, dim: int) -> Tensor:
+    """`index_select` that keeps channels last."""
+    if dim == 2 and x.dim() == 4:
+        return x.permute(0, 2, 3, 1).index_select(1, index).permute(0, 3, 1, 2)
+    return x.index_select(dim, index)
+
+
+# Operations that see one position at a time
+
+
+@rule(aten._prelu_kernel, aten._to_copy, aten.where, aten.rsub)
+def _pointwise(node: Node) -> Local:
+    out = node.shape()
+    dims, units, sizes = set(), [1], set()
+    for n in node.inputs:
+        rows = node.rows_of(n)
+        assert rows is not None
+        dims.add(len(out) - len(node.shape(n)) + rows.dim)
+        units.append(rows.unit)
+        sizes.add(rows.size)
+    check(len(dims) == 1 and len(sizes) == 1)
+    dim = dims.pop()
+    check(out[dim] in sizes)
+    rows = Rows(dim, out[dim], math.lcm(*units))
+    return Local(rows, same, lambda args, kwargs, cut: node.target(*args, **kwargs))
+
+
+@rule(aten.cat, aten.stack)
+def _cat(node: Node) -> Local:
+    tensors: Any = node.args[0]
+    dim = node.argument(1, 0)
+    stacked = node.target.overloadpacket is aten.stack
+    found = [node.rows_of(n) for n in tensors]
+    rows = found[0]
+    check(rows is not None and all(r is not None and (r.dim, r.size) == (rows.dim, rows.size) for r in found))
+    assert rows is not None
+    dim %= len(node.shape())
+    moved = rows.dim + (stacked and dim <= rows.dim)
+    check(stacked or dim != rows.dim)
+    join = torch.stack if stacked else torch.cat
+    unit = math.lcm(*(r.unit for r in found if r is not None))
+    return Local(Rows(moved, rows.size, unit), same, lambda args, kwargs, cut: join(args[0], dim))
+
+
+def _along(node: Node, rows: Rows, dims: Sequence[int], removed: bool) -> Rows:
+    """Rows of a result whose dimensions `dims`, none of them along the rows, are reduced, or removed."""
+    total = len(node.shape(node.args[0]))
+    dims = [d % total for d in dims] if dims else list(range(total))
+    check(rows.dim not in dims)
+    return Rows(rows.dim - removed * sum(d < rows.dim for d in dims), rows.size, rows.unit)
+
+
+@rule(aten.sum, aten.mean, aten.amax, aten.amin, aten.any, aten.argmax)
+def _reduction(node: Node) -> Local:
+    dims: Any = node.argument(1, ())
+    dims = [dims] if isinstance(dims, int) else dims or ()
+    rows = _along(node, node.rows, dims, not node.argument(2, node.kwargs.get("keepdim", False)))
+    return Local(rows, same, lambda args, kwargs, cut: node.target(*args, **kwargs))
+
+
+@rule(aten.native_layer_norm)
+def _layer_norm(node: Node) -> Local:
+    rows, normalised = node.rows, len(node.args[1])
+    check(rows.dim < len(node.shape(node.args[0])) - normalised)
+    return Local(rows, same, lambda args, kwargs, cut: (F.layer_norm(*args),))
+
+
+@rule(aten._softmax)
+def _softmax(node: Node) -> Local:
+    rows, dim = node.rows, node.args[1]
+    check(dim % len(node.shape()) != rows.dim)
+    return Local(rows, same, lambda args, kwargs, cut: args[0].softmax(dim))
+
+
+@rule(aten.roll)
+def _roll(node: Node) -> Local:
+    dims: Any = node.argument(2, ())
+    _along(node, node.rows, dims, removed=False)
+    return Local(node.rows, same, lambda args, kwargs, cut: torch.roll(*args))
+
+
+@rule(aten.bmm, aten.mm, aten.addmm)
+def _product(node: Node) -> Local:
+    """A matrix product with rows in one factor, not those that it sums over (`llie.strips.sums` has these)."""
+    check(len(node.inputs) == 1)
+    *_, left, right = node.args
+    total = len(node.shape())
+    for factor, dim in ((left, total - 2), (right, total - 1)):
+        rows = node.rows_of(factor)
+        if rows is not None:
+            check(rows.dim == dim)
+            return Local(Rows(dim, rows.size, rows.unit), same, lambda args, kwargs, cut: node.target(*args))
+    raise NotLocal
+
+
+# Views
+
+
+@rule(aten.alias, aten.alias_copy, aten.detach, aten.detach_copy, aten.lift_fresh_copy, aten.clone)
+def _identity(node: Node) -> Local:
+    layout = node.kwargs.get("memory_format")
+
+    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
+        return args[0].contiguous(memory_format=layout) if layout is torch.channels_last else args[0]
+
+    return Local(node.rows, same, run, view=True)
+
+
+@rule(aten.permute, aten.permute_copy, aten.transpose, aten.transpose_copy)
+def _permute(node: Node) -> Local:
+    total, rows = len(node.shape()), node.rows
+    if len(node.args) == 3:
+        order = list(range(total))
+        first, second = (int(d) % total for d in node.args[1:])
+        order[first], order[second] = second, first
+    else:
+        order = [int(d) % total for d in node.args[1]]
+    moved = Rows(order.index(rows.dim), rows.size, rows.unit)
+    return Local(moved, same, lambda args, kwargs, cut: args[0].permute(order), view=True)
+
+
+@rule(aten.unsqueeze, aten.unsqueeze_copy)
+def _unsqueeze(node: Node) -> Local:
+    rows, dim = node.rows, int(node.args[1]) % len(node.shape())
+    moved = Rows(rows.dim + (dim <= rows.dim), rows.size, rows.unit)
+    return Local(moved, same, lambda args, kwargs, cut: args[0].unsqueeze(dim), view=True)
+
+
+@rule(aten.squeeze, aten.squeeze_copy)
+def _squeeze(node: Node) -> Local:
+    dims: Any = node.args[1]
+    dims = [dims] if isinstance(dims, int) else dims
+    dims = tuple(d for d in dims if node.shape(node.args[0])[d] == 1)
+    rows = _along(node, node.rows, dims, removed=True)
+    return Local(rows, same, lambda args, kwargs, cut: args[0].squeeze(dims), view=True)
+
+
+@rule(aten.select, aten.select_copy, aten.unbind, aten.unbind_copy)
+def _select(node: Node) -> Local:
+    dim = node.argument(1, 0)
+    rows = _along(node, node.rows, [dim], removed=True)
+    unbound = node.target.overloadpacket in (aten.unbind, aten.unbind_copy)
+    take = torch.unbind if unbound else torch.select
+    return Local(rows, same, lambda args, kwargs, cut: take(*args), view=True)
+
+
+@rule(aten.split, aten.split_copy, aten.split_with_sizes, aten.split_with_sizes_copy)
+def _split(node: Node) -> Local:
+    dim = node.argument(2, 0)
+    _along(node, node.rows, [dim], removed=False)
+    return Local(node.rows, same, lambda args, kwargs, cut: torch.split(args[0], args[1], dim), view=True)
+
+
+@rule(aten.slice, aten.slice_copy)
+def _slice(node: Node) -> Local:
+    rows, shape = node.rows, node.shape()
+    dim, start = node.argument(1, 0) % len(shape), node.argument(2) or 0
+    step = node.argument(4, 1)
+    whole = node.shape(node.args[0])[dim]
+    start = min(start + whole if start < 0 else start, whole)
+    if dim != rows.dim:
+        place = slice(start, start + (shape[dim] - 1) * step + 1, step)
+        index = (slice(None),) * dim + (place,)
+        return Local(rows, same, lambda args, kwargs, cut: args[0][index], view=True)
+    if start == 0 and step == 1 and shape[dim] == whole:
+        return Local(rows, same, lambda args, kwargs, cut: args[0], view=True)
+    check(rows.unit == 1)
+
+    def need(first: int, stop: int) -> Range:
+        return start + first * step, start + (stop - 1) * step + 1
+
+    index = (slice(None),) * dim + (slice(None, None, step),)
+    return Local(Rows(dim, shape[dim]), need, lambda args, kwargs, cut: args[0][index], view=True)
+
+
+@rule(aten.view, aten.view_copy, aten._unsafe_view, aten.reshape)
+def _view(node: Node) -> Local:
+    rows, before, after = node.rows, node.shape(node.args[0]), node.shape()
+    # The dimension before which as many values lie as before the rows, and which is not of size one without need.
+    ahead = math.prod(before[: rows.dim])
+    dims = [d for d in range(len(after)) if math.prod(after[:d]) == ahead]
+    check(bool(dims))
+    dim = next((d for d in dims if after[d] != 1), dims[0])
+    inner, outer = math.prod(before[rows.dim + 1 :]), math.prod(after[dim + 1 :])
+    unit = math.lcm(outer, rows.unit * inner) // outer
+    check(after[dim] % unit == 0)
+
+    def need(first: int, stop: int) -> Range:
+        return first * outer // inner, -(-stop * outer // inner)
+
+    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
+        return args[0].reshape(*after[:dim], cut.stop - cut.first, *after[dim + 1 :])
+
+    return Local(Rows(dim, after[dim], unit), need, run, view=True)
+
+
+@rule(aten.expand, aten.expand_copy)
+def _expand(node: Node) -> Local:
+    rows, shape = node.rows, node.shape()
+    dim = rows.dim + len(shape) - len(node.shape(node.args[0]))
+    check(shape[dim] == rows.size)
+
+    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
+        return args[0].expand(*shape[:dim], cut.stop - cut.first, *shape[dim + 1 :])
+
+    return Local(Rows(dim, rows.size, rows.unit), same, run, view=True)

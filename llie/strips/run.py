@@ -1,0 +1,181 @@
+"""Evaluate a network on an image of any size in bounded memory, with the result of the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from llie.strips.plan import Pass, Plan, Step
+from llie.strips.rules import Cut, Range
+from llie.strips.schedule import schedule_within
+from llie.strips.store import Map, Store
+from llie.strips.trace import trace
+
+WORKING = 2**27  # bytes of a strip and all that is computed from it at once; larger ones are no faster
+Read = Callable[[int, int], Tensor]
+Write = Callable[[int, int, Tensor], None]
+
+
+class Strips:
+    """A network at one image size, planned.
+
+    Args:
+        function: (B, 3, H, W) -> (B, 3, H, W), for instance a network in evaluation mode.
+        shape: (B, 3, H, W).
+
+    Attributes:
+        plan: what is computed when.
+
+    Raises:
+        Exception: of any kind, where the function cannot be traced.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...]):
+        self.plan = Plan(*trace(function, shape))
+
+    def __call__(self, read: Read, write: Write, memory: int, working: int = WORKING) -> Store:
+        """Evaluate the function.
+
+        Args:
+            read: gives rows `first` to `stop` of the image, (B, 3, stop - first, W).
+            write: takes rows `first` to `stop` of the result, from the top to the bottom.
+            memory: bytes of maps to hold in memory; more go to a scratch file.
+            working: bytes to use beside them, if a single row does not need more.
+
+        Returns:
+            The store, which tells how much was held and written.
+        """
+        store = Store(memory)
+        try:
+            _Run(self.plan, read, write, store, working).all()
+        finally:
+            store.close()
+        return store
+
+
+class _Run:
+    """One evaluation."""
+
+    def __init__(self, plan: Plan, read: Read, write: Write, store: Store, working: int):
+        self.plan, self.read, self.write, self.store, self.working = plan, read, write, store, working
+        self.maps: dict[Step, Map] = {}
+        self.small: dict[Step, Any] = dict(plan.constants)
+
+    def all(self) -> None:
+        for number in self.plan.passes:
+            self._fill_in(number.number)
+            if number.targets:
+                self._stream(number)
+            for step in number.whole:
+                self._at_once(step)
+            self._forget(number.number)
+        if self.plan.result.kind == "whole":
+            result = self.maps[self.plan.result]
+            self.write(0, result.done, result.read(0, result.done))
+
+    def _fill_in(self, depth: int) -> None:
+        """Compute what has no rows and is known by now."""
+        for step in self.plan.steps:
+            if step.kind == "small" and step.depth <= depth and step not in self.small:
+                self.small[step] = self.plan.value(step, self.small.__getitem__)
+
+    def _at_once(self, step: Step) -> None:
+        """Compute a step that needs whole maps."""
+
+        def value(source: Step) -> Any:
+            if source.rows is None:
+                return self.small[source]
+            return self._rows(source, 0, source.rows.size)
+
+        result = self.plan.value(step, value)
+        if step.rows is None:
+            self.small[step] = result
+        else:
+            self.maps[step] = self.store.map(step.rows.dim)
+            self.maps[step].append(result)
+
+    def _rows(self, step: Step, first: int, stop: int) -> Tensor:
+        return self.read(first, stop) if step.kind == "image" else self.maps[step].read(first, stop)
+
+    def _forget(self, number: int) -> None:
+        for step in [step for step in self.maps if step.last_pass < number + 1]:
+            self.maps.pop(step).release(1 << 62)
+
+    def _stream(self, this: Pass) -> None:
+        """One pass over the image, from the top to the bottom."""
+        schedule = schedule_within(self.plan, this, self.working)
+        sums: dict[Step, Any] = {}
+        for step in schedule.held:
+            later = step.last_pass > this.number
+            self.maps[step] = self.store.map(step.along.dim, in_memory=not later)
+        for number, computed in schedule.strips_of_all():
+            self._strip(this, computed, sums)
+            still = schedule.still_needed(number)
+            for step in this.steps:
+                if step in self.maps and step.last_pass <= this.number:
+                    self.maps[step].release(still.get(step, 1 << 62))
+        for step, total in sums.items():
+            assert step.sum is not None
+            self.small[step] = step.sum.finish(total)
+
+    def _strip(self, this: Pass, computed: dict[Step, Range], sums: dict[Step, Any]) -> None:
+        values: dict[Step, dict[Range, Any]] = {}  # those of held operations in the parts that were read
+        uses = dict.fromkeys(this.steps, 0)
+        for step in computed:
+            for source in step.inputs:
+                uses[source] += 1
+        for step in this.steps:
+            part = computed.get(step)
+            if part is None:
+                continue
+            value = self._value(step, part, values)
+            for source in step.inputs:
+                uses[source] -= 1
+                if not uses[source]:
+                    values.pop(source, None)
+            if step.sum is not None:
+                sums[step] = step.sum.join(sums[step], value) if step in sums else value
+                continue
+            if step is self.plan.result:
+                self.write(*part, value)
+            if step in self.maps:
+                self.maps[step].append(value)
+            else:
+                values[step] = {part: value}
+
+    def _value(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]]) -> Any:
+        low, high, size = 0, 0, 0
+        needed: dict[Step, Range] = {}
+        for source in step.inputs:
+            low, high = needed[source] = step.need(source, *part)
+            size = source.along.size
+
+        def value(source: Step) -> Any:
+            if source not in needed:
+                return self._sliced(source, step, part)
+            dim = source.along.dim
+            first, stop = needed[source]
+            for (start, end), known in values.get(source, {}).items():
+                if start <= first and stop <= end:
+                    if isinstance(known, (tuple, list)):
+                        return type(known)(t.narrow(dim, first - start, stop - first) for t in known)
+                    return known.narrow(dim, first - start, stop - first)
+            read = values.setdefault(source, {})[first, stop] = self._rows(source, first, stop)
+            return read
+
+        if step.kind == "sum":
+            return self.plan.partial_sum(step, value)
+        return self.plan.part_of(step, Cut(*part, low, high, size), value)
+
+    def _sliced(self, source: Step, step: Step, part: Range) -> Any:
+        """A value without rows; of a full-size constant (a map of positions, say), the rows that are computed."""
+        value = self.small[source]
+        rows = step.rows
+        if rows is None or not isinstance(value, Tensor) or step.kind == "sum" or not step.pointwise:
+            return value
+        dim = rows.dim - len(step.node.meta["val"].shape) + value.dim()
+        return (
+            value.narrow(dim, part[0], part[1] - part[0]) if dim >= 0 and value.shape[dim] == rows.size > 1 else value
+        )

@@ -1,0 +1,166 @@
+"""Which rows each operation of a pass computes for each strip of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llie.strips.plan import Pass, Plan, Step
+from llie.strips.rules import Range
+
+OVERLAP = 1.1  # most rows to compute of an operation for each row of progress, before rows are held instead
+
+
+class Schedule:
+    """A pass with strips of a given height.
+
+    Some operations advance: as far as the rows that arrived allow, each row once, and rows that later strips need are
+    held. All others are computed for the rows that these need, in part again for the next strip. What is stored and
+    what the pass is for advances; and so do operations that would otherwise be repeated too much.
+
+    Args:
+        plan: of the network.
+        this: pass.
+        strips: that the image is cut into. There are further ones, without rows of the image, until all is computed:
+            operations lag behind the image by the rows below theirs that they depend on.
+
+    Attributes:
+        strips: see there.
+        held: operations whose rows are held, for later strips or later passes.
+    """
+
+    def __init__(self, plan: Plan, this: Pass, strips: int):
+        self.steps, self.targets, self.strips = this.steps, this.targets, strips
+        self.sources = {step for step in this.steps if plan.read_from_store(step, this.number)}
+        self.advancing = {s for s in this.steps if s not in self.sources and (s in this.targets or s.stored)}
+        self._arrived: dict[int, dict[Step, int]] = {}
+        middle = 0
+        while any(2 * self.reached(middle + 1)[step] < _size(step) for step in this.targets):
+            middle += 1
+        self._hold_what_repeats(middle)
+        self._middle = middle
+        read = {source for step in this.steps if step not in self.sources for source in step.inputs}
+        self.held = {s for s in self.advancing if s.kind == "local" and (s in read or s.last_pass > this.number)}
+
+    def _hold_what_repeats(self, number: int) -> None:
+        before, now = self.reached(number), self.reached(number + 1)
+        needed: dict[Step, Range] = {}
+        for step in reversed(self.steps):
+            if step in self.sources or (step not in self.advancing and step not in needed):
+                continue
+            progress = now[step] - before[step]
+            if step not in self.advancing and self.strips > 1:
+                first, stop = needed[step]
+                unit = step.rows.unit if step.rows is not None else 1
+                if stop - first > max(OVERLAP * progress, progress + unit):
+                    self.advancing.add(step)
+            part = (before[step], now[step]) if step in self.advancing else needed[step]
+            if part[0] < part[1]:
+                for source in step.inputs:
+                    _widen(needed, source, step.need(source, *part))
+
+    def _positions(self, number: int) -> dict[Step, int]:
+        """Of each step, how many positions can be computed after so many strips, as if the image went on below."""
+        if number not in self._arrived:
+            found: dict[Step, int] = {}
+            for step in self.steps:
+                if step in self.sources:
+                    assert step.rows is not None
+                    found[step] = -(-step.rows.size // step.rows.unit * number // self.strips) * step.rows.unit
+                else:
+                    found[step] = min(_reach(step, source, found[source]) for source in step.inputs)
+            self._arrived = {k: v for k, v in self._arrived.items() if k >= number - 1} | {number: found}
+        return self._arrived[number]
+
+    def reached(self, number: int) -> dict[Step, int]:
+        """Of each step, how many positions are computed after so many strips, if it advances."""
+        return {step: min(position, _size(step)) for step, position in self._positions(number).items()}
+
+    def strips_of_all(self) -> Iterator[tuple[int, dict[Step, Range]]]:
+        """The strips by number, and the positions that each step computes."""
+        number = 0
+        while any(reached < _size(step) for step, reached in self.reached(number).items() if step in self.advancing):
+            yield number, self.ranges(number)
+            number += 1
+
+    def ranges(self, number: int) -> dict[Step, Range]:
+        """The positions that each step computes for one strip."""
+        before, now = self.reached(number), self.reached(number + 1)
+        computed = {step: (before[step], now[step]) for step in self.advancing if now[step] > before[step]}
+        for step in reversed(self.steps):
+            if step in computed:
+                for source in step.inputs:
+                    if source not in self.sources and source not in self.advancing:
+                        _widen(computed, source, step.need(source, *computed[step]))
+        return computed
+
+    def still_needed(self, number: int) -> dict[Step, int]:
+        """After a strip, the first position of every operation that later strips read; nothing of those left out."""
+        now = self.reached(number + 1)
+        first: dict[Step, int] = {}
+        for step in reversed(self.steps):
+            start = now[step] if step in self.advancing else first.get(step, _size(step))
+            if start < _size(step) and step not in self.sources:
+                for source in step.inputs:
+                    low = step.need(source, start, start + (step.rows.unit if step.rows is not None else 1))[0]
+                    first[source] = min(first.get(source, low), low)
+        return first
+
+    def peak(self) -> int:
+        """Most bytes of values at a time in a strip in the middle."""
+        computed = self.ranges(self._middle)
+        last: dict[Step, int] = {}
+        for place, step in reversed(list(enumerate(self.steps))):
+            end = max(last.get(step, place), place)
+            for source in step.inputs:
+                if step in computed:
+                    last[source] = max(last.get(source, 0), end if not step.bytes_per_position else place)
+        ends: dict[int, int] = {}
+        live = peak = 0
+        for place, step in enumerate(self.steps):
+            if step in computed:
+                size = (computed[step][1] - computed[step][0]) * step.bytes_per_position
+                live += size
+                ends[last.get(step, place)] = ends.get(last.get(step, place), 0) + size
+            peak = max(peak, live)
+            live -= ends.pop(place, 0)
+        return peak
+
+
+def schedule_within(plan: Plan, this: Pass, working: int) -> Schedule:
+    """The pass in as few strips as keep the values of one within so many bytes."""
+    sources = [step.rows for step in this.steps if plan.read_from_store(step, this.number)]
+    most = min(rows.size // rows.unit for rows in sources if rows is not None)
+    schedule = Schedule(plan, this, 1)
+    while schedule.strips < most and schedule.peak() > working:
+        schedule = Schedule(plan, this, min(most, schedule.strips + -(-schedule.strips // 3)))
+    return schedule
+
+
+def _size(step: Step) -> int:
+    """Positions along the rows; of a sum, those of what it adds up."""
+    return step.along.size
+
+
+def _reach(step: Step, source: Step, available: int) -> int:
+    """How many positions of a step can be computed from so many of an input, which may lie beyond its end."""
+    if step.local is None:
+        return available
+    assert source.rows is not None and step.rows is not None
+    size, unit = step.rows.size, step.rows.unit
+    beyond = available - max(step.local.need(0, size)[1], source.rows.size)
+    if beyond >= 0:
+        return size + beyond * size // source.rows.size
+    low, high = 0, size // unit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if step.local.need(0, middle * unit)[1] <= available:
+            low = middle
+        else:
+            high = middle - 1
+    return low * unit
+
+
+def _widen(hull: dict[Step, Range], step: Step, part: Range) -> None:
+    if step in hull:
+        part = min(part[0], hull[step][0]), max(part[1], hull[step][1])
+    hull[step] = part

@@ -1,0 +1,144 @@
+"""Maps of features that wait for later work, in blocks of rows: in memory as long as there is room, then in a file."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llie.errors import UserError
+
+
+class _InFile(NamedTuple):
+    """Where a block lies in the scratch file.
+
+    Attributes:
+        place: of its first byte.
+        shape: of the tensor as written.
+        dtype: its type.
+        channels_last: whether its channels were moved last before writing.
+    """
+
+    place: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    channels_last: bool
+
+
+class Store:
+    """All maps of one image.
+
+    Args:
+        memory: bytes of maps to hold in memory; further blocks go to a scratch file, which nobody else sees and which
+            disappears with the process.
+
+    Attributes:
+        written: bytes in the scratch file.
+    """
+
+    def __init__(self, memory: int):
+        self.memory = memory
+        self.used = self.written = self.peak = 0
+        self._file: Any = None
+        self._free: dict[int, list[int]] = {}  # places of blocks that were dropped, by their size
+
+    def map(self, dim: int, in_memory: bool = False) -> Map:
+        """A new map, whose rows are along dimension `dim`; `in_memory` if few of its rows are held at a time."""
+        return Map(self, dim, in_memory)
+
+    def close(self) -> None:
+        """Give the scratch file back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def put(self, block: Tensor, in_memory: bool) -> Tensor | _InFile:
+        """Take a block in."""
+        size = block.numel() * block.element_size()
+        if in_memory or self.used + size <= self.memory:
+            self.used += size
+            self.peak = max(self.peak, self.used)
+            whole = block.untyped_storage().nbytes()
+            return block if whole == size else block.clone(memory_format=torch.preserve_format)
+        return self._write(block, size)
+
+    def get(self, block: Tensor | _InFile) -> Tensor:
+        """A block's values."""
+        if isinstance(block, Tensor):
+            return block
+        assert self._file is not None
+        tensor = torch.empty(block.shape, dtype=block.dtype)
+        self._file.seek(block.place)
+        view = _bytes(tensor)
+        while view:
+            view = view[self._file.readinto(view) :]
+        return tensor.permute(0, 3, 1, 2) if block.channels_last else tensor
+
+    def drop(self, block: Tensor | _InFile) -> None:
+        """Forget a block."""
+        if isinstance(block, Tensor):
+            self.used -= block.numel() * block.element_size()
+        else:
+            self._free.setdefault(math.prod(block.shape) * block.dtype.itemsize, []).append(block.place)
+
+    def _write(self, block: Tensor, size: int) -> _InFile:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="llie-", buffering=0)  # noqa: SIM115 - closed in `close`
+        block = block.cpu()
+        channels_last = block.dim() == 4
+        block = (block.permute(0, 2, 3, 1) if channels_last else block).contiguous()
+        places = self._free.get(size)
+        if places:
+            place = places.pop()
+        else:
+            place, self.written = self.written, self.written + size
+        view = _bytes(block)
+        try:
+            self._file.seek(place)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise UserError(
+                f"the scratch file in {tempfile.gettempdir()} cannot grow to {self.written / 1e9:.1f} GB "
+                f"({error.strerror}); allow more memory, or set TMPDIR to a folder with more room"
+            ) from None
+        return _InFile(place, tuple(block.shape), block.dtype, channels_last)
+
+
+class Map:
+    """A map that is written from its first row to its last, and read in parts.
+
+    Attributes:
+        done: rows written so far.
+    """
+
+    def __init__(self, store: Store, dim: int, in_memory: bool):
+        self.store, self.dim, self.in_memory, self.done = store, dim, in_memory, 0
+        self._blocks: list[tuple[int, int, Tensor | _InFile]] = []
+
+    def append(self, rows: Tensor) -> None:
+        """Write the next rows."""
+        first, self.done = self.done, self.done + rows.shape[self.dim]
+        self._blocks.append((first, self.done, self.store.put(rows, self.in_memory)))
+
+    def read(self, first: int, stop: int) -> Tensor:
+        """Rows `first` to `stop`, which were written and not released."""
+        parts = [
+            self.store.get(block).narrow(self.dim, max(first, low) - low, min(stop, high) - max(first, low))
+            for low, high, block in self._blocks
+            if low < stop and first < high
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, self.dim)
+
+    def release(self, first: int) -> None:
+        """Give back what lies before row `first`, as far as that fills whole blocks."""
+        while self._blocks and self._blocks[0][1] <= first:
+            self.store.drop(self._blocks.pop(0)[2])
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    array: Any = tensor.flatten().view(torch.uint8).numpy()
+    return memoryview(array)

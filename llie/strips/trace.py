@@ -1,0 +1,51 @@
+"""A network at one image size as a graph of its operations, without executing it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from llie.ops.parts import Part, recorded
+from llie.strips.sums import group_normalise, group_statistics
+
+aten = torch.ops.aten
+
+
+def trace(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[fx.GraphModule, list[Part]]:
+    """Record what `function` does with a float32 image (B, 3, H, W) of this shape.
+
+    Returns:
+        The graph, free of operations that write in place, and its marked parts (see `llie.ops.parts`).
+
+    Raises:
+        Exception: of any kind, where the function's code depends on the values of pixels.
+    """
+    with torch.inference_mode(False), torch.no_grad(), recorded() as parts:
+        record = make_fx(
+            functionalize(function, remove="mutations_and_views"), tracing_mode="fake", _allow_non_fake_inputs=True
+        )
+        module = record(torch.empty(shape, device="cpu"))
+    _split_group_norms(module.graph)
+    module.graph.eliminate_dead_code()
+    return module, parts
+
+
+def _split_group_norms(graph: fx.Graph) -> None:
+    """Group normalisation as two operations: statistics of the whole image, and what is done with each pixel."""
+    for node in list(graph.nodes):
+        if node.target is not aten.native_group_norm.default:
+            continue
+        x, weight, bias, *_, groups, eps = node.args
+        with graph.inserting_before(node):
+            statistics = graph.call_function(group_statistics, (x, groups, eps))
+            normalised = graph.call_function(group_normalise, (x, statistics, weight, bias))
+        statistics.meta["val"] = node.meta["val"][1:]
+        normalised.meta["val"] = node.meta["val"][0]
+        for user in list(node.users):
+            if user.target is operator.getitem and user.args[1] == 0:
+                user.replace_all_uses_with(normalised)

@@ -1,0 +1,154 @@
+"""In strips of rows, every network gives the result of the whole image, and holds little of it at a time."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import llie
+from llie.archs import create_network
+from llie.inference import Enhancer
+from llie.ops.fusion import fuse
+from llie.ops.parts import in_one_piece, keep
+from llie.strips import InMemory, Strips
+
+TINY = {
+    "DRBN": {"width": 4, "growth": 4, "convs": 2, "recursions": 2},
+    "DRBNRecompose": {"width": 4, "growth": 4, "convs": 1, "recursions": 1},
+    "HVICIDNet": {"channels": [8, 8, 8, 8], "norm": True},
+    "HVISMM": {"channels": [8, 8, 8, 8]},
+    "HDM": {"width": 8, "blocks": 1, "groups": 1, "gamma": 0.25},
+    "SNRAware": {"nf": 8, "layers": 1, "snr_quantile": 0.5},
+    "MambaLLIE": {"nf": 16, "depths": (1, 1, 1, 1, 1, 1), "d_state": 4, "scan_backend": "torch"},
+}
+
+
+def network(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    built = create_network(name, **TINY[name]).eval()
+    for parameter in built.parameters():  # networks begin near the identity: nothing global would show
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return fuse(built)
+
+
+def in_strips(function, x, memory=2**30, working=2**16):
+    """The result, the store, and how often rows were written."""
+    result, writes = torch.full_like(x, float("nan")), []
+
+    def write(first, stop, rows):
+        writes.append((first, stop))
+        result[:, :, first:stop] = rows
+
+    with torch.inference_mode():
+        store = Strips(function, tuple(x.shape))(lambda first, stop: x[:, :, first:stop], write, memory, working)
+    assert [first for first, _ in writes] == [0, *[stop for _, stop in writes][:-1]]
+    return result, store, len(writes)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_strips_give_the_result_of_the_whole_image(name):
+    net = network(name)
+    x = 0.6 * torch.rand(1, 3, 75, 37)
+    with torch.inference_mode():
+        expected = net(x)
+    result, _, strips = in_strips(net, x)
+    assert strips > 3
+    torch.testing.assert_close(result, expected, atol=2e-5, rtol=0)
+
+
+def test_what_does_not_fit_goes_to_a_file():
+    net = network("HVICIDNet")
+    x = torch.rand(1, 3, 64, 40)
+    expected, held, _ = in_strips(net, x)
+    result, spilled, _ = in_strips(net, x, memory=held.peak // 2)
+    assert not held.written and spilled.written > 0
+    assert torch.equal(result, expected)
+
+
+def test_a_local_network_holds_a_window_of_rows_however_tall_the_image():
+    net = network("DRBN")
+    peaks = [in_strips(net, torch.rand(1, 3, height, 16), working=2**14)[1].peak for height in (200, 600)]
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+class Unusual(nn.Module):
+    """Operations that no network here has: with rules, without, and such as mix rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 5, stride=2, padding=2, padding_mode="reflect")
+        self.dilated = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2)
+        self.norm, self.batch = nn.GroupNorm(2, 8), nn.BatchNorm2d(8)
+        self.up = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1)
+        self.head = nn.Conv2d(8, 12, 3, padding=1)
+
+    def forward(self, x):
+        y = keep(self.batch(self.dilated(self.conv(x)).relu()))
+        y = y * torch.sigmoid(F.adaptive_avg_pool2d(y, (3, 2)).mean((2, 3), keepdim=True))
+        y = self.norm(y) + y.amax((2, 3), keepdim=True) + F.max_pool2d(y, 3, 1, 1) + y.flip(2)
+        y = self.up(F.interpolate(y, scale_factor=0.5, mode="bilinear"))
+        y = y + in_one_piece(lambda t: t.sort(2).values, y, shape=y.shape)
+        y = F.pixel_shuffle(self.head(F.pad(y, (0, 0, 3, 1), value=0.5))[:, :, 2:-2], 2)
+        return F.interpolate(y, x.shape[2:], mode="bilinear", align_corners=True) + x.roll(1, 1)
+
+
+def test_operations_of_other_networks():
+    torch.manual_seed(0)
+    net = Unusual().eval()
+    x = torch.rand(1, 3, 52, 24)
+    with torch.inference_mode():
+        expected = net(x)
+    torch.testing.assert_close(in_strips(net, x, working=2**12)[0], expected, atol=1e-5, rtol=0)
+
+
+class Choosy(nn.Module):
+    """Its code depends on the values of pixels."""
+
+    def forward(self, x):
+        return x * 2 if x.mean() > 0.9 else x
+
+
+def test_a_network_whose_code_depends_on_pixels_is_evaluated_in_one_piece():
+    lines = []
+    x = torch.rand(1, 3, 20, 20)
+    assert torch.equal(InMemory(Choosy(), memory=1000, tell=lines.append)(x), x)
+    assert len(lines) == 1 and lines[0].startswith("Choosy cannot work in strips of rows")
+
+
+def test_strips_are_used_when_the_picture_needs_them_and_one_line_says_so():
+    net, lines = network("HVICIDNet"), []
+    x = torch.rand(2, 3, 40, 32)
+    with torch.inference_mode():
+        expected = net(x, alpha_s=1.3)
+        assert torch.equal(InMemory(net, memory="1GB", tell=lines.append)(x, alpha_s=1.3), expected)
+        assert not lines
+        bounded = InMemory(net, memory="1MB", tell=lines.append)
+        torch.testing.assert_close(bounded(x, alpha_s=1.3), expected, atol=1e-5, rtol=0)
+        bounded(x, alpha_s=1.3)
+    assert sum(line.startswith("HVICIDNet works in strips of rows") for line in lines) == 1
+
+
+def test_photographs_in_strips(capsys):
+    net = network("HVICIDNet")
+    image = torch.randint(0, 256, (3, 40, 32), dtype=torch.uint8)
+    whole = Enhancer(net, "cpu", strength=0.7, exposure=0.5)(image)
+    assert not capsys.readouterr().err
+    strips = Enhancer(net, "cpu", strength=0.7, exposure=0.5, memory="1MB")(image)
+    assert (whole.int() - strips.int()).abs().max() <= 1
+    assert "in strips of rows" in capsys.readouterr().err
+
+
+def test_the_command_takes_a_budget(tmp_path, capsys):
+    from llie import cli
+    from llie.data.readers import read_image, write_image
+
+    torch.manual_seed(0)
+    torch.save({"params": create_network("HVICIDNet", channels=[8, 8, 8, 8]).state_dict()}, tmp_path / "net.pth")
+    write_image(tmp_path / "dark.png", torch.rand(32, 24, 3).numpy())
+    words = ["enhance", str(tmp_path / "dark.png"), "--model", str(tmp_path / "net.pth"), "--device", "cpu"]
+    assert cli.main([*words, "-o", str(tmp_path / "whole.png")]) == 0
+    assert cli.main([*words, "-o", str(tmp_path / "strips.png"), "--memory", "800kb"]) == 0
+    assert "HVICIDNet works in strips of rows" in capsys.readouterr().err
+    whole, strips = (read_image(tmp_path / f"{name}.png").astype(int) for name in ("whole", "strips"))
+    assert abs(whole - strips).max() <= 1
+    assert llie.load(tmp_path / "net.pth", "cpu", memory="800kb").memory == 800_000
