@@ -24,15 +24,20 @@ from tests.runs import assert_same, final_weights, make_project
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
 
 
-def latest(log):
-    """The last iteration that a training log tells of; 60 where there is nothing left to do."""
+def latest(log, total):
+    """The last iteration that a training log tells of; the total where there is nothing left to do."""
     text = log.read_text()
-    return 60 if "already trained" in text else max((int(n) for n in re.findall(r" (\d+)/60 ", text)), default=0)
+    return (
+        total if "already trained" in text else max((int(n) for n in re.findall(rf" (\d+)/{total} ", text)), default=0)
+    )
 
 
-@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (2, 1), (0, 2)], ids=["alone", "workers", "two-processes"])
-def test_kill_nine_at_ten_random_moments(tmp_path, children, workers, processes):
-    options = make_project(tmp_path, datasets__train__num_worker_per_gpu=workers, train__total_iter=60)
+@pytest.mark.parametrize(
+    ("workers", "processes", "kills"), [(0, 1, 5), (2, 1, 2), (0, 2, 2)], ids=["alone", "workers", "two-processes"]
+)
+def test_kill_nine_at_random_moments(tmp_path, children, workers, processes, kills):
+    total = 12 * kills
+    options = make_project(tmp_path, datasets__train__num_worker_per_gpu=workers, train__total_iter=total)
     argv = ["-opt", str(options), "--auto_resume"]
     assert finish(children(argv, tmp_path / "log", processes)) == [0] * processes, (tmp_path / "log").read_text()
     expected = final_weights(tmp_path), final_weights(tmp_path, kind="params_ema")
@@ -40,14 +45,14 @@ def test_kill_nine_at_ten_random_moments(tmp_path, children, workers, processes)
     shutil.rmtree(tmp_path / "experiments")
 
     moments = random.Random(workers + 10 * processes)
-    for _ in range(5):  # in the middle of writing a file: in one of the first two checkpoints, so before iteration 30
+    for _ in range(kills):  # in the middle of writing a file, in one of the next two checkpoints: at most 6 iterations
         group = children(argv, tmp_path / "log", processes, die_at_sync=moments.randrange(1, 14))
         assert finish(group)[0] == -signal.SIGKILL
-    for reached in sorted(moments.sample(range(30, 58, 2), 5)):  # anywhere, but after that iteration
+    for reached in sorted(moments.sample(range(6 * kills, total - 2, 2), kills)):  # anywhere after that iteration
         log = tmp_path / f"log{reached}"
         log.touch()
         group = children(argv, log, processes)
-        wait_until(lambda log=log, reached=reached: latest(log) >= reached)
+        wait_until(lambda log=log, reached=reached: latest(log, total) >= reached)
         kill(group)
     assert finish(children(argv, tmp_path / "log", processes)) == [0] * processes, (tmp_path / "log").read_text()
 

@@ -121,7 +121,7 @@ MISTAKES = {
         ("archs.discriminators:DRBNDiscriminator.__init__", "Norm2d(outputs)", "Norm2d(outputs, momentum=0.01)"),
         ("losses.gan:GANLoss.label", "float(is_real)", "0.9 * float(is_real)"),
         ("losses.perceptual:PerceptualLoss._compare", "self.criterion(found, sought)", "(found - sought).abs()"),
-        ("losses.vgg:VGGFeatures.forward", "+ self.shift", "- self.shift"),
+        ("losses.vgg:VGGFeatures._layer", "3, padding=1)", "3, padding=1, padding_mode='replicate')"),
     ],
     "archs/test_mamballie.py": [
         ("archs.mamballie:LESSM.forward", "self._scan(x) + F.silu", "self._scan(x) - F.silu"),
