@@ -30,6 +30,7 @@ class Card:
         detect: reads the constructor arguments from a state dict with our keys; None if it belongs to another network.
         training_inputs: entries of the batch that its `forward` takes besides the image in training.
         learned: False for a fixed rule: it has no parameters, needs no weights and cannot be trained.
+        precise: submodules that decide for the whole image: exported files with less precision keep them in float32.
         not_exported: why `llie export` cannot write this network; empty if it can.
     """
 
@@ -44,6 +45,7 @@ class Card:
     detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None
     training_inputs: tuple[str, ...] = ()
     learned: bool = True
+    precise: tuple[str, ...] = ()
     not_exported: str = ""
 
 

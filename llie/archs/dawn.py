@@ -129,6 +129,7 @@ class Dawn(nn.Module):
         size_multiple=8,
         global_statistics=True,
         halo=72,
+        precise=("tone",),
         detect=_detect,
         training_inputs=("thumbnail", "region"),
     )

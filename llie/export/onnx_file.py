@@ -54,6 +54,8 @@ def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
     model = program.model_proto  # type: ignore[union-attr]
     scan.write_scans(model)
     _name_sizes(model)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"  # by which others may refer to it
     for name, value in graph.numbers.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
     return model

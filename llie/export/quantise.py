@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,19 +26,33 @@ SIDE = 192  # of calibration images, in pixels
 MOST_IMAGES = 32
 
 
-def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and results in float16; its input, output and controls stay float32."""
+def to_float16(model: onnx.ModelProto, precise: Sequence[str] = ()) -> onnx.ModelProto:
+    """The model with its layers, the bulk of weights and work, in float16; what lies between them stays float32.
+
+    Args:
+        model: it is left as it is.
+        precise: parts of the network whose layers stay float32, too.
+    """
     convert = require("onnxruntime.transformers.float16").convert_float_to_float16
+    model = _folded(model)
+    layers = {node.name for node in model.graph.node if _is_layer(model, node)} - _layers_of(model, precise)
+    others = [node.name for node in model.graph.node if node.name not in layers]
     with quiet():
-        return convert(copy.deepcopy(model), keep_io_types=True, disable_shape_infer=True)
+        return convert(model, keep_io_types=True, disable_shape_infer=True, node_block_list=others)
 
 
-def to_int8(model: onnx.ModelProto, images: Sequence[Tensor]) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, images: Sequence[Tensor], precise: Sequence[str] = ()) -> onnx.ModelProto:
     """The model with its convolutions in 8-bit integers; their ranges are those that the images reach.
 
     Static quantisation: weights per channel, what flows between layers per tensor.
+
+    Args:
+        model: it is left as it is.
+        images: such as the network will see, batches (B, 3, H, W).
+        precise: parts of the network that stay float32.
     """
     onnx, quantisation = require("onnx"), require("onnxruntime.quantization")
+    model = _folded(model)
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder, "int8.onnx")
         quantisation.quantize_static(
@@ -50,8 +63,37 @@ def to_int8(model: onnx.ModelProto, images: Sequence[Tensor]) -> onnx.ModelProto
             activation_type=quantisation.QuantType.QUInt8,
             weight_type=quantisation.QuantType.QInt8,
             op_types_to_quantize=["Conv"],
+            nodes_to_exclude=sorted(_layers_of(model, precise)),
         )
         return onnx.load(path)
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all that depends on weights alone computed: some networks make their kernels of their weights."""
+    onnx, runtime = require("onnx"), require("onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "folded.onnx")
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3  # errors
+        runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        folded = onnx.load(path)
+    for number, node in enumerate(folded.graph.node):
+        node.name = f"{node.op_type}_{number}"  # which the functions below need
+    return folded
+
+
+def _is_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether a node multiplies with weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and not weights.isdisjoint(node.input)
+
+
+def _layers_of(model: onnx.ModelProto, parts: Sequence[str]) -> set[str]:
+    """Names of the nodes that have weights of these parts of the network."""
+    prefixes = tuple(f"network.{part}." for part in parts)
+    return {node.name for node in model.graph.node if any(given.startswith(prefixes) for given in node.input)}
 
 
 def calibration_images(folder: str | Path | None) -> list[Tensor]:

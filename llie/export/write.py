@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.export import ExportedProgram
 
+from llie.archs import card_of
 from llie.errors import UserError
 from llie.export import onnx_file, program, quantise
 from llie.export.capture import capture
@@ -94,12 +95,13 @@ def _translated(
     """The graph in ONNX, in that precision."""
     with _step(report, f"translating to ONNX, opset {onnx_file.OPSET}"):
         model = onnx_file.to_onnx(graph, recorded)
+    precise = card_of(graph.network).precise
     if precision == "float16":
-        return quantise.to_float16(model)
+        return quantise.to_float16(model, precise)
     if precision == "int8":
         images = quantise.calibration_images(calibrate)
         with _step(report, f"calibrating with {len(images)} images"):
-            return quantise.to_int8(model, images)
+            return quantise.to_int8(model, images, precise)
     return model
 
 
