@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import threading
 
 import httpx
 import numpy as np
@@ -12,7 +11,6 @@ from llie.data.decoding import decode
 from llie.errors import UserError
 from llie.server.access import read_token
 from llie.server.app import create_app
-from llie.server.jobs import Job, JobQueue, Settings
 from llie.server.limits import Limits
 from llie.server.models import load_models
 from tests.server.conftest import Brighten, Failing, Gated
@@ -159,18 +157,6 @@ def test_equal_sizes_are_one_batch(service):
     assert np.array_equal(decode(answers[6].content, "a").pixels, dark(12, 24) * 2)
 
 
-def test_one_bad_picture_does_not_spoil_its_batch(service):
-    one = service(Failing(UserError("too dark")))
-    white, jobs = np.full((4, 4, 3), 255, np.uint8), []
-    for pixels in (white * 0, white, white * 0):
-        jobs.append(Job(pixels, Settings("first")))
-        one._jobs.put(jobs[-1])
-    one.start()
-    one.close()
-    assert np.array_equal(jobs[1].result.result(600), white)
-    assert [type(job.result.exception(600)) for job in jobs] == [UserError, type(None), UserError]
-
-
 def test_several_devices_share_the_queue(service):
     network = Gated()
     one = service(network, devices=2, batch=1)
@@ -282,41 +268,6 @@ def test_early_answers_come_after_the_upload_was_read(service):
     assert len(sent) == 5
     assert together(service(bytes=250), lambda client: client.post("/enhance", content=upload(100))).status_code == 413
     assert len(sent) < 10, "but no more than an upload may have"
-
-
-def test_workers_end_with_the_queue():
-    queue = JobQueue(4)
-    got = []
-    thread = threading.Thread(target=lambda: got.append(queue.take()))
-    thread.start()
-    queue.close()
-    thread.join(600)
-    assert got == [[]]
-
-
-def test_a_job_that_was_cancelled_is_left_out():
-    queue = JobQueue(4)
-    jobs = [Job(dark(), Settings("first")) for _ in range(3)]
-    for job in jobs:
-        queue.put(job)
-    jobs[1].result.cancel()
-    assert queue.take() == [jobs[0], jobs[2]]
-
-
-def test_large_pictures_are_no_batch():
-    queue = JobQueue(4)
-    jobs = [Job(np.zeros((1000, 1500, 3), np.uint8), Settings("first")) for _ in range(2)]
-    for job in jobs:
-        queue.put(job)
-    assert queue.take() == jobs[:1]
-
-
-def test_a_picture_without_pixels_harms_nobody():
-    """Whatever gets into the queue, the worker must not end."""
-    queue = JobQueue(4)
-    job = Job(np.zeros((24, 0, 3), np.uint8), Settings("first"))
-    queue.put(job)
-    assert queue.take() == [job]
 
 
 def test_models_have_names():
