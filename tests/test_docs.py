@@ -110,6 +110,8 @@ def command(words: list[str]) -> None:
         assert rest[0] == "install"
         for extra in re.findall(r"\[([\w,]+)\]", " ".join(rest)):
             assert set(extra.split(",")) <= extras(), words
+    elif program == "sh":
+        assert (REPOSITORY / rest[0]).is_file(), words
     else:
         assert program in OTHERS, f"a command that this test does not know: {shlex.join(words)}"
 

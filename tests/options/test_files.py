@@ -110,7 +110,7 @@ def test_later_bases_win_and_the_file_wins_over_all(tmp_path):
 
 def test_circular_bases_are_reported_as_a_chain(tmp_path):
     file = write(tmp_path, a="_base_: b.yml", b="_base_: c.yml", c="_base_: a.yml")
-    with pytest.raises(UserError, match=r"circle.*a\.yml -> .*b\.yml -> .*c\.yml -> .*a\.yml"):
+    with pytest.raises(UserError, match=r"circular.*a\.yml -> .*b\.yml -> .*c\.yml -> .*a\.yml"):
         read_inherited(file)
 
 
