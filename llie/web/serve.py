@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from llie.engine.signals import StopSignals
 from llie.errors import UserError
 from llie.web.models import Devices
 from llie.web.sessions import Sessions
 from llie.web.work import Limits
-
-_LOOK = 0.2  # seconds between two looks at whether a signal arrived
 
 
 def serve_page(devices: Devices, limits: Limits, host: str, port: int) -> None:
@@ -30,9 +30,9 @@ def serve_page(devices: Devices, limits: Limits, host: str, port: int) -> None:
         UserError: nothing can listen there.
     """
     port = _free_port(host, port)
-    with StopSignals() as stop, tempfile.TemporaryDirectory(prefix="llie-web-") as name:
+    with _signals() as stop, tempfile.TemporaryDirectory(prefix="llie-web-") as name:
         folder = Path(name).resolve()
-        # gradio reads these when it is imported. It keeps files in its folder, and writes uploads to Python's first.
+        # gradio reads these when it is imported. What else it writes goes to Python's temporary folder: the same one.
         os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
         tempfile.tempdir = str(folder)
         from llie.web.page import THEME, build_page
@@ -45,12 +45,21 @@ def serve_page(devices: Devices, limits: Limits, host: str, port: int) -> None:
         )  # fmt: skip
         shown = f"[{host}]" if ":" in host else host
         print(f"the page is at http://{shown}:{port} (Ctrl-C ends it)", flush=True)
-        try:
-            while not stop.number:
-                time.sleep(_LOOK)
-        finally:
-            page.close(verbose=False)
-            tempfile.tempdir = None
+        stop.wait()
+        page.close(verbose=False)
+        tempfile.tempdir = None
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Context in which Ctrl-C and SIGTERM set an event, however often they come: cleaning up must not be cut off."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _free_port(host: str, port: int) -> int:

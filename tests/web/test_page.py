@@ -63,6 +63,7 @@ def server(tmp_path_factory):
         assert said.startswith("the page is at http://127.0.0.1:"), said + errors.read_text()
         yield said.split()[4], folder
         process.terminate()
+        process.terminate()  # as from a wrapper that passes signals on
         assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
