@@ -99,7 +99,7 @@ def provider_for(device: str | torch.device | None) -> str | None:
 def _open(runtime: Any, path: Path, provider: str | None) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; what else it has to say is for its developers
+    options.log_severity_level = 4  # what goes wrong is raised, too; it need not be printed
     providers = [provider] if provider else runtime.get_available_providers()
     if not path.is_file():
         raise UserError(f"no file {path}")
