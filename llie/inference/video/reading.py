@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.stream import Disposition
@@ -13,6 +14,8 @@ from av.stream import Disposition
 from llie.errors import UserError
 from llie.inference.video.times import MICRO, base_of, time_of
 
+# Names in odd encodings are kept as they are, rather than refused. Since PyAV 19 this is no option but the rule.
+_ODD_NAMES: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "surrogateescape"}
 _SHORTFALL = Fraction(1, 2)  # seconds that may be missing at the end: what headers state is rounded
 
 
@@ -100,8 +103,7 @@ def open_video(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
-        # Names in odd encodings are kept as they are, rather than refused.
-        return av.open(str(path), metadata_errors="surrogateescape")
+        return av.open(str(path), **_ODD_NAMES)
     except (av.FFmpegError, OSError) as error:
         raise UserError(f"{path} is not a video, or is damaged or cut short: {error.strerror}") from error
 
