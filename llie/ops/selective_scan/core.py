@@ -10,8 +10,7 @@ their outputs add up, so y always has the shape of u.
 
 # No `from __future__ import annotations` here: custom_op reads the annotations as types.
 import math
-from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Sequence  # noqa: UP035 - torch 2.4 reads only the one of typing
 
 import torch
 from torch import Tensor
