@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from contextlib import closing
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +19,7 @@ pytest.importorskip("av")
 import av
 
 from llie.inference.video import Encoding, enhance_video, formats, reserved_file
+from llie.inference.video.reading import open_video
 from tests.inference.clips import cut_short, frames_of, make_clip, packets_of, times_of
 
 UNEVEN = [0, 0.1, 0.35, 0.4, 1, 1.2, 1.25, 2, 2.1, 2.5, 2.6, 3]
@@ -327,3 +329,11 @@ def test_a_raw_stream_states_no_times(tmp_path):
     assert result.frames == len(frames_of(source)) == 12
     times = times_of(result.path)
     assert len(set(times)) == 12 and times == sorted(times)
+
+
+def test_the_log_of_pyav_is_off_while_a_file_is_read(tmp_path):
+    """With it on, closing a file can wait for a decoding thread for ever; older torchvision turns it on."""
+    clip = make_clip(tmp_path / "a.mp4")
+    av.logging.set_level(av.logging.ERROR)
+    with closing(open_video(clip)):
+        assert av.logging.get_level() is None

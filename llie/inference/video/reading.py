@@ -102,6 +102,8 @@ def open_video(path: Path) -> av.container.InputContainer:
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
+    # Older torchvision turns PyAV's log on: closing a file then waits for decoding threads that wait for Python.
+    av.logging.set_level(None)
     try:
         return av.open(str(path), **_ODD_NAMES)
     except (av.FFmpegError, OSError) as error:
