@@ -15,6 +15,8 @@ class Verbs(argparse._SubParsersAction):
     """Sub-commands whose own help begins with the line that the list of sub-commands shows."""
 
     def add_parser(self, name: str, *, help: str, **arguments: Any) -> argparse.ArgumentParser:  # type: ignore[override]
-        """Add a sub-command; `help` is a line without a full stop."""
+        """Add a sub-command; `help` is a line without a full stop, an `epilog` is printed with its own line breaks."""
         arguments.setdefault("description", f"{help[0].upper()}{help[1:]}.")
+        if "epilog" in arguments:
+            arguments.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         return super().add_parser(name, help=help, **arguments)

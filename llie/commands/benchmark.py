@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from llie.commands import Verbs
+from llie.commands._network import add_device_argument, add_plugin_argument
 
 _EPILOG = """\
 examples:
@@ -22,7 +23,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "benchmark", help="measure models on data sets: figures, cost, published values, as a table and a page",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
     )  # fmt: skip
     parser.add_argument("plan", nargs="?", metavar="PLAN", help="YAML file with models, datasets, metrics ...")
     parser.add_argument(
@@ -34,26 +35,20 @@ def add_parser(verbs: Verbs) -> None:
         help="data sets that llie knows (LOLv1), or folders of pairs or photographs",
     )  # fmt: skip
     parser.add_argument(
-        "--metrics",
-        nargs="+",
-        default=[],
-        metavar="METRIC",
+        "--metrics", nargs="+", default=[], metavar="METRIC",
         help="metrics to measure (default: psnr ssim delta_e niqe)",
-    )
+    )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FOLDER", help="folder of the results (default: results/benchmark)")
     parser.add_argument("--again", action="store_true", help="measure again what has a result already")
     parser.add_argument(
         "--check", metavar="STORED", help="earlier results: measure again, and fail if a figure changed"
     )
     parser.add_argument(
-        "--tolerance",
-        nargs="+",
-        default=[],
-        metavar="METRIC=X",
+        "--tolerance", nargs="+", default=[], metavar="METRIC=X",
         help="largest change that --check allows, such as psnr=0.01",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files with your own classes")
+    )  # fmt: skip
+    add_device_argument(parser)
+    add_plugin_argument(parser)
     parser.set_defaults(run=run)
 
 

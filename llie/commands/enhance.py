@@ -34,10 +34,7 @@ NAME.partial.mp4)
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "enhance", help="enhance photographs, videos and folders of them", epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = verbs.add_parser("enhance", help="enhance photographs, videos and folders of them", epilog=_EPILOG)
     parser.add_argument(
         "inputs", nargs="+", metavar="FILE",
         help="images and videos, folders (with their subfolders), patterns like '*.jpg': png, jpg, webp, tif, bmp, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from llie.commands import Verbs
-from llie.commands._network import add_plugin_argument
+from llie.commands._network import add_network_argument, add_plugin_argument, add_settings_argument, read_settings
 
 _EPILOG = """\
 examples:
@@ -20,19 +20,17 @@ needs: pip install 'llie[export]'
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "export", help="write a network as a file that runs without llie (ONNX), checked against it", epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "export", help="write a network as a file that runs without llie (ONNX), checked against it", epilog=_EPILOG
+    )
     parser.add_argument(
         "model", nargs="?", metavar="CHECKPOINT",
         help="file, run folder, run name, hf:OWNER/REPO, or name of a network (default: the one that ships with llie)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx or .pt2")
-    parser.add_argument("--network", metavar="NAME", help="network of the checkpoint, if it is not recognised")
-    parser.add_argument(
-        "--set", nargs="+", default=[], action="extend", metavar="CONTROL=VALUE",
-        help="defaults of the network's controls, such as denoise=0.8; lists, such as size=400,608, are fixed",
-    )  # fmt: skip
+    add_network_argument(parser)
+    add_settings_argument(
+        parser, "defaults of the network's controls, such as denoise=0.8; lists, such as size=400,608, are fixed"
+    )
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--fp16", action="store_true", help="ONNX in float16; the loss is printed in dB")
     smaller.add_argument(
@@ -55,7 +53,6 @@ def run(options: argparse.Namespace) -> int:
     """Write the file."""
     from pathlib import Path
 
-    from llie.commands._network import read_settings
     from llie.export.write import TOLERANCE, export
     from llie.inference import load
     from llie.registry import load_plugins
