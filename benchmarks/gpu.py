@@ -13,7 +13,9 @@ import platform
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import isolated
@@ -42,6 +44,7 @@ class Table:
         self.folder, self.seconds, self.end = folder, seconds, time.monotonic() + 60 * minutes
         self.rows: list[isolated.Row] = []
         self.machine = machine()
+        self.lock = Lock()
 
     def add(self, check: str, subject: str, function: Callable[..., Any], *arguments: Any, seconds: float = 0) -> None:
         """Run one check, within its time limit and the rest of the time for all."""
@@ -50,11 +53,18 @@ class Table:
             row: isolated.Row = {"status": "not run", "reason": "the time was up"}
         else:
             row = isolated.run(function, *arguments, seconds=limit, log=self.folder / "gpu.log")
-        self.rows.append({"check": check, "subject": subject, **row})
-        print(f"{check}, {subject}: {row['status']} {row.get('reason', '')}", flush=True)
-        content = {"machine": self.machine, "rows": self.rows}
-        write_atomically(self.folder / "gpu.json", json.dumps(content, indent=1).encode())
-        write_atomically(self.folder / "gpu.md", markdown(self.machine, self.rows).encode())
+        with self.lock:
+            self.rows.append({"check": check, "subject": subject, **row})
+            print(f"{check}, {subject}: {row['status']} {row.get('reason', '')}", flush=True)
+            content = {"machine": self.machine, "rows": self.rows}
+            write_atomically(self.folder / "gpu.json", json.dumps(content, indent=1).encode())
+            write_atomically(self.folder / "gpu.md", markdown(self.machine, self.rows).encode())
+
+    def add_all(self, checks: Sequence[Sequence[Any]], jobs: int) -> None:
+        """Run checks that take no times, several at once; each is the arguments of `add`."""
+        with ThreadPoolExecutor(jobs) as pool:
+            for result in [pool.submit(self.add, *check) for check in checks]:
+                result.result()
 
 
 def machine() -> dict[str, Any]:
@@ -118,7 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pairs", metavar="FOLDER", help="data set to train on (default: one in datasets/, or the demo's)"
     )
     parser.add_argument("--minutes", type=float, default=19.0, help="time for everything (default: %(default)s)")
-    parser.add_argument("--train-minutes", type=float, default=10.0, help="part of it for the training (default: 10)")
+    parser.add_argument("--train-minutes", type=float, default=10.0, help="part of it for a training (default: 10)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=4,
+        help="checks at the same time; times are always taken alone (default: %(default)s)",
+    )
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these networks")
     parser.add_argument(
         "--tiny", metavar="JSON", help="network arguments by name, and small images: a test of this script"
@@ -144,10 +160,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = [count for count in (1, 2, 4, 8) if count <= setup.processes]
     for count in counts:
         table.add(f"processes: {count}", names[0], several_processes, setup, names[0], count)
-    for check, (function, more) in CHECKS.items():
-        if check != "compile":  # the slowest, so last
-            for name in names:
-                table.add(check, name, function, setup, name, *more)
+    slowest_first = list(reversed(CHECKS.items()))
+    table.add_all(
+        [(check, name, function, setup, name, *more) for check, (function, more) in slowest_first for name in names],
+        arguments.jobs,
+    )
     for name in names:
         if name == "MambaLLIE":  # its literal form takes one step per pixel
             table.add("inference 32x32", name, inference, setup, name, 32, 32, rounds)
@@ -156,11 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             table.add(f"inference {width}x{height}", name, inference, setup, name, height, width, rounds)
         height, width = sizes[0]
         table.add(f"training step {width}x{height}", name, training_step, setup, name, height, width, rounds)
-    for name in names:
-        table.add("compile", name, CHECKS["compile"][0], setup, name)
     limit = 60 * arguments.train_minutes + setup.seconds
     facts = (setup, arguments.pairs, arguments.train_minutes, crop, table.folder)
-    table.add("training", "HVISMM", real_training, *facts, seconds=limit)
+    if arguments.train_minutes:
+        table.add("training", "HVISMM", real_training, *facts, seconds=limit)
     print(f"{table.folder / 'gpu.md'}, {table.folder / 'gpu.json'}")
     return int(any(row["status"] != "ok" for row in table.rows))
 

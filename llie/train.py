@@ -18,9 +18,11 @@ if not __package__:  # run as a script: Python put llie/ on the path, where its 
 import torch
 
 from llie.data import build_batch_transform, build_train_loader, build_train_set
+from llie.data.loader import TrainLoader
 from llie.engine import distributed
 from llie.engine.allocator import keep_large_blocks
 from llie.engine.checkpoint import write_atomically
+from llie.engine.initialisation import standardise
 from llie.engine.run_folder import facts, output_root, state_to_resume
 from llie.engine.settings import Settings
 from llie.engine.trainer import Trainer
@@ -110,10 +112,14 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
     state = state_to_resume(folder, auto_resume, options["path"]["resume_state"])
     seed = options["manual_seed"]
     torch.manual_seed(seed)  # initial weights
+    if options["train"]["init"] and options["path"]["pretrain_network_g"]:
+        raise UserError("give either train.init or path.pretrain_network_g: one replaces the weights of the other")
     model: Model = MODEL_REGISTRY.get(options["model_type"])(options)
     rank, world_size = distributed.rank(), distributed.world_size()
     sections = options["datasets"]
     loader = build_train_loader(build_train_set(sections, seed), sections["train"], seed, rank, world_size)
+    if options["train"]["init"] == "data" and not state:
+        start_from_data(model, loader, device)
     validate = Validation(model, options, device, show=lambda *picture: trainer.log.picture(*picture))
     settings = Settings.from_options(
         options, len(loader), device=device, facts=facts(options), lower_is_better=validate.lower_is_better
@@ -126,6 +132,22 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
         write_atomically(folder / "options.yml", dump_options(options).encode("utf-8"))
     signal_number = trainer.run()
     return 128 + signal_number if signal_number else 0
+
+
+def start_from_data(model: Model, loader: TrainLoader, device: torch.device) -> None:
+    """Initialise the generator by the first batch of the first process, see `standardise`.
+
+    Raises:
+        UserError: there are no references.
+    """
+    batches = loader.batches()
+    batch = {name: value.to(device) for name, value in next(batches).items() if isinstance(value, torch.Tensor)}
+    batches.close()
+    if "gt" not in batch:
+        raise UserError("train.init: data needs references; remove it, or train with pairs")
+    network = model.networks["g"].to(device).train()
+    standardise(network, batch["lq"], batch["gt"], model.training_inputs(batch))
+    network.load_state_dict(distributed.broadcast({name: value.cpu() for name, value in network.state_dict().items()}))
 
 
 if __name__ == "__main__":

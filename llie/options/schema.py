@@ -151,6 +151,11 @@ SCHEMA: Section = {
             int, 10, "stop after this many steps in a row with a non-finite loss or gradient", least=1
         ),
         "warmup_iter": Key(int, -1, "number of iterations in which the rate rises linearly; -1: none", least=-1),
+        "init": Key(
+            Literal["data"] | None,
+            None,
+            "data: scale the convolutions so that the first batch leaves each with mean 0 and deviation 1",
+        ),
         "optim_g": Key(
             dict,
             {"type": "Adam", "lr": 1e-4},
