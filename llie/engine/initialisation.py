@@ -55,7 +55,7 @@ def standardise(network: nn.Module, lq: Tensor, gt: Tensor, inputs: Mapping[str,
 
 def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
     found = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
-    return {name: m for name, m in found.items() if m.bias is not None}  # type: ignore[union-attr]
+    return {name: m for name, m in found.items() if m.bias is not None}
 
 
 def _last_with_channels(network: nn.Module, channels: int, lq: Tensor, inputs: Mapping[str, Any]) -> str | None:
