@@ -115,6 +115,8 @@ def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = 
     if options["train"]["init"] and options["path"]["pretrain_network_g"]:
         raise UserError("give either train.init or path.pretrain_network_g: one replaces the weights of the other")
     model: Model = MODEL_REGISTRY.get(options["model_type"])(options)
+    if options["train"]["checkpoint"]:
+        model.recompute_blocks()
     rank, world_size = distributed.rank(), distributed.world_size()
     sections = options["datasets"]
     loader = build_train_loader(build_train_set(sections, seed), sections["train"], seed, rank, world_size)

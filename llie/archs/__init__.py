@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from llie.archs.card import Card, card_of, check_controls, controls_of, needs_weights
+from llie.archs.card import Card, blocks_of, card_of, check_controls, controls_of, needs_weights
 from llie.registry import ARCH_REGISTRY, build
 
-__all__ = ["Card", "card_of", "check_controls", "controls_of", "create_network", "needs_weights"]
+__all__ = ["Card", "blocks_of", "card_of", "check_controls", "controls_of", "create_network", "needs_weights"]
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class Card:
         official_keys: turns the keys of an official checkpoint into ours; gets and returns a state dict.
         detect: reads the constructor arguments from a state dict with our keys; None if it belongs to another network.
         training_inputs: entries of the batch that its `forward` takes besides the image in training.
+        blocks: regular expression for the names of submodules that `train.checkpoint` recomputes in the backward pass:
+            each computes much from few inputs, none contains another, and none updates statistics. Empty: none.
         learned: False for a fixed rule: it has no parameters, needs no weights and cannot be trained.
         precise: submodules that decide for the whole image: exported files with less precision keep them in float32.
         not_exported: why `llie export` cannot write this network; empty if it can.
@@ -44,6 +47,7 @@ class Card:
     official_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     detect: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda state: None
     training_inputs: tuple[str, ...] = ()
+    blocks: str = ""
     learned: bool = True
     precise: tuple[str, ...] = ()
     not_exported: str = ""
@@ -52,6 +56,12 @@ class Card:
 def card_of(network: nn.Module | type[nn.Module]) -> Card:
     """The network's card, or one with defaults for a network without a card (BasicSR's, for instance)."""
     return getattr(network, "card", None) or Card()
+
+
+def blocks_of(network: nn.Module) -> list[str]:
+    """Names of the submodules that `card.blocks` describes."""
+    pattern = card_of(network).blocks
+    return [name for name, _ in network.named_modules() if name and re.fullmatch(pattern, name)]
 
 
 def needs_weights(network: nn.Module) -> bool:

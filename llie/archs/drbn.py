@@ -146,6 +146,7 @@ class DRBN(nn.Module):
         size_multiple=4,
         official_keys=_without_sequential,
         detect=_detect_drbn,
+        blocks=r"recur\d+",
     )
 
     def __init__(self, width: int = 16, growth: int = 8, convs: int = 4, recursions: int = 4):
@@ -244,6 +245,7 @@ class DRBNRecompose(nn.Module):
         url=DRBN.card.url,
         size_multiple=4,
         parts=("stage1", "recompose"),
+        blocks=r"recompose\.RDBs\.0",
         official_keys=_parts_of_recompose,
         detect=_detect_recompose,
     )

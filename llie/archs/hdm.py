@@ -181,6 +181,7 @@ class HDM(nn.Module):
         url="https://doi.org/10.1145/3503161.3548322",
         size_multiple=4,
         global_statistics=True,  # channel attention, generated kernels and the regions see the whole image
+        blocks=r"conv[12]|FAB\.\d+\.gp\.\d+|dcn_block\.dcn|drconv(_phy)?|deconv[12]",
         presets={
             "hdm_guide": {"variant": "mask+guide"},
             "hdm_haze": {"normalise": True},  # and rain

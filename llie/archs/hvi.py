@@ -25,6 +25,7 @@ from llie.registry import ARCH_REGISTRY
 
 CHANNELS = (36, 36, 72, 144)
 HEADS = (1, 2, 4, 8)
+BLOCKS = r"trunk\.(lca\d\.(i|hv)|(i|hv)_(down|up)\d)"
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -318,6 +319,7 @@ class HVICIDNet(HVINetwork):
         url="https://arxiv.org/abs/2502.20272",
         size_multiple=8,
         global_statistics=True,
+        blocks=BLOCKS,
         official_keys=official_keys,
         detect=detector(None),
     )
@@ -366,6 +368,7 @@ class HVISMM(HVINetwork):
         url="https://doi.org/10.5281/zenodo.19706049",
         size_multiple=8,
         global_statistics=True,
+        blocks=BLOCKS,
         official_keys=official_keys,
         detect=detector(2),
     )
@@ -419,6 +422,7 @@ class HVISSM(HVINetwork):
         url=HVISMM.card.url,
         size_multiple=8,
         global_statistics=True,
+        blocks=BLOCKS,
         official_keys=official_keys,
         detect=detector(4),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llie.archs.card import Card, card_of
+from llie.archs.card import Card, blocks_of, card_of
 from llie.archs.feature_banks import FeatureBanks
 from llie.archs.snr_aware import SNRAware
 from llie.errors import UserError, suggest
@@ -156,8 +157,6 @@ class LFPV(nn.Module):
             raise UserError(
                 f"LFPV: {host['type']} needs weights for its parts first; load them, and pass the module as host"
             )
-        if at is not None and getattr(self.host, "checkpoint_blocks", False):
-            raise UserError("LFPV: with host.checkpoint_blocks the banks would be updated twice; leave it out")
         self.at = at
         channels, stride = attachment(self.host, at)
         if hidden_width is None:
@@ -167,8 +166,13 @@ class LFPV(nn.Module):
         self.fit = fit or ("resize" if isinstance(self.host, SNRAware) else "pad")
         about_host = card_of(self.host)
         self.multiple = math.lcm(stride * patch, about_host.size_multiple)
+        # A block around the feature may not be recomputed: the banks would be updated twice.
+        blocks = [f"host.{name}" for name in blocks_of(self.host) if not (at or "").startswith(f"{name}.")]
         self.card = dataclasses.replace(
-            self.card, size_multiple=self.multiple, global_statistics=about_host.global_statistics
+            self.card,
+            size_multiple=self.multiple,
+            global_statistics=about_host.global_statistics,
+            blocks="|".join(map(re.escape, blocks)),
         )
         if not updaters:
             self.strip()

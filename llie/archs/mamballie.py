@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from llie.archs.card import Card
 from llie.errors import UserError
@@ -158,7 +157,6 @@ class MambaLLIE(nn.Module):
         d_state: states per channel of the scan.
         mlp_ratio: inner width of a block over its width.
         embed_dim: for official option files; must equal nf.
-        checkpoint_blocks: recompute every block in the backward pass: less memory, a third more time.
         scan_backend: see `llie.ops.selective_scan.selective_scan`.
         img_size: for official option files; without effect, as in the official network.
         patch_size: see `img_size`.
@@ -173,6 +171,7 @@ class MambaLLIE(nn.Module):
         url="https://arxiv.org/abs/2405.16105",
         size_multiple=4,
         global_statistics=True,  # a scan carries state across the whole image
+        blocks=r"VSSB_\d\.\d+",
         presets={
             "mamballie": {"nf": 32, "depths": (1, 2, 2, 2, 2, 2)},
             "mamballie_48": {"nf": 48, "depths": (1, 2, 2, 2, 2, 1)},
@@ -187,7 +186,6 @@ class MambaLLIE(nn.Module):
         d_state: int = 32,
         mlp_ratio: float = 2.0,
         embed_dim: int | None = None,
-        checkpoint_blocks: bool = False,
         scan_backend: str = "auto",
         img_size: int = 128,
         patch_size: int = 1,
@@ -200,7 +198,6 @@ class MambaLLIE(nn.Module):
             raise UserError(f"MambaLLIE: depths must be six numbers of blocks, each at least 1, not {list(depths)}")
         if mlp_ratio < 1 or mlp_ratio != int(mlp_ratio):
             raise UserError(f"MambaLLIE: mlp_ratio must be a whole number of at least 1, not {mlp_ratio}")
-        self.checkpoint_blocks = checkpoint_blocks
 
         def stage(width: int, depth: int) -> nn.ModuleList:
             return nn.ModuleList(GLSSB(width, d_state, mlp_ratio, scan_backend) for _ in range(depth))
@@ -253,10 +250,6 @@ class MambaLLIE(nn.Module):
     def _stage(self, blocks: nn.ModuleList, x: Tensor, prior: Tensor) -> Tensor:
         block: Any
         for block in blocks:
-            if self.checkpoint_blocks and torch.is_grad_enabled():
-                prior = checkpoint(block.update, prior, use_reentrant=False)
-                x = checkpoint(block, x, prior, use_reentrant=False)
-            else:
-                prior = block.update(prior)  # a separate step, so that the old prior is freed before the scan
-                x = block(x, prior)
+            prior = block.update(prior)  # a separate step, so that the old prior is freed before the scan
+            x = block(x, prior)
         return x

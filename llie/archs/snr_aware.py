@@ -205,6 +205,7 @@ class SNRAware(nn.Module):
         url="https://openaccess.thecvf.com/content/CVPR2022/html/Xu_SNR-Aware_Low-Light_Image_Enhancement_CVPR_2022_paper.html",
         size_multiple=4,
         global_statistics=True,  # the map's maximum, and attention
+        blocks=r"(feature_extraction|recon_trunk|recon_trunk_light|transformer\.layer_stack)\.\d+",
         detect=_detect,
     )
 

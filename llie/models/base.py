@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llie.archs import card_of, needs_weights
+from llie.archs import blocks_of, card_of, needs_weights
+from llie.engine.recompute import recompute
 from llie.errors import UserError
 from llie.registry import ARCH_REGISTRY, DISCRIMINATOR_REGISTRY, build
 from llie.weights import load_weights
@@ -41,6 +42,21 @@ class Model:
             if channels_last:
                 network.to(memory_format=torch.channels_last)
         self.criteria.to(device)
+
+    def recompute_blocks(self) -> None:
+        """From now on, recompute the blocks of "g" in the backward pass: less memory, more time, the same result.
+
+        Raises:
+            UserError: its card names no blocks.
+        """
+        network = self.networks["g"]
+        blocks = blocks_of(network)
+        if not blocks:
+            raise UserError(
+                f"train.checkpoint: {type(network).__name__} names no blocks that can be recomputed (card.blocks); set "
+                "it to false, and lower gt_size or batch_size_per_gpu instead"
+            )
+        recompute(network, blocks)
 
     def phases(self, iteration: int) -> tuple[str, ...]:
         """Names of the networks to step in this iteration, in order."""

@@ -143,6 +143,9 @@ SCHEMA: Section = {
         "amp": Key(Literal["bf16", "fp16"] | None, None, "precision of autocast; float32 if not given"),
         "compile": Key(bool, False, "compile the network with torch.compile"),
         "channels_last": Key(bool, False, "keep tensors in NHWC layout"),
+        "checkpoint": Key(
+            bool, False, "recompute blocks of the network in the backward pass: less memory, more time, same result"
+        ),
         "clip_grad_norm": Key(float | None, None, "largest norm of the gradient", least=0),
         "use_grad_clip": _ignored("set clip_grad_norm to the norm you want"),
         "use_static_graph": _ignored("the graph may differ between steps"),

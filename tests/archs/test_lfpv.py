@@ -251,7 +251,6 @@ def test_wide_hosts_get_narrow_updaters():
             r"compute a map .* There are: trunk.lca4.i \(16 channels, 1/8 of the size\), trunk.lca4.hv",
         ),
         ({**HVI, "at": "trunk.lca4.i.norm"}, "exactly once per image"),
-        ({**MAMBA, "host": {**MAMBA["host"], "checkpoint_blocks": True}}, "checkpoint_blocks"),
         (
             {"host": {"type": "DRBNRecompose"}, "at": "recompose.SFENet1"},
             "DRBNRecompose needs weights for its parts first",
