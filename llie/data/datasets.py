@@ -75,7 +75,7 @@ class PairedImageDataset(PairDataset):
             crop_below: in evaluation, crop height and width, at their end, to the largest multiple of this that is
                 less than them (8: the protocol of DRBN's second stage).
             io_backend: `{type: disk}` or `{type: lmdb}`; a folder `*.lmdb` is recognised without it.
-            cache: "ram" keeps decoded images in memory, shared by forked workers.
+            cache: "ram" keeps decoded images in memory, once for all workers.
             phase: "train" uses the training split of `dataroot`, with augmentation.
             seed: seed of the augmentation.
         """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +9,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from llie.data.cache import ImageCache
 from llie.data.packing import read_any
 from llie.data.pairing import Pair
 from llie.data.readers import to_tensor
@@ -64,7 +63,7 @@ class PairDataset(Dataset[Item]):
         self.gt_border = gt_border
         self.crop_below = crop_below
         self.seed = seed
-        self._cache: dict[Path, np.ndarray] | None = {} if cache == "ram" else None
+        self._cache = ImageCache() if cache == "ram" else None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -100,22 +99,12 @@ class PairDataset(Dataset[Item]):
 
     def read(self, path: Path) -> np.ndarray:
         """Read one whole image (H, W, 3), possibly from the cache; cached images are read-only."""
-        if self._cache is None:
-            return self._read(path)
-        if path not in self._cache:
-            image = self._read(path)
-            image.flags.writeable = False
-            self._cache[path] = image
-        return self._cache[path]
+        return self._read(path) if self._cache is None else self._cache.get(path, self._read)
 
     def load(self) -> None:
-        """Fill the cache now, so that worker processes forked later share its memory."""
-        if self._cache is None:
-            return
-        paths = {path for pair in self.pairs for path in pair if path is not None}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(self.read, sorted(paths)):
-                pass
+        """Fill the cache now, so that worker processes share its memory."""
+        if self._cache is not None:
+            self._cache.fill({path for pair in self.pairs for path in pair if path is not None}, self._read)
 
     def _read(self, path: Path) -> np.ndarray:
         image = read_any(path)
@@ -123,10 +112,6 @@ class PairDataset(Dataset[Item]):
             # On the stored 8-bit values, as in all published loaders of these sets.
             image = cv2.resize(image, tuple(self.npy_size), interpolation=cv2.INTER_LINEAR)
         return image
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A spawned worker fills its own cache, because sending ours through a pipe would be slower than reading.
-        return self.__dict__ | {"_cache": None if self._cache is None else {}}
 
 
 def describe_size(path: Path | None, image: np.ndarray) -> str:
