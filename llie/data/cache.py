@@ -101,7 +101,7 @@ class ImageCache:
 
 
 def _file_in_memory() -> Any:
-    """An empty file without a name: in memory on Linux, elsewhere in the temporary folder, which is cached in memory."""
+    """An empty file without a name: in memory on Linux, elsewhere in the temporary folder."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("llie images"), "w+b")
-    return tempfile.TemporaryFile(prefix="llie-")  # noqa: SIM115 - it lives as long as the cache
+    return tempfile.TemporaryFile(prefix="llie-")

@@ -33,7 +33,7 @@ def recompute(network: nn.Module, blocks: Iterable[str]) -> None:
                 f"train.checkpoint: {name} of {type(network).__name__} has batch norm, whose statistics would be "
                 "updated twice in each step; leave it out of card.blocks"
             )
-        block.__class__ = _recomputed(type(block))
+        block.__class__ = _recomputed(type(block))  # type: ignore[arg-type]
 
 
 @cache
