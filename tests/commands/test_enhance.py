@@ -191,6 +191,28 @@ def test_torchrun_shares_the_files():
     assert written("out") == {f"{n}.png" for n in range(1, 5)}
 
 
+def test_two_machines_of_slurm_share_the_files():
+    """What `srun llie enhance` starts: a process on each machine, at the same time, with variables of slurm."""
+    picture(*(f"in/{n}.png" for n in range(5)))
+    Path("in/5.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    job = {"JOB_ID": "7", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "NTASKS": "2", "STEP_NODELIST": "n[1-2]"}
+    words = ["-m", "llie", "enhance", "in", "-o", "out", "--device", "cpu", "--model", "clahe"]
+    started = []
+    for number in ("0", "1"):
+        slurm = {**job, "PROCID": number, "NODEID": number, "LOCALID": "0"}  # LOCALID counts those of one machine
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **{f"SLURM_{name}": slurm[name] for name in slurm}}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([sys.executable, *words], env=environment, **pipes))
+    said = [process.communicate() for process in started]
+    assert [out for out, _ in said] == [
+        "process 1 of 2: 3 enhanced, written to out\n",
+        "process 2 of 2: 2 enhanced, written to out; 1 failed\n",
+    ]
+    assert [process.returncode for process in started] == [0, 1], "slurm lets the other process go on"
+    assert said[0][1] == "" and said[1][1].startswith("failed: in/5.png is a damaged")
+    assert written("out") == {f"{n}.png" for n in range(5)}
+
+
 def test_the_launcher_is_detected(monkeypatch):
     assert launched_as() == (0, 1)
     monkeypatch.setenv("SLURM_PROCID", "0")

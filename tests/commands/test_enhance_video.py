@@ -1,5 +1,6 @@
 """`llie enhance` on videos, through the real command with the network that ships."""
 
+import errno
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -178,3 +179,44 @@ def test_ctrl_c_leaves_a_playable_file_that_the_next_run_replaces(enhance, monke
     assert packets_of(Path("clip_enhanced.partial.mp4"), "audio")
     assert enhance("clip.mp4")[0] == 0
     assert written() == {"clip.mp4", "clip_enhanced.mp4"}
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written_and_ends_the_work(enhance, monkeypatch):
+    Path("in").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(Path("in", name), times=[number / 4 for number in range(60)])
+
+    def put(self, data):
+        if self._reserve.exists() and self.tell() > 20_000:  # until the file gives up its reserve
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(data)
+
+    words = ["in", "-o", "out", "--codec", "mpeg4"]  # which keeps no frames back
+    with monkeypatch.context() as patch:
+        patch.setattr(reserved_file.ReservedFile, "_put", put)
+        code, said, errors = enhance(*words)
+    assert code == 1 and said == "1 failed; 1 not tried; run the same command again to continue\n"
+    message = "failed: cannot write out/a.mp4: No space left on device; out/a.partial.mp4 has what was done until then, "
+    assert errors.startswith(message) and len(errors.splitlines()) == 1
+    assert 8 <= len(frames_of(Path("out/a.partial.mp4"))) < 60
+    assert {name for name in written() if name.startswith("out")} == {"out/a.partial.mp4"}
+    assert enhance(*words)[:2] == (0, "2 enhanced, written to out\n")
+    assert {name for name in written() if name.startswith("out")} == {"out/a.mp4", "out/b.mp4"}
+
+
+def test_a_file_that_may_not_grow_keeps_what_was_written(enhance):
+    """As on a FAT file system, whose files have 4 GB at most: there, giving up the reserve does not help."""
+    resource = pytest.importorskip("resource")
+    make_clip(Path("clip.mp4"), times=[number / 4 for number in range(40)])
+    assert enhance("clip.mp4", "-o", "whole.mp4")[0] == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path("whole.mp4").stat().st_size * 2 // 3, limits[1]))
+    try:
+        code, said, errors = enhance("clip.mp4", "-o", "out.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, said) == (1, "1 failed\n")
+    message = "failed: cannot write out.mp4: File too large; out.partial.mp4 has the first 0:0"
+    assert errors.startswith(message) and len(errors.splitlines()) == 1
+    assert 8 <= len(frames_of(Path("out.partial.mp4"))) < 40
+    assert written() == {"clip.mp4", "whole.mp4", "out.partial.mp4"}
