@@ -31,10 +31,13 @@ def add_parser(verbs: Verbs) -> None:
     add_settings_argument(
         parser, "defaults of the network's controls, such as denoise=0.8; lists, such as size=400,608, are fixed"
     )
-    smaller = parser.add_mutually_exclusive_group()
-    smaller.add_argument("--fp16", action="store_true", help="ONNX in float16; the loss is printed in dB")
-    smaller.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--fp16", action="store_true", help="ONNX in float16; the loss is printed in dB")
+    form.add_argument(
         "--int8", action="store_true", help="ONNX with convolutions in 8-bit integers; the loss is printed in dB"
+    )
+    form.add_argument(
+        "--compile", action="store_true", help="a .pt2 file with machine code for this kind of processor; needs g++"
     )
     parser.add_argument(
         "--calibrate", metavar="FOLDER",
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         TOLERANCE if options.tolerance is None else options.tolerance,
         "float16" if options.fp16 else "int8" if options.int8 else "float32",
         options.calibrate,
+        options.compile,
         report=lambda line: print(line, flush=True),
     )
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB")

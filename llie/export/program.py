@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from llie.errors import UserError
+from llie.export import compiled
 from llie.export.facts import controls_in
 from llie.export.quiet import quiet
 from llie.ops.selective_scan import steps as steps  # files of MambaLLIE hold its operator
@@ -36,26 +37,24 @@ class ProgramNetwork(nn.Module):
     """A `.pt2` file as a module: (B, 3, H, W) in [0, 1] and controls -> the enhanced image.
 
     Args:
-        path: a file of `llie export`. Reading such a file can run code from it: take only those that you trust.
+        path: a file of `llie export`, compiled or not. Reading such a file can run code from it: take only those that
+            you trust.
 
     Attributes:
         facts: what the file says about itself.
         control_names: the numbers that it takes besides the image.
 
     Raises:
-        UserError: the file is damaged, or not one of `llie export`.
+        UserError: the file is damaged, not one of `llie export`, or compiled for another kind of processor.
     """
 
     def __init__(self, path: str | Path):
         super().__init__()
-        extra = {_FACTS: ""}
+        path = Path(path)
         try:
-            with Path(path).open("rb") as file, quiet():
-                recorded = torch.export.load(file, extra_files=extra)
-                # The ranges of sizes that the recording noted exclude 1, for no reason that the operators know.
-                self.graph = recorded.module(check_guards=False)
-            text: Any = extra[_FACTS]
-            self.facts: dict[str, str] = json.loads(text)
+            self.graph, self.facts = compiled.load(path) if compiled.is_compiled(path) else _recorded(path)
+        except UserError:
+            raise
         except Exception as error:  # the reader raises whatever the content leads it into
             raise UserError(
                 f"{path} is damaged, or no file of llie export for this version of PyTorch ({torch.__version__})"
@@ -71,3 +70,12 @@ class ProgramNetwork(nn.Module):
     def train(self, mode: bool = True) -> ProgramNetwork:
         """A recorded graph has no training mode."""
         return self
+
+
+def _recorded(path: Path) -> tuple[nn.Module, dict[str, str]]:
+    """The graph in a file of `save`, and the facts about it."""
+    extra: dict[str, Any] = {_FACTS: ""}
+    with path.open("rb") as file, quiet():
+        recorded = torch.export.load(file, extra_files=extra)
+        # The ranges of sizes that the recording noted exclude 1, for no reason that the operators know.
+        return recorded.module(check_guards=False), json.loads(extra[_FACTS])

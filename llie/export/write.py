@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from llie.archs import card_of
 from llie.errors import UserError
-from llie.export import onnx_file, program, quantise
+from llie.export import compiled, onnx_file, program, quantise
 from llie.export.capture import capture
 from llie.export.extra import require
 from llie.export.facts import facts_of
@@ -39,6 +39,7 @@ def export(
     tolerance: float = TOLERANCE,
     precision: str = "float32",
     calibrate: str | Path | None = None,
+    compile: bool = False,
     report: Report = print,
 ) -> list[Difference]:
     """Write a network to a file that runs without llie.
@@ -52,6 +53,7 @@ def export(
         precision: "float32"; of ONNX also "float16" and "int8", whose loss in dB is measured.
         calibrate: for int8, folder of dark photographs such as the network will see; None: those of scikit-image,
             darkened.
+        compile: of a .pt2 file: compile the graph with AOTInductor and a C++ compiler, for processors of this kind.
         report: is told each step, and the differences found.
 
     Returns:
@@ -66,6 +68,10 @@ def export(
         raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}")
     if precision not in ("float32", *LEAST_PSNR) or (precision != "float32" and path.suffix == ".pt2"):
         raise UserError(f"precision {precision}: an .onnx file has float32, float16 or int8, a .pt2 file float32")
+    if compile:
+        if path.suffix != ".pt2":
+            raise UserError(f"only a .pt2 file can be compiled (--compile), not {path}")
+        compiled.check_compiler()
     for package in ("onnx", "onnxscript", "onnxruntime") if path.suffix == ".onnx" else ():
         require(package)
     graph = Graph(network.cpu().eval(), controls)
@@ -75,7 +81,11 @@ def export(
         recorded = capture(graph)
     with _appears_when_right(path) as temporary:
         if path.suffix == ".pt2":
-            program.save(recorded, temporary, facts)
+            if compile:
+                with _step(report, "compiling"):
+                    compiled.save(recorded, temporary, facts)
+            else:
+                program.save(recorded, temporary, facts)
             written: nn.Module = program.ProgramNetwork(temporary)
         else:
             model = _translated(graph, recorded, precision, calibrate, report)
@@ -117,7 +127,7 @@ def _step(report: Report, what: str) -> Iterator[None]:
 @contextmanager
 def _appears_when_right(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place at the end, or is removed when something went wrong."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

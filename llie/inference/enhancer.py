@@ -300,7 +300,7 @@ def load(
         from llie.export.program import ProgramNetwork  # takes a second to import
 
         if device is not None and torch.device(device).type != "cpu":
-            raise UserError(f"{text} was recorded for the CPU; use the device cpu, or an .onnx file with --provider")
+            raise UserError(f"{text} was made for the CPU; use the device cpu, or an .onnx file with --provider")
         return Enhancer(ProgramNetwork(path), "cpu", controls, strength, exposure, memory)
     if provider is not None:
         raise UserError(f"provider: {text} runs with PyTorch, on the device named; only .onnx files have a provider")

@@ -196,7 +196,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written_and_ends_the_work(enhance, 
         patch.setattr(reserved_file.ReservedFile, "_put", put)
         code, said, errors = enhance(*words)
     assert code == 1 and said == "1 failed; 1 not tried; run the same command again to continue\n"
-    message = "failed: cannot write out/a.mp4: No space left on device; out/a.partial.mp4 has what was done until then, "
+    message = "failed: cannot write out/a.mp4: No space left on device; out/a.partial.mp4 has what was done until"
     assert errors.startswith(message) and len(errors.splitlines()) == 1
     assert 8 <= len(frames_of(Path("out/a.partial.mp4"))) < 60
     assert {name for name in written() if name.startswith("out")} == {"out/a.partial.mp4"}

@@ -173,7 +173,7 @@ def test_a_file_of_torch_export(tmp_path):
     assert len(found) == 3 and max(difference.largest for difference in found) < 1e-6
     dark = np.full((5, 7, 3), 20, np.uint8)
     assert llie.load(path)(dark).max() == 60 and llie.load(path, gain=2.0)(dark[:1, :1]).max() == 40
-    with pytest.raises(UserError, match="recorded for the CPU"):
+    with pytest.raises(UserError, match="made for the CPU"):
         llie.load(path, "cuda")
     (tmp_path / "text.pt2").write_text("no archive")
     with pytest.raises(UserError, match=r"text\.pt2 is damaged, or no file of llie export"):
