@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 import llie.strips.neighbours  # noqa: F401 - its rules are found by `rule_of`
 from llie.ops.parts import Part
-from llie.strips.rules import Cut, Local, Node, Range, Rows, rule_of, shape_of
+from llie.strips.rules import Cut, Local, Node, Range, Rows, is_pointwise, rule_of, shape_of
 from llie.strips.sums import Sum, sum_of
 
 
@@ -68,7 +68,7 @@ class Step:
     @functools.cached_property
     def pointwise(self) -> bool:
         """Whether a value depends on those at the same place of every input alone."""
-        return torch.Tag.pointwise in getattr(self.node.target, "tags", ())
+        return is_pointwise(self.node.target)
 
     @functools.cached_property
     def bytes_per_position(self) -> int:

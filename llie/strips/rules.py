@@ -107,7 +107,7 @@ def rule_of(node: Node) -> Local | None:
     try:
         if packet in _RULES:
             return _RULES[packet](node)
-        if torch.Tag.pointwise in getattr(target, "tags", ()):
+        if is_pointwise(target):
             return _pointwise(node)
     except NotLocal:
         pass
@@ -115,6 +115,16 @@ def rule_of(node: Node) -> Local | None:
 
 
 _RULES: dict[Any, Callable[[Node], Local]] = {}
+# Activations that torch 2.4 does not tag as pointwise, as later versions do.
+_UNTAGGED = {
+    *(aten.celu, aten.elu, aten.hardshrink, aten.hardsigmoid, aten.hardtanh, aten.leaky_relu, aten.mish, aten.relu6),
+    *(aten.selu, aten.softplus, aten.softshrink, aten.threshold),
+}
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether each value of an operation's result depends only on the values at its place in the inputs."""
+    return torch.Tag.pointwise in getattr(target, "tags", ()) or getattr(target, "overloadpacket", target) in _UNTAGGED
 
 
 def rule(*packets: Any) -> Callable[[Callable[[Node], Local]], Callable[[Node], Local]]:

@@ -30,6 +30,8 @@ def trace(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple
             functionalize(function, remove="mutations_and_views"), tracing_mode="fake", _allow_non_fake_inputs=True
         )
         module = record(torch.empty(shape, device="cpu"))
+    for node in module.graph.find_nodes(op="get_attr"):
+        node.meta.setdefault("val", operator.attrgetter(node.target)(module))  # torch before 2.5 leaves it out
     _split_group_norms(module.graph)
     module.graph.eliminate_dead_code()
     return module, parts

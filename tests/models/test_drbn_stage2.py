@@ -84,7 +84,7 @@ class Step:
         self.d.load_state_dict(filled(facts["discriminator_shapes"], facts["discriminator_seed"]))
         for part in (self.g, self.d, self.model.criteria):
             part.double()
-        labels = {True: vector["target_real"].double(), False: vector["target_fake"].double()}
+        labels = {True: vector["target_real"], False: vector["target_fake"]}
         drawn = self.model.gan.label
         self.model.gan.label = lambda *of: labels[of[1]] if of[2] else drawn(*of)
         optimizer = create_optimizer(list(self.d.parameters()), options["train"]["optim_d"], "optim_d")
