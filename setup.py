@@ -9,7 +9,10 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]  # to write ONNX files, and to run them
 WEB = ["gradio>=6.31"]  # with ImageSlider, and without requests to other hosts
-GUIDE = ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"]
+GUIDE = [
+    *("mkdocs<2", "mkdocs-material", "mkdocstrings[python]"),
+    'pymdown-extensions<12.2; python_version < "3.11"',  # of which the last mkdocstrings for 3.10 knows no later ones
+]
 SERVER = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client", "python-multipart"]
 
 
