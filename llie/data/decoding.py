@@ -8,6 +8,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ MAX_PIXELS = 178_956_970
 
 _PILLOW_FORMATS = {"JPEG": ("JPEG", "MPO"), "WebP": ("WEBP",)}
 _ORIENTATION = 0x0112  # EXIF tag
+_PHOTOMETRIC, _YCBCR = 262, 6  # TIFF tag, and one of its values
 _BROKEN = "is a damaged or truncated {} file; restore it from its source, or remove it"
 _limit_lock = threading.Lock()
 
@@ -168,7 +170,7 @@ def _from_pillow(
     count = _frames(image) if frames is None else frames
     profile = image.info.get("icc_profile")
     exif = _exif(image, data)
-    image.load()
+    _load(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
         image, profile = _to_srgb(image, profile), None
@@ -177,6 +179,20 @@ def _from_pillow(
     elif image.mode != "L":
         image = image.convert("RGB")
     return _split(np.array(image), profile, exif, count)
+
+
+def _load(image: Any) -> None:
+    """Decode the pixels.
+
+    Pillow before 13, which Python 3.10 has, takes the three bytes per pixel of uncompressed YCbCr for four of RGB.
+    """
+    plain = image.format == "TIFF" and image.mode == "RGB" and image.tag_v2.get(_PHOTOMETRIC) == _YCBCR
+    plain = plain and all(tile.codec_name == "raw" and tile.args[0] == "RGBX" for tile in image.tile)
+    if plain:
+        image.tile = [tile._replace(args=("RGB", *tile.args[1:])) for tile in image.tile]
+    image.load()
+    if plain:
+        image.paste(Image.frombytes("YCbCr", image.size, image.tobytes()).convert("RGB"))
 
 
 def _split(image: np.ndarray, profile: bytes | None, exif: Image.Exif, frames: int) -> Decoded:

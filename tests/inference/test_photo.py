@@ -55,8 +55,10 @@ def test_8_bit_tiff_of_every_mode(tmp_path, mode, compression, target, orientati
         compression = "jpeg" if mode in ("L", "RGB") else "zlib"
     image = in_mode(mode, (32, 16))
     data = encoded(image, "TIFF", orientation, compression=compression)
-    stored = Image.open(io.BytesIO(data))
-    expected = as_rgb(stored)  # Pillow turns TIFF files upright by itself
+    if mode == "YCbCr" and compression in (None, "zlib"):  # not compressed; Pillow 12 does not read that
+        expected = turned(as_rgb(image), orientation)
+    else:
+        expected = as_rgb(Image.open(io.BytesIO(data)))  # Pillow turns TIFF files upright by itself
     if orientation in (1, 6) and compression != "jpeg" and not (mode == "YCbCr" and compression):
         np.testing.assert_array_equal(expected, turned(as_rgb(image), orientation))
     through(tmp_path, data, "a.tif", target)
