@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import pickletools
@@ -37,6 +38,7 @@ torch.serialization.add_safe_globals(
         *map(_numpy_number, ("numpy.core.multiarray", "numpy._core.multiarray")),
         np.dtype,
         *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+        codecs.encode,  # of bytes in old pickles; torch allows it since 2.5
     ]
 )
 
