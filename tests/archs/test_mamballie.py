@@ -128,7 +128,6 @@ def test_detect_reads_every_argument_and_rejects_other_networks():
     assert MambaLLIE.card.detect({"conv_first_1.weight": torch.ones(1)}) is None
 
 
-@pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="its counter sees no operators of other libraries")
 def test_multiplications_with_the_scan_counted():
     with torch.device("meta"):
         network = create_network("mamballie").eval()
