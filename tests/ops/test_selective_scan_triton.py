@@ -52,6 +52,10 @@ def test_on_the_gpu():
     check("cuda")
 
 
+@pytest.mark.skipif(
+    gpu.triton.__version__.split(".")[:2] in (["3", "0"], ["3", "1"]),
+    reason="before Triton 3.2 (torch 2.6) the interpreter stores no results with NumPy 2: pip install 'torch>=2.6'",
+)
 def test_in_the_interpreter():
     code = "from tests.ops.test_selective_scan_triton import check; check('cpu')"
     environment = {
