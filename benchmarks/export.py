@@ -1,76 +1,83 @@
-"""Every network as an exported file: is it exported, how far is it from the network, how large, how fast.
+"""Every network as exported files: are they written, how far are they from the network, how large, how fast.
 
-    python benchmarks/export.py [NETWORK ...] [--folder FOLDER] [--sizes 256x256 600x400] [--compiled]
+    python benchmarks/export.py [NETWORK ...] [--folder FOLDER] [--sizes 256x256 600x400] [--compiled] [--threads N]
 
-One line of the guide's table for each network, with one thread: largest difference over the sizes of verification, size
-of the file, and how many times as fast as PyTorch onnxruntime is for one image (ratio of medians in one run), and with
---compiled `torch.compile`. Networks other than Dawn have random weights, which cost the same. Files stay in the folder,
-and are used again.
+One line of the guide's table for each network: largest difference over the sizes of the check and tiny ones; size of
+the .onnx file; and how many times as fast as PyTorch onnxruntime is for one image, and with --compiled the machine code
+of AOTInductor (`llie export --compile`). Ratios are medians over rounds in which all of them take turns. Networks other
+than Dawn have random weights, which cost the same. Files stay in the folder, and are used again; --write times nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import compare as time_in_turn
 from torch import nn
 
 import llie
 from llie.errors import UserError
 from llie.export.graph import Graph
+from llie.export.program import ProgramNetwork
 from llie.export.runtime import OnnxNetwork
 from llie.export.verify import SIZES, compare, dark_images
 from llie.export.write import export
-from llie.ops.fusion import fuse
+from llie.inference import Enhancer
 from llie.registry import ARCH_REGISTRY
+
+SMALL = ((1, 1, 3), (1, 5, 7), (1, 12, 24))  # batch, height, width
 
 
 def network_of(name: str) -> nn.Module:
+    """As `llie enhance` runs it."""
     torch.manual_seed(0)
-    return llie.load().network if name == "Dawn" else fuse(llie.create_network(name).eval())
+    return llie.load(device="cpu").network if name == "Dawn" else Enhancer(llie.create_network(name), "cpu").network
 
 
-def file_of(name: str, network: nn.Module, folder: Path) -> Path:
-    path = folder / f"{name}.onnx"
+def file_of(name: str, network: nn.Module, folder: Path, ending: str) -> Path:
+    path = folder / f"{name}{ending}"
     if not path.is_file():
-        export(network, path, report=lambda line: print(f"  {line}", flush=True))
+        export(network, path, compile=ending == ".pt2", report=lambda line: print(f"  {line}", flush=True))
     return path
 
 
-def median(run: Callable[[], object], seconds: float) -> float:
-    """Of repetitions that take so long together, three at least, after one that does not count."""
-    run()
-    times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
-        start = time.process_time()  # with one thread the time that it takes, however busy the machine is
-        run()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
+def ratios(ways: dict[str, Callable[[torch.Tensor], object]], height: int, width: int, seconds: float) -> list[str]:
+    """How many times as fast as the first way the others are."""
+    image = torch.rand(1, 3, height, width) * 0.3
+    start = time.perf_counter()
+    for run in ways.values():
+        run(image)
+    rounds = round(seconds / (time.perf_counter() - start))
+    runs = {way: lambda run=run: run(image) for way, run in ways.items()}
+    found = time_in_turn(runs, max(3, min(rounds, 50)))
+    return [f"{ratio:.2f}x" for _, ratio in list(found.values())[1:]]
 
 
-def row(name: str, folder: Path, sizes: list[tuple[int, int]], seconds: float, compiled: bool) -> str:
+def row(name: str, words: argparse.Namespace) -> str:
     network = network_of(name)
     try:
-        path = file_of(name, network, folder)
+        path = file_of(name, network, words.folder, ".onnx")
+        compiled = file_of(name, network, words.folder, ".pt2") if words.compiled else None
     except UserError as error:
         return f"| {name} | no: {error} |"
-    written, graph = OnnxNetwork(path, "cpu"), Graph(network)
-    largest = max(compare(graph, written, image, {}).largest for image in dark_images(SIZES))
-    ways: dict[str, Callable[[torch.Tensor], object]] = {"eager": network, "onnxruntime": written}
+    graph = Graph(network)
+    ways: dict[str, nn.Module] = {"PyTorch": network, "onnxruntime": OnnxNetwork(path, "cpu")}
     if compiled:
-        ways["compiled"] = torch.compile(network, dynamic=False)
-    times = []
+        ways["AOTInductor"] = ProgramNetwork(compiled)
+    largest = [
+        max(compare(graph, written, image, {}).largest for image in dark_images(SIZES + SMALL))
+        for written in list(ways.values())[1:]
+    ]
+    cells = [name, ", ".join(f"{difference:.1e}" for difference in largest), f"{path.stat().st_size / 1e6:.1f} MB"]
     with torch.inference_mode():
-        for height, width in sizes:
-            image = torch.rand(1, 3, height, width) * 0.3
-            found = {way: median(lambda run=run, image=image: run(image), seconds) for way, run in ways.items()}
-            eager = found.pop("eager")
-            times.append(" / ".join(f"{eager / duration:.2f}x" for duration in found.values()))
-    return f"| {name} | yes | {largest:.1e} | {path.stat().st_size / 1e6:.1f} MB | {' | '.join(times)} |"
+        for size in [] if words.write else words.sizes:
+            height, width = map(int, size.split("x"))
+            cells.append(", ".join(ratios(ways, height, width, words.seconds)))
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -78,17 +85,18 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="registered names; all of them when left out")
     parser.add_argument("--folder", type=Path, default=Path("exported"), help="of the files")
     parser.add_argument("--sizes", nargs="+", default=["256x256", "600x400"], metavar="HxW")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of measuring each (default: %(default)g)")
-    parser.add_argument("--compiled", action="store_true", help="time torch.compile, too")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of measuring each size (default: %(default)g)")
+    parser.add_argument("--compiled", action="store_true", help="compile and time AOTInductor's files, too")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="only write the files")
     words = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(words.threads)
     words.folder.mkdir(parents=True, exist_ok=True)
-    sizes = [(int(height), int(width)) for height, _, width in (size.partition("x") for size in words.sizes)]
-    ways = "onnxruntime" + (" / compiled" if words.compiled else "")
-    heads = ["network", "exported", "largest difference", "file", *(f"{size}, {ways}" for size in words.sizes)]
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
+    ways = "onnxruntime" + (", AOTInductor" if words.compiled else "")
+    heads = ["network", f"largest difference: {ways}", "file", *(f"{size}: {ways}" for size in words.sizes)]
+    print(f"{torch.get_num_threads()} threads\n| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|", flush=True)
     for name in words.networks or ARCH_REGISTRY.keys():
-        print(row(name, words.folder, sizes, words.seconds, words.compiled), flush=True)
+        print(row(name, words), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.exporting import exporting
-from llie.ops.padding import any_size, at_size, pad_to_multiple
+from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
 from llie.ops.parts import in_one_piece, keep
 from llie.ops.snr import snr_map
 from llie.registry import ARCH_REGISTRY
@@ -192,7 +192,8 @@ class SNRAware(nn.Module):
         back_blocks: residual blocks after them.
         layers: of the transformer.
         edges: the long-range branch works on patches of 16x16. At sizes that are not multiples of 16, "zeros" leaves
-            out the last rows and columns, as published, and they get worse; "reflect" completes the patches.
+            out the last rows and columns, as published, and they get worse; "reflect" completes the patches. Images
+            smaller than a patch are completed to one in any case.
         mask_threshold: patches with a mean ratio up to this are excluded from attention.
         snr_quantile: see `llie.ops.snr.snr_map`. With 0.5, an experiment, the mask is no longer empty on photographs.
 
@@ -296,14 +297,32 @@ class SNRAware(nn.Module):
         return self.conv_last(y) + context.x
 
     def _long_range(self, f: Tensor, snr: Tensor) -> Tensor:
-        height, width = f.shape[-2:]
-        if self.edges == "reflect" or min(height, width) < PATCH:
-            patched, snr = pad_to_multiple(f, PATCH), pad_to_multiple(snr, PATCH)
-        else:
-            patched = f[..., : height - height % PATCH, : width - width % PATCH]
+        whole = whole_patches if self.edges == "zeros" else completed_patches
+        patched, snr = whole(f), whole(snr)
         valid = F.avg_pool2d(snr, PATCH).flatten(1) > self.mask_threshold
         tokens = cut(patched)
         far = paste(in_one_piece(self.transformer, tokens, valid, shape=tokens.shape), patched.shape[-1])
-        if far.shape == f.shape:
-            return far
-        return F.pad(far, (0, width - far.shape[-1], 0, height - far.shape[-2]))  # or crop
+        return far if far.shape == f.shape else of_size(far, *f.shape[-2:])
+
+
+def completed_patches(x: Tensor) -> Tensor:
+    """Patches of (..., H, W), the last ones completed by reflection."""
+    return pad_to_multiple(x, PATCH)
+
+
+def whole_patches(x: Tensor) -> Tensor:
+    """Whole patches of (..., H, W): the last rows and columns are left out, unless they are all that there is."""
+    height, width = (torch.sym_max(size - size % PATCH, PATCH) for size in x.shape[-2:])
+    if exporting() or height > x.shape[-2] or width > x.shape[-1]:  # a graph must hold for smaller images, too
+        rows, columns = (
+            reflected(torch.arange(kept, device=x.device), size)
+            for kept, size in zip((height, width), x.shape[-2:], strict=True)
+        )
+        return x.index_select(-2, rows).index_select(-1, columns)
+    return x[..., :height, :width]
+
+
+def of_size(x: Tensor, height: int, width: int) -> Tensor:
+    """Crop (..., H, W) to this size, or complete it with zeros."""
+    below, right = torch.sym_max(height - x.shape[-2], 0), torch.sym_max(width - x.shape[-1], 0)
+    return F.pad(x, (0, right, 0, below))[..., :height, :width]

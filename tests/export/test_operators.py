@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from llie.archs.snr_aware import of_size, whole_patches
+from llie.export.program import ProgramNetwork
 from llie.export.write import export
 from llie.ops.bilateral_grid import make_thumbnail
 from llie.ops.deform_conv import DeformConv2d
@@ -45,11 +47,11 @@ def moving() -> nn.Module:
     return layer
 
 
-@pytest.mark.parametrize("size", [(1, 13, 17), (2, 40, 21)])
+@pytest.mark.parametrize("size", [(1, 13, 17), (2, 40, 21), (1, 3, 2), (1, 1, 9)])
 @pytest.mark.parametrize(
     "operator",
-    [Scans(), Regions(), moving(), make_thumbnail, lambda x: pad_to_multiple(x, 8)],
-    ids=["scan", "region convolution", "deformable convolution", "thumbnail", "padding"],
+    [Scans(), Regions(), moving(), make_thumbnail, lambda x: pad_to_multiple(x, 8), whole_patches],
+    ids=["scan", "region convolution", "deformable convolution", "thumbnail", "padding", "patches"],
 )
 def test_forms_for_export_equal_the_usual_ones(operator, size):
     x = torch.rand(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(0))
@@ -65,3 +67,22 @@ def test_forms_for_export_equal_the_usual_ones(operator, size):
 def test_the_scan_in_onnx(tmp_path):
     found = export(Scans().eval(), tmp_path / "scan.onnx", report=lambda line: None)
     assert max(difference.largest for difference in found) < 1e-5
+
+
+def test_images_that_are_smaller_than_a_patch(tmp_path):
+    """Recorded with larger ones, whose last rows and columns are left out."""
+
+    class Patches(nn.Module):
+        """What SNR-Aware does around its attention."""
+
+        def forward(self, x):
+            return of_size(2 * whole_patches(x), *x.shape[-2:])
+
+    export(Patches(), tmp_path / "patches.pt2", report=lambda line: None)
+    written = ProgramNetwork(tmp_path / "patches.pt2")
+    for size in ((1, 1), (3, 2), (3, 6), (9, 3), (4, 5), (8, 8)):
+        x = torch.rand(1, 3, *size) * 0.2
+        result = written(x)
+        kept = [max(4, side - side % 4) for side in size]
+        assert torch.equal(result[..., : kept[0], : kept[1]], 2 * x[..., : kept[0], : kept[1]])
+        assert result.shape == x.shape and not result[..., kept[0] :, :].any() and not result[..., kept[1] :].any()
