@@ -324,5 +324,6 @@ def whole_patches(x: Tensor) -> Tensor:
 
 def of_size(x: Tensor, height: int, width: int) -> Tensor:
     """Crop (..., H, W) to this size, or complete it with zeros."""
-    below, right = torch.sym_max(height - x.shape[-2], 0), torch.sym_max(width - x.shape[-1], 0)
+    below: Any = torch.sym_max(height - x.shape[-2], 0)  # also in a graph, whose sizes stand for any number
+    right: Any = torch.sym_max(width - x.shape[-1], 0)
     return F.pad(x, (0, right, 0, below))[..., :height, :width]
