@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from llie.archs.card import Card
 from llie.ops.bilateral_grid import log_scale, make_thumbnail, slice_grid
+from llie.ops.constants import constant
 from llie.ops.padding import pad_to_multiple
 from llie.registry import ARCH_REGISTRY
 
@@ -178,7 +179,7 @@ class Dawn(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 8)
         if region is None:
-            region = x.new_tensor([[0.0, 1.0, 0.0, 1.0]])
+            region = constant([[0.0, 1.0, 0.0, 1.0]], x)
         region = _extended(region.to(x), x.shape[-2] / height, x.shape[-1] / width)
         with torch.autocast(x.device.type, enabled=False):
             gain = slice_grid(grid, x, region)

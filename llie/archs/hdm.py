@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.constants import constant
 from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.fusion import ConvChain, Fusable
@@ -99,8 +100,8 @@ class Up(Fusable, nn.Sequential):
         """
         weight, bias = (parameter.clone() for parameter in self[0].parameters())
         # Along an axis: the taps of the transposed kernel by which outputs 2 m and 2 m + 1 read x[m-1], x[m] (x[m+1]).
-        even = weight.new_tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0]])
-        odd = weight.new_tensor([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]])
+        even = constant([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0]], weight)
+        odd = constant([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]], weight)
         kernels = {
             (row, column): torch.einsum("ai,bj,coij->ocab", vertical, horizontal, weight)
             for row, vertical in enumerate((even, odd))
@@ -254,7 +255,7 @@ class HDM(nn.Module):
         else:
             regions = region_map(regions, self.regions, (x.shape[0], x.shape[2] // 4, x.shape[3] // 4))
         if self.normalise:
-            x = (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
+            x = (x - constant(MEAN, x).view(3, 1, 1)) / constant(STD, x).view(3, 1, 1)
 
         half = self.conv1(self.conv0(x).relu_()).relu_()
         quarter = keep(self.conv2(half).relu_())

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llie.ops.constants import constant
 from llie.ops.exporting import exporting
 
 DARKEST = 1 / 255  # the luma scale is logarithmic above one 8-bit level and linear below, where values are noise
@@ -85,7 +86,7 @@ def slice_grid(grid: Tensor, x: Tensor, region: Tensor | None = None) -> Tensor:
     """
     luma = log_scale(F.avg_pool2d(x, 2).amax(1, keepdim=True))
     luma = F.avg_pool2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]
-    edges = x.new_tensor([[0.0, 1.0, 0.0, 1.0]]) if region is None else region.to(x)
+    edges = constant([[0.0, 1.0, 0.0, 1.0]], x) if region is None else region.to(x)
     rows = hat_weights(_centres(luma.shape[-2], edges[:, 0:2]), grid.shape[-2])
     columns = hat_weights(_centres(luma.shape[-1], edges[:, 2:4]), grid.shape[-1])
     placed = rows[:, None, None] @ (grid @ columns[:, None, None].mT)  # (B, C, luma, H/2, W/2)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.constants import constant
 from llie.ops.lanczos import lanczos8
 from llie.ops.padding import reflected
 
@@ -104,7 +105,7 @@ def filtered_dark_channel(image: Tensor, gamma: float | None = None) -> Tensor:
     """
     levels = image.double() if image.dtype == torch.uint8 else (image.double() * 255).round().clamp(0, 255)
     small = reduced8(levels, gamma)
-    weights = torch.tensor(_GREY, dtype=small.dtype, device=small.device).view(3, 1, 1)
+    weights = constant(_GREY, small).view(3, 1, 1)
     grey = (((small * weights).sum(1) + 2**14) / 2**15).floor() / 255
     return guided_filter(grey, dark_channel(small / 255))
 

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from llie.ops.constants import constant
 from llie.ops.selective_scan import blocked
 from llie.ops.selective_scan.core import BLOCK
 
@@ -160,7 +161,7 @@ def forward(
     """Fill y, the last state and, where `starts` has room, the state before every block."""
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
     part = y if y.shape[2] == groups else torch.empty_like(delta)
-    order = torch.tensor(directions, device=u.device)
+    order = constant(directions, u, torch.long)
     _forward_kernel[channels, groups, batch](
         u, delta, _rates(A), B, C, _bias(bias, A), part, last, starts, order,
         length, width or length, groups, channels, states,
@@ -179,7 +180,7 @@ def backward(
 ) -> None:  # fmt: skip
     """Fill the gradients of all inputs, given those of y and of the last state."""
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
-    order = torch.tensor(directions, device=u.device)
+    order = constant(directions, u, torch.long)
     du_part, ddelta_part = u.new_empty(delta.shape), u.new_empty(delta.shape)
     da = u.new_empty(batch, *A.shape)
     # Channels add up in the same place in arbitrary order, so the last bit may differ from run to run.
