@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests import needs
+
 PATIENCE = 600_000  # milliseconds, for a machine at its limit
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """The page of a file, as playwright's `Page`; at the end, it must have asked no server and reported no error."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    if BROWSER is None:
-        pytest.skip("needs Chromium on the path")
+    api = needs.package("playwright.sync_api", "test")
+    if needs.BROWSER is None:
+        pytest.skip(needs.NO_BROWSER)
     asked: list[str] = []
     errors: list[str] = []
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=PATIENCE)
+        browser = playwright.chromium.launch(executable_path=needs.BROWSER, args=["--no-sandbox"], timeout=PATIENCE)
         view = browser.new_page(viewport={"width": 1300, "height": 900})
         view.set_default_timeout(PATIENCE)
         view.on("request", lambda request: asked.append(request.url))

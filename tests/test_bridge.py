@@ -1,6 +1,5 @@
 """BasicSR's registries behind ours: found late, adapted, and never needed."""
 
-import importlib.util
 import pickle
 import subprocess
 import sys
@@ -23,8 +22,7 @@ from llie.registry import (
     check_arguments,
     load_plugins,
 )
-
-needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
+from tests.needs import basicsr_only
 
 
 def run(code: str) -> str:
@@ -38,12 +36,12 @@ def test_the_core_never_imports_basicsr():
     )
 
 
-@needs_basicsr
+@basicsr_only
 def test_their_package_imports_without_a_warning():
     run("import warnings; warnings.simplefilter('error'); from llie import bridge; bridge.basicsr()")
 
 
-@needs_basicsr
+@basicsr_only
 @pytest.mark.parametrize("name", ["SwinIR", "basicsr/SwinIR"])
 def test_their_network_runs(name):
     spec = {
@@ -59,13 +57,13 @@ def test_their_network_runs(name):
     assert network(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
 
 
-@needs_basicsr
+@basicsr_only
 def test_arguments_of_their_networks_are_checked():
     with pytest.raises(UserError, match=r"takes no argument 'num_in_chn'.*'num_in_ch'"):
         build(ARCH_REGISTRY, {"type": "EDSR", "num_in_chn": 3, "num_out_ch": 3})
 
 
-@needs_basicsr
+@basicsr_only
 def test_their_network_and_loss_train_from_an_option_file(tmp_path):
     (tmp_path / "options.yml").write_text(
         """
@@ -88,19 +86,19 @@ def test_their_network_and_loss_train_from_an_option_file(tmp_path):
     assert loss.item() == pytest.approx(2 * distance.item())
 
 
-@needs_basicsr
+@basicsr_only
 def test_ours_come_first_and_theirs_by_prefix():
     ours, theirs = LOSS_REGISTRY.get("L1Loss"), LOSS_REGISTRY.get("basicsr/L1Loss")
     assert ours.__module__.startswith("llie.")
     assert theirs.__module__.startswith("basicsr.")
 
 
-@needs_basicsr
+@basicsr_only
 def test_their_suffixed_names_are_found():
     assert ARCH_REGISTRY.get("SRVGGNetCompact").__module__.startswith("basicsr.")
 
 
-@needs_basicsr
+@basicsr_only
 def test_an_unknown_name_is_a_user_error_with_suggestions_from_both(capsys):
     with pytest.raises(UserError, match="'SwinIR'"):
         ARCH_REGISTRY.get("SwinIr")
@@ -116,7 +114,7 @@ def test_models_are_never_theirs():
         MODEL_REGISTRY.get("basicsr/SRModel")
 
 
-@needs_basicsr
+@basicsr_only
 def test_their_metrics_measure_as_ours():
     random = np.random.default_rng(0)
     gt = random.integers(0, 256, (40, 30, 3), dtype=np.uint8)
@@ -133,14 +131,14 @@ def test_their_metrics_measure_as_ours():
     )
 
 
-@needs_basicsr
+@basicsr_only
 def test_their_metrics_refuse_misspelt_arguments():
     metric = METRIC_REGISTRY.get("basicsr/calculate_psnr")
     with pytest.raises(UserError, match="'crop_border'"):
         check_arguments(metric, {"pred": None, "gt": None, "protocol": None, "crop_borders": 1}, "val.metrics.x")
 
 
-@needs_basicsr
+@basicsr_only
 def test_their_data_set_gives_our_items_reproducibly(tmp_path):
     for side in ("lq", "gt"):
         (tmp_path / side).mkdir()
@@ -161,7 +159,7 @@ def test_their_data_set_gives_our_items_reproducibly(tmp_path):
     assert torch.equal(item["lq"], pickle.loads(pickle.dumps(dataset))[3, 0]["lq"])  # as spawned workers get it
 
 
-@needs_basicsr
+@basicsr_only
 def test_a_plugin_may_use_their_decorators(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n"
@@ -172,7 +170,7 @@ def test_a_plugin_may_use_their_decorators(tmp_path):
     assert build(ARCH_REGISTRY, {"type": "NetworkOfTheirKind", "in_channels": 3, "out_channels": 3, "kernel_size": 1})
 
 
-@needs_basicsr
+@basicsr_only
 def test_our_networks_work_in_their_registry():
     bridge.export_to_basicsr()
     from basicsr.archs import build_network

@@ -21,7 +21,7 @@ from llie.errors import UserError
 from tests.processes import PATIENCE, finish, kill, wait_until
 from tests.runs import assert_same, final_weights, make_project
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals, which Windows lacks")
 
 
 def latest(log, total):

@@ -183,7 +183,7 @@ def test_golden_stage1_loss(golden):
 def test_published_weights_on_photographs(golden, real):
     weights = [real.parent / "weights" / f"drbn_{name}.pt" for name in ("stage1", "stage2_recompose")]
     if not all(path.is_file() for path in weights):
-        pytest.skip(f"needs the published weights {weights[0]} and {weights[1].name}")
+        pytest.skip(f"needs DRBN's published weights, {weights[0]} and {weights[1].name}")
     stage1, stage2 = load_weights(DRBN(), weights[0]).eval(), load_weights(DRBNRecompose(), weights).eval()
     seen = {}
     stage2.recompose.register_forward_hook(lambda _, inputs, outputs: seen.update(inputs=inputs, weights=outputs[1]))

@@ -284,7 +284,7 @@ def memory_of_each_20th(folder):
     return used[::20]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc, which only Linux has")
 def test_memory_stays_flat_over_200_photographs():
     """Photographs of 200 sizes, in five formats."""
     random = np.random.default_rng(0)

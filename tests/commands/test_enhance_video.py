@@ -12,7 +12,7 @@ import pytest
 from llie import cli
 from llie.data.readers import write_image
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason="needs PyAV: pip install 'llie[video]'")
 
 import av
 

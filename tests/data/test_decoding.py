@@ -13,7 +13,6 @@ from PIL import Image, ImageCms
 
 from llie.data import decoding
 from llie.data.decoding import MAX_PIXELS, decode
-from llie.data.formats import missing_package
 from llie.errors import UserError
 from tests.data.photographs import (
     MODES,
@@ -26,6 +25,7 @@ from tests.data.photographs import (
     tiff,
     turned,
 )
+from tests.needs import heic_only, raw_only
 
 LOSSLESS = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA"),
@@ -224,9 +224,6 @@ def _bomb(kind: str) -> bytes:
     return data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:] if kind == "PNG" else data
 
 
-raw_only = pytest.mark.skipif(missing_package(".dng") is not None, reason="needs rawpy")
-
-
 @raw_only
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize(("name", "dng"), [("a.dng", True), ("a.NEF", False), ("a.tif", True), ("a.tif", False)])
@@ -270,7 +267,7 @@ def test_a_jpeg_called_raw_is_a_jpeg():
     assert decode(encoded(in_mode("RGB"), "JPEG"), "a.nef").pixels.shape == (7, 11, 3)
 
 
-@pytest.mark.skipif(missing_package(".heic") is not None, reason="needs pillow-heif")
+@heic_only
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_heic_keeps_its_depth_and_is_turned_once(bits, orientation):

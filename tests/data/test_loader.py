@@ -184,7 +184,7 @@ def start_method(request):
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"], indirect=True)
 def test_workers_share_the_cached_images_and_read_none(tmp_path, put, start_method):
     if start_method not in multiprocessing.get_all_start_methods() or sys.platform == "win32":
-        pytest.skip("this system has another way to start workers")
+        pytest.skip(f"needs {start_method}, which Windows lacks")
     put(tmp_path, *(f"{side}/{n}.png" for side in ("low", "high") for n in range(1, 5)))
     dataset = build_dataset({"type": "PairedImageDataset", "dataroot": str(tmp_path), "cache": "ram"}, "train")
     here = take(loader(dataset, batch=2).batches(), 3)
@@ -197,7 +197,7 @@ def test_workers_share_the_cached_images_and_read_none(tmp_path, put, start_meth
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"], indirect=True)
 def test_workers_that_are_not_forked_know_the_plugins(tmp_path, start_method):
     if start_method not in multiprocessing.get_all_start_methods():
-        pytest.skip("this system has no fork server")
+        pytest.skip("needs a fork server, which Windows lacks")
     file = tmp_path / "own.py"
     file.write_text(OWN.format(name=f"Own_{start_method}"), encoding="utf-8")
     load_plugins([str(file)])

@@ -46,7 +46,7 @@ def _read_in_child(path, queue):
     queue.put(read_any(path).sum())
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork, which Windows lacks")
 def test_a_forked_process_reads_after_this_one(packed):
     """An open LMDB must not be used across a fork."""
     total = read_any(packed / "1.png").sum()

@@ -26,13 +26,13 @@ def run(pixels=10, **environment):
     return answer
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, the C library of most Linux systems")
 def test_large_tensors_are_reused_without_page_faults():
     took_effect, faults = run(LLIE_KEEP_MEMORY="1")
     assert took_effect and faults < 100
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, the C library of most Linux systems")
 def test_those_of_large_images_are_given_back():
     _, faults = run(pixels=10**6, LLIE_KEEP_MEMORY="1")
     assert faults > 10000

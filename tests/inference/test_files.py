@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from llie.data import readers
-from llie.data.formats import missing_package
 from llie.data.readers import read_image
 from llie.errors import UserError
 from llie.inference.files import about, carry_out, enhance_files
 from llie.inference.plan import make_plan
 from tests.data.photographs import camera_raw, encoded, in_mode
+from tests.needs import raw_only
 
 
 def brighten(image: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ def test_notes_name_the_images(tmp_path):
     ]
 
 
-@pytest.mark.skipif(missing_package(".dng") is not None, reason="needs rawpy")
+@raw_only
 def test_camera_raw_in_a_folder(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.dng").write_bytes(camera_raw())

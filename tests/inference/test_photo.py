@@ -11,15 +11,14 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
 from llie.data.decoding import TooManyPixels
-from llie.data.formats import missing_package
 from llie.errors import UserError
 from llie.inference.photo import WRITTEN_SUFFIXES, Photo, decode_photo, open_photo
 from llie.inference.profiles import SRGB, ColourSpace
 from tests.data import icc
 from tests.data.photographs import MODES, ORIENTATIONS, as_rgb, camera_raw, encoded, in_mode, noise, tiff, turned
+from tests.needs import heic_only, raw_only
 
 LOSSLESS = (".tif", ".png", ".webp")  # WebP is only so for what is read
-heic_only = pytest.mark.skipif(missing_package(".heic") is not None, reason="needs pillow-heif")
 
 
 def through(tmp_path, data: bytes, source: str, target: str) -> Photo:
@@ -309,7 +308,7 @@ def test_a_profile_that_leads_only_one_way_becomes_srgb(tmp_path, monkeypatch):
     np.testing.assert_allclose(again.pixels, photo.pixels / 257, atol=0.51)
 
 
-@pytest.mark.skipif(missing_package(".dng") is not None, reason="needs rawpy")
+@raw_only
 @pytest.mark.parametrize("target", ["b.tif", "b.png", "b.jpg"])
 def test_camera_raw_into_ordinary_files(tmp_path, target):
     photo = through(tmp_path, camera_raw(orientation=6), "a.nef", target)

@@ -194,7 +194,7 @@ def test_unknown_formats(here, monkeypatch):
         make_plan("a.png", format="heic")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs another user than root, who may write everywhere")
 def test_unwritable_folder_is_named_before_anything_is_done(here):
     put("a.png")
     (here / "out").mkdir(mode=0o500)

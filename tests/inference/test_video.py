@@ -14,7 +14,7 @@ import torch
 
 from llie.errors import Stopped, UserError, run_command
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason="needs PyAV: pip install 'llie[video]'")
 
 import av
 
@@ -270,7 +270,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch, endin
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_a_file_that_can_no_longer_be_written_keeps_what_is_in_it(tmp_path, ending):
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="needs a limit of file sizes, which Windows lacks")
     source, target = make_clip(tmp_path / "clip.mp4", times=[n / 4 for n in range(40)]), tmp_path / f"out.{ending}"
     whole = enhance_video(brighten, source, target).path.stat().st_size
     target.unlink()

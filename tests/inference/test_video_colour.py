@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason="needs PyAV: pip install 'llie[video]'")
 
 import av
 

@@ -166,7 +166,8 @@ def alexnet_file(tmp_path):
 
 class TestLPIPS:
     def test_equals_the_package(self, alexnet_file):
-        lpips = pytest.importorskip("lpips")
+        import lpips
+
         state = torch.load(alexnet_file, weights_only=True)
         reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
         slices = {key: "features." + key.split(".", 1)[1] for key in reference.net.state_dict()}

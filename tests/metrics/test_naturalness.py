@@ -1,6 +1,5 @@
 """NIQE: against BasicSR's, and images that have no statistics."""
 
-import importlib.util
 import pickle
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from skimage import data
 
 from llie.errors import UserError
 from llie.metrics import MetricUnavailable, brisque, niqe
+from tests import needs
 
 
-@pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR does not install on Python 3.13")
+@needs.basicsr_only
 def test_equals_basicsr_on_photographs():
     """Up to its computing in float32, which moves grey values at ties and hence statistics."""
     from llie import bridge
@@ -65,7 +65,7 @@ def test_protocols_that_need_a_reference_are_refused():
 @pytest.fixture
 def support_vectors(monkeypatch, tmp_path):
     """Made-up support vectors where piq looks for the published ones."""
-    pytest.importorskip("piq")
+    needs.package("piq", "metrics")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_brisque_refuses_a_file_that_could_run_code(support_vectors):
 
 
 def test_brisque_never_downloads(monkeypatch, tmp_path):
-    pytest.importorskip("piq")
+    needs.package("piq", "metrics")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(MetricUnavailable, match=r"brisque_svm_weights\.pt"):
         brisque(data.chelsea())

@@ -240,7 +240,7 @@ def test_choice_is_announced_once(caplog):
     assert len([record for record in caplog.records if "selective scan on cpu" in record.message]) == 1
 
 
-@pytest.mark.skipif("c" not in BACKENDS, reason="needs a C compiler")
+@pytest.mark.skipif("c" not in BACKENDS, reason="needs a C compiler on the path, such as gcc")
 def test_processes_that_start_together_all_get_the_kernel_and_nothing_else(tmp_path):
     found = answers(first_scan, processes=2, XDG_CACHE_HOME=str(tmp_path))
     assert found == [("c", False)] * 2
@@ -253,7 +253,7 @@ def test_without_a_compiler_the_scan_still_runs(tmp_path):
     assert found == [(expected, expected == "numba")]
 
 
-@pytest.mark.skipif("c" not in BACKENDS, reason="needs a C compiler")
+@pytest.mark.skipif("c" not in BACKENDS, reason="needs a C compiler on the path, such as gcc")
 def test_kernel_leaves_denormals_alone():
     selective_scan(**example(), backend="c")
     assert torch.tensor(1e-40).mul(0.5).item() > 0

@@ -13,7 +13,7 @@ from tests.golden.compare import assert_near
 from tests.ops import test_selective_scan, test_ss2d
 from tests.processes import PATIENCE
 
-gpu = pytest.importorskip("llie.ops.selective_scan.gpu")
+gpu = pytest.importorskip("llie.ops.selective_scan.gpu", reason="needs Triton, which PyTorch brings on Linux")
 
 
 def outputs_and_gradients(function, inputs, backend, device):
@@ -47,7 +47,7 @@ def check(device):
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch finds")
 def test_on_the_gpu():
     check("cuda")
 

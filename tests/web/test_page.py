@@ -1,7 +1,6 @@
 """The page of `llie web` in a real browser: upload, result, slider, download, refusals, and only local requests."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +13,11 @@ import pytest
 
 import llie
 from llie.data.readers import read_image, write_image
+from tests import needs
 
-pytest.importorskip("gradio", reason="the extra [web] is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra [web-test] is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+needs.package("gradio", "web-test")
+playwright = needs.package("playwright.sync_api", "web-test")
+pytestmark = pytest.mark.skipif(needs.BROWSER is None, reason=needs.NO_BROWSER)
 
 # fmt: off
 QUIET = [
@@ -75,7 +74,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as machine:
-        chromium = machine.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        chromium = machine.chromium.launch(executable_path=needs.BROWSER, args=QUIET)
         yield chromium
         chromium.close()
 
