@@ -48,12 +48,13 @@ docs: $(READY)
 gpu: $(READY)
 	$(BIN)/python benchmarks/gpu.py -o results/gpu
 
-# Torch first: basicsr's own build then finds the same version in pip's cache.
+# Torch first: basicsr's own build then takes the same version, from pip's cache.
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[test]'
+	$(BIN)/python -m pip freeze --quiet | grep -E '^torch(vision)?==' > $(VENV)/torch.txt
+	$(BIN)/python -m pip install --quiet --build-constraint $(VENV)/torch.txt -e '.[test]'
 	touch $@
 
 clean:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+
 _ACTIVE: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
 def exporting() -> bool:
     """Whether the caller runs to be recorded, with sizes that stand for any size, and no value to decide by."""
-    return _ACTIVE.get()
+    return not torch.compiler.is_dynamo_compiling() and _ACTIVE.get()
 
 
 @contextmanager
