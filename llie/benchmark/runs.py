@@ -33,6 +33,7 @@ from llie.errors import UserError
 from llie.evaluation import evaluate
 from llie.inference import Enhancer, load
 from llie.registry import load_plugins
+from llie.weights import hash_of_weights
 
 AS_IT_IS = ModelSpec(INPUT, INPUT)  # the unprocessed input, which is measured beside the models
 
@@ -237,15 +238,6 @@ class _Numbered:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.dataset[index] | {"number": index}
-
-
-def hash_of_weights(network: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a network's tensors, whatever file they came from."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def hash_of_data(dataset: Any) -> str:

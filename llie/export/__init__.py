@@ -1,7 +1,7 @@
-"""Export: a trained network goes in, a file that runs without llie comes out, checked against the network.
+"""Export: writes a trained network to a file that runs without llie, and compares the file with the network.
 
-`graph` wraps a network as a function of tensors alone, `capture` records it, `onnx_file` (with `scan` for the selective
-scan) and `program` write it, `quantise` makes it smaller, `facts` says what it holds, `verify` compares it with the
-network; `write` does all of that in order. `runtime` runs an ONNX file as a network, `program` one of `torch.export`.
-The command and `llie.load` call them.
+`write` calls the other modules in order: `graph` wraps the network, `capture` records it, `onnx_file` (with `scan` for
+the selective scan), `program` or `compiled` writes the file, `quantise` makes it smaller, `facts` collects the
+metadata, and `verify` compares the file with the network. `runtime` runs ONNX files as networks, `program` runs `.pt2`
+files. `llie export` and `llie.load` call the package.
 """

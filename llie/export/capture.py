@@ -1,4 +1,4 @@
-"""Record a network with `torch.export`: one graph for every batch, height and width."""
+"""Records a network with `torch.export`, as one graph for all batch sizes, heights and widths."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from llie.ops.exporting import for_export
 
 
 def capture(graph: Graph) -> ExportedProgram:
-    """The recorded graph; the network itself is left as it is.
+    """Record the graph; the network itself is not changed.
 
     Raises:
-        UserError: the network decides by values, or does something that no graph can hold; the message says where.
+        UserError: the network's code depends on the values of pixels, or does something that a graph cannot contain.
     """
-    # Recorded on the CPU in plain layout: a network prepared for inference may hold faster forms and other layouts.
+    # Record on the CPU in the plain memory layout: a network prepared for inference may be in channels-last layout.
     plain: nn.Module = copy.deepcopy(graph).cpu().eval().to(memory_format=torch.contiguous_format)
     example = graph.example()
     sizes: list[object] = [{0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}]
@@ -31,7 +31,7 @@ def capture(graph: Graph) -> ExportedProgram:
             return torch.export.export(plain, example, dynamic_shapes=tuple(sizes), strict=False)
     except UserError:
         raise
-    except Exception as error:  # torch.export raises whatever the network's code runs into
+    except Exception as error:  # torch.export passes on errors of all kinds from the network's code
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"{type(graph.network).__name__} cannot be exported: its graph cannot be recorded ({reason.strip()})"

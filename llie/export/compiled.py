@@ -1,4 +1,4 @@
-"""A recorded graph compiled by AOTInductor: machine code for this kind of processor in a `.pt2` file."""
+"""Compiles a recorded graph with AOTInductor: a `.pt2` file with machine code for this kind of processor."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch.export import ExportedProgram
 from llie.errors import UserError
 from llie.export.quiet import quiet
 
-_FACTS = "llie"  # the entry of the file's metadata that says what it holds
-_MACHINE = "compiled_for"  # the fact that says where it runs
-_CODE = "/data/aotinductor/"  # the folder of the archive that only these files have
+_FACTS = "llie"  # name of our entry in the file's metadata
+_MACHINE = "compiled_for"  # the fact that says where the code runs
+_CODE = "/data/aotinductor/"  # folder in the archive that only compiled files have
 
 
 def check_compiler() -> None:
-    """Check that AOTInductor and a C++ compiler are here.
+    """Check that AOTInductor and a C++ compiler are installed.
 
     Raises:
-        UserError: one of them is absent.
+        UserError: one of them is missing.
     """
     from torch import _inductor
     from torch._inductor import config
@@ -37,18 +37,18 @@ def check_compiler() -> None:
         get_cpp_compiler()
     except (InvalidCxxCompiler, OSError):
         raise UserError(
-            "--compile needs a C++ compiler, and there is none here: install g++ (Debian, Ubuntu: apt install g++), "
+            "--compile needs a C++ compiler, and none is installed: install g++ (Debian, Ubuntu: apt install g++), "
             "name one in the environment variable CXX, or leave --compile out"
         ) from None
 
 
 def save(recorded: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
-    """Compile the graph, and write the machine code with facts about it.
+    """Compile the graph, and write the machine code with facts as its metadata.
 
     Args:
         recorded: the graph.
         path: ends in .pt2.
-        facts: as `facts_of` gives them; the kind of machine is added.
+        facts: from `facts_of`; the kind of processor is added.
 
     Raises:
         UserError: the graph cannot be compiled.
@@ -66,12 +66,12 @@ def save(recorded: ExportedProgram, path: Path, facts: Mapping[str, str]) -> Non
             aoti_compile_and_package(recorded, package_path=str(path), inductor_configs=settings)
     except OSError:
         raise
-    except Exception as error:  # the compiler raises whatever an operator leads it into
+    except Exception as error:  # the compiler passes on errors of all kinds
         raise UserError(f"{facts['network']} cannot be compiled: {_reason(error)}") from error
 
 
 def is_compiled(path: Path) -> bool:
-    """Whether a `.pt2` file holds machine code, rather than a recorded graph."""
+    """Whether a `.pt2` file contains machine code, rather than a recorded graph."""
     with zipfile.ZipFile(path) as archive:
         return any(_CODE in f"/{name}" for name in archive.namelist())
 
@@ -93,7 +93,7 @@ def load(path: Path) -> tuple[Callable[..., Any], dict[str, str]]:
 
 
 def _machine() -> str:
-    """What machine code depends on: system, processor and its vector instructions."""
+    """What machine code depends on: system, kind of processor, vector instructions."""
     return f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 

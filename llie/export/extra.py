@@ -1,4 +1,4 @@
-"""Packages that only export and running exported files need."""
+"""Imports the packages of the extra [export]."""
 
 from __future__ import annotations
 

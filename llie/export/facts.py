@@ -1,37 +1,36 @@
-"""What an exported file says about itself."""
+"""The metadata of exported files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from llie import __version__
 from llie.archs import card_of
 from llie.errors import UserError
 from llie.export.graph import Graph
+from llie.weights import hash_of_weights
 
-# What people may rely on to find in a file of ours.
+# Entries that llie itself reads.
 NETWORK, CONTROLS = "network", "controls"
 
 
 def facts_of(graph: Graph, licence: str = "") -> dict[str, str]:
-    """Facts about an exported network, as text: JSON where a fact has parts.
+    """Metadata of an exported network: name -> text, which is JSON where an entry has several values.
 
     Args:
         graph: what is exported.
-        licence: of the weights, in the user's words.
+        licence: licence of the weights, as the user writes it.
     """
     network = graph.network
     built_from = dict(getattr(network, "built_from", {}))
     return {
         NETWORK: str(built_from.pop("type", type(network).__name__)),
         "arguments": json.dumps(built_from, default=str),
-        "weights_sha256": weights_hash(network),
+        "weights_sha256": hash_of_weights(network),
         "licence": licence or "not stated",
         "paper": card_of(network).paper,
         "size_multiple": str(card_of(network).size_multiple),
@@ -44,18 +43,12 @@ def facts_of(graph: Graph, licence: str = "") -> dict[str, str]:
     }
 
 
-def weights_hash(network: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and values of all weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def controls_in(facts: Mapping[str, Any], source: str) -> dict[str, float]:
-    """The controls that a file names, and their defaults.
+    """The controls in a file's metadata, and their defaults.
+
+    Args:
+        facts: the metadata.
+        source: name of the file, for the message.
 
     Raises:
         UserError: the entry is damaged.

@@ -1,4 +1,4 @@
-"""A network as a function of tensors alone: an image and one number for each control."""
+"""A network in the form that is exported: a function of an image and one number for each control."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from llie.archs import card_of, controls_of
 from llie.errors import UserError
 
 IMAGE, RESULT = "image", "enhanced"  # the names of the graph's input and output
-TRACED = (2, 3, 75, 93)  # an image that the network is recorded with; any other size works, too
+TRACED = (2, 3, 75, 93)  # shape of the image that the network is recorded with; the graph takes any other size, too
 
 
 class Graph(nn.Module):
-    """What is exported: (B, 3, H, W) in [0, 1] and numbers -> the enhanced image, the same shape, clipped to [0, 1].
+    """What is exported: image (B, 3, H, W) in [0, 1] and numbers -> enhanced image, the same shape, clipped to [0, 1].
 
     Args:
         network: in evaluation mode.
-        controls: values to start from, as `Enhancer` takes them. Numbers become inputs, with these defaults; anything
-            else, such as `size`, becomes a part of the graph.
+        controls: values of controls, as `Enhancer` takes them. Numbers become inputs with these defaults; all others,
+            such as `size`, become constants of the graph.
+
+    Attributes:
+        numbers: controls that are inputs, with their defaults.
+        fixed: controls that are constants.
     """
 
     def __init__(self, network: nn.Module, controls: Mapping[str, Any] | None = None):
@@ -37,7 +41,7 @@ class Graph(nn.Module):
                 self.fixed[name] = value
 
     def forward(self, image: Tensor, *numbers: Tensor) -> Tensor:
-        """Enhance; one scalar for each of `numbers`, in their order."""
+        """Enhance; takes one scalar for each entry of the attribute `numbers`, in its order."""
         named = dict(zip(self.numbers, numbers, strict=True))
         return self.network(image, **self.fixed, **named).clamp(0, 1)
 
@@ -50,8 +54,8 @@ class Graph(nn.Module):
 def numeric_controls(network: nn.Module) -> dict[str, float]:
     """The controls of a network that are numbers, and their defaults.
 
-    A default of None stands for the attribute of the same name, the constructor's value. Maps and sizes are no numbers:
-    a graph cannot have them as optional inputs.
+    Where the default is None, the network's attribute of the same name is used, which the constructor sets. Controls
+    that are maps or sizes are left out: a graph cannot have them as optional inputs.
     """
     parameters = inspect.signature(network.forward).parameters
     numbers = {}
@@ -66,10 +70,10 @@ def numeric_controls(network: nn.Module) -> dict[str, float]:
 
 
 def check_network(graph: Graph) -> None:
-    """Check that this is a network that can be exported, by its card and by running it once.
+    """Check that the network can be exported: its card allows it, and it returns an image of the size of its input.
 
     Raises:
-        UserError: it cannot, or returns something else than an image of the size of its input.
+        UserError: it cannot be exported; the message gives the reason.
     """
     reason = card_of(graph.network).not_exported
     if reason:

@@ -1,4 +1,4 @@
-"""Write a recorded graph as ONNX."""
+"""Translates a recorded graph to ONNX, and writes the file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-_LARGEST = 2**31  # bytes that one file of this format holds
+_LARGEST = 2**31  # bytes; the format allows no larger file
 
 
 def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
-    """The recorded graph in ONNX: sizes stay open, and controls are optional inputs.
+    """Translate a recorded graph to ONNX, with dynamic sizes and controls as optional inputs.
 
-    An optional input of ONNX has a constant of the same name, which holds unless the caller gives another value.
+    An optional input is one with an initialiser of the same name: its default.
 
     Raises:
-        UserError: an operator of the network has no counterpart.
+        UserError: an operator of the network does not exist in ONNX.
     """
     onnx, optimizer = require("onnx"), require("onnxscript.optimizer")
     names = [IMAGE, *graph.numbers]
@@ -46,26 +46,26 @@ def to_onnx(graph: Graph, recorded: ExportedProgram) -> onnx.ModelProto:
                 optimize=False,
                 custom_translation_table=scan.translations(),
             )
-            # Not its whole optimiser, which removes additions of 1e-8: they keep HVI from dividing by zero.
+            # Not the whole optimiser: it removes additions of 1e-8, which keep the HVI transform from dividing by zero.
             for step in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
                 step(program.model)  # type: ignore[union-attr]
-    except Exception as error:  # the exporter raises whatever a translation runs into
+    except Exception as error:  # the exporter passes on errors of all kinds
         raise UserError(f"{type(graph.network).__name__} cannot be exported as ONNX: {_reason(error)}") from error
     model = program.model_proto  # type: ignore[union-attr]
     scan.write_scans(model)
     _name_sizes(model)
     for number, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{number}"  # by which others may refer to it
+        node.name = f"{node.op_type}_{number}"  # quantisation refers to nodes by name
     for name, value in graph.numbers.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
     return model
 
 
 def save(model: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the model with facts about it as its metadata.
+    """Write the model, with facts as its metadata.
 
     Raises:
-        UserError: it is too large for one file, or cannot be written.
+        UserError: the model is too large for one file, or the file cannot be written.
     """
     onnx = require("onnx")
     onnx.helper.set_model_props(model, dict(facts))
@@ -78,7 +78,7 @@ def save(model: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:
 
 
 def _name_sizes(model: onnx.ModelProto) -> None:
-    """The open sizes of input and output, by names that people understand."""
+    """Name the dynamic dimensions of input and output: batch, height and width."""
     for value in (model.graph.input[0], model.graph.output[0]):
         for dim, name in zip(value.type.tensor_type.shape.dim, ("batch", "", "height", "width"), strict=True):
             if name:
@@ -86,7 +86,7 @@ def _name_sizes(model: onnx.ModelProto) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause that has words."""
+    """The message of the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

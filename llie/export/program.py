@@ -1,4 +1,4 @@
-"""A recorded graph as a file of PyTorch, `.pt2`, and such a file as a network."""
+"""Writes a recorded graph as a `.pt2` file of PyTorch, and runs such files as networks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llie.errors import UserError
 from llie.export import compiled
 from llie.export.facts import controls_in
 from llie.export.quiet import quiet
-from llie.ops.selective_scan import steps as steps  # files of MambaLLIE hold its operator
+from llie.ops.selective_scan import steps as steps  # registers the operator that files of MambaLLIE contain
 
-_FACTS = "llie.json"  # the member of the archive that says what it holds
+_FACTS = "llie.json"  # name of the metadata in the archive
 
 
 def save(recorded: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the graph with facts about it.
+    """Write the graph, with facts as its metadata.
 
     Raises:
         UserError: the file cannot be written.
@@ -41,7 +41,7 @@ class ProgramNetwork(nn.Module):
             you trust.
 
     Attributes:
-        facts: what the file says about itself.
+        facts: the metadata of the file.
         control_names: the numbers that it takes besides the image.
 
     Raises:
@@ -55,7 +55,7 @@ class ProgramNetwork(nn.Module):
             self.graph, self.facts = compiled.load(path) if compiled.is_compiled(path) else _recorded(path)
         except UserError:
             raise
-        except Exception as error:  # the reader raises whatever the content leads it into
+        except Exception as error:  # the reader passes on errors of all kinds
             raise UserError(
                 f"{path} is damaged, or no file of llie export for this version of PyTorch ({torch.__version__})"
             ) from error

@@ -27,11 +27,11 @@ MOST_IMAGES = 32
 
 
 def to_float16(model: onnx.ModelProto, precise: Sequence[str] = ()) -> onnx.ModelProto:
-    """The model with its layers, the bulk of weights and work, in float16; what lies between them stays float32.
+    """The model with convolutions and matrix products in float16; all other operations stay float32.
 
     Args:
-        model: it is left as it is.
-        precise: parts of the network whose layers stay float32, too.
+        model: the model, which is not changed.
+        precise: names of parts of the network that stay float32.
     """
     convert = require("onnxruntime.transformers.float16").convert_float_to_float16
     model = _folded(model)
@@ -42,14 +42,14 @@ def to_float16(model: onnx.ModelProto, precise: Sequence[str] = ()) -> onnx.Mode
 
 
 def to_int8(model: onnx.ModelProto, images: Sequence[Tensor], precise: Sequence[str] = ()) -> onnx.ModelProto:
-    """The model with its convolutions in 8-bit integers; their ranges are those that the images reach.
+    """The model with its convolutions in 8-bit integers, by static quantisation.
 
-    Static quantisation: weights per channel, what flows between layers per tensor.
+    Weights have a range per channel, activations one per tensor: the range that they reach on the images.
 
     Args:
-        model: it is left as it is.
-        images: such as the network will see, batches (B, 3, H, W).
-        precise: parts of the network that stay float32.
+        model: the model, which is not changed.
+        images: batches (B, 3, H, W) in [0, 1], as dark as those that the network will be used on.
+        precise: names of parts of the network that stay float32.
     """
     onnx, quantisation = require("onnx"), require("onnxruntime.quantization")
     model = _folded(model)
@@ -69,7 +69,7 @@ def to_int8(model: onnx.ModelProto, images: Sequence[Tensor], precise: Sequence[
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all that depends on weights alone computed: some networks make their kernels of their weights."""
+    """The model with constants folded: some networks compute their kernels from their weights."""
     onnx, runtime = require("onnx"), require("onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "folded.onnx")
@@ -80,12 +80,12 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         folded = onnx.load(path)
     for number, node in enumerate(folded.graph.node):
-        node.name = f"{node.op_type}_{number}"  # which the functions below need
+        node.name = f"{node.op_type}_{number}"  # the functions below refer to nodes by name
     return folded
 
 
 def _is_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    """Whether a node multiplies with weights."""
+    """Whether a node is a convolution or matrix product with weights."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and not weights.isdisjoint(node.input)
 
@@ -100,10 +100,10 @@ def calibration_images(folder: str | Path | None) -> list[Tensor]:
     """Photographs to find ranges with, as batches of one (1, 3, H, W) in [0, 1].
 
     Args:
-        folder: of dark photographs, as the network will see them; None: those of scikit-image, darkened.
+        folder: folder of dark photographs; None: those of scikit-image, darkened.
 
     Raises:
-        UserError: the folder contains no images.
+        UserError: the folder does not exist or contains no images.
     """
     photographs: Iterable[np.ndarray]
     if folder is None:
@@ -115,7 +115,7 @@ def calibration_images(folder: str | Path | None) -> list[Tensor]:
 
 
 def _reduced(image: Tensor) -> Tensor:
-    """An image whose shorter side is at most `SIDE` pixels."""
+    """The image (1, 3, H, W), reduced so that its shorter side has at most 192 pixels."""
     height, width = image.shape[-2:]
     scale = SIDE / min(height, width)
     if scale >= 1:
@@ -126,7 +126,7 @@ def _reduced(image: Tensor) -> Tensor:
 
 
 class _Reader:
-    """Hands images to the calibration, one after the other."""
+    """Gives the images to onnxruntime's calibration, one after the other."""
 
     def __init__(self, images: Sequence[Tensor]):
         self.rest = iter(images)

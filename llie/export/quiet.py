@@ -1,4 +1,4 @@
-"""Exporters print about their own steps, to people who develop them."""
+"""Silences exporters, which print and warn about their internal steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """While it lasts, libraries neither print nor warn; exceptions pass."""
+    """Context in which libraries neither print nor warn nor log; exceptions are raised as usual."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""An exported ONNX file as a network: onnxruntime computes, everything else stays as it is."""
+"""Runs an ONNX file as a network, with onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llie.export.extra import require
 from llie.export.facts import controls_in
 
 _SUFFIX = "ExecutionProvider"
-_ALSO = {"directml": "dml", "trt": "tensorrt", "gpu": "cuda"}  # what people say -> onnxruntime's name, folded
+_ALSO = {"directml": "dml", "trt": "tensorrt", "gpu": "cuda"}  # usual names -> onnxruntime's, in lower case
 _FOR_DEVICE = {"cpu": "cpu", "cuda": "cuda"}
 
 
@@ -22,17 +22,18 @@ class OnnxNetwork(nn.Module):
     """An ONNX file as a module: (B, 3, H, W) in [0, 1] and controls -> the enhanced image.
 
     Args:
-        path: the file; one of `llie export`, or any that maps such an image to one of the same size.
-        provider: what computes, "cpu", "cuda", "coreml", "directml", "openvino" ..., as far as the installed
-            onnxruntime has it; its own first choice when None.
+        path: file of `llie export`, or any other that maps such an image to one of the same size.
+        provider: execution provider of onnxruntime: "cpu", "cuda", "coreml", "directml", "openvino" ...; None: the
+            first one that the installed onnxruntime lists.
 
     Attributes:
-        facts: what the file says about itself.
-        control_names: its optional inputs.
-        provider: what computes.
+        facts: the metadata of the file.
+        control_names: names of its optional inputs.
+        provider: onnxruntime's name of the execution provider.
 
     Raises:
-        UserError: onnxruntime is not installed, the file is damaged or no such network, or there is no such provider.
+        UserError: onnxruntime is not installed; the file is damaged, or not such a network; or the provider is not
+            installed or cannot start.
     """
 
     def __init__(self, path: str | Path, provider: str | None = None):
@@ -50,7 +51,7 @@ class OnnxNetwork(nn.Module):
         self.defaults = controls_in(self.facts, str(path))
 
     def forward(self, x: Tensor, **controls: Any) -> Tensor:
-        """Run the file; the result is where `x` is."""
+        """Run the file; the result is on the device of `x`."""
         feeds = {self.image: np.ascontiguousarray(x.detach().float().cpu().numpy())}
         for name, value in controls.items():
             feeds[name] = np.array(value, np.float32)
@@ -61,7 +62,11 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(result).to(x.device)
 
     def _image_input(self) -> str:
-        """The name of the input that takes the image, once it is known that this is such a network."""
+        """The name of the input for the image.
+
+        Raises:
+            UserError: the file does not map one image to another.
+        """
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shapes = [value.shape for value in (*inputs, *outputs)]
         if len(shapes) != 2 or any(len(shape) != 4 or shape[1] != 3 for shape in shapes):
@@ -75,10 +80,14 @@ class OnnxNetwork(nn.Module):
 
 
 def pick_provider(name: str, available: list[str]) -> str:
-    """The name in onnxruntime of a provider that people call by a short one.
+    """Onnxruntime's name of a provider, such as "CUDAExecutionProvider" for "cuda".
+
+    Args:
+        name: short or full name, in upper or lower case.
+        available: full names of the providers of this onnxruntime.
 
     Raises:
-        UserError: this onnxruntime does not have it; the message lists what it has.
+        UserError: this onnxruntime does not have the provider; the message lists those that it has.
     """
     short = {_short(provider): provider for provider in available}
     folded = name.lower().removesuffix(_SUFFIX.lower())
@@ -92,14 +101,14 @@ def pick_provider(name: str, available: list[str]) -> str:
 
 
 def provider_for(device: str | torch.device | None) -> str | None:
-    """The provider for a device that the user named, or None."""
+    """The provider for a PyTorch device; None if there is no device, or no such provider."""
     return None if device is None else _FOR_DEVICE.get(torch.device(device).type)
 
 
 def _open(runtime: Any, path: Path, provider: str | None) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what goes wrong is raised, too; it need not be printed
+    options.log_severity_level = 4  # errors are raised, so they need not be printed, too
     providers = [provider] if provider else runtime.get_available_providers()
     if not path.is_file():
         raise UserError(f"no file {path}")
@@ -107,7 +116,7 @@ def _open(runtime: Any, path: Path, provider: str | None) -> Any:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common class but this
         raise UserError(
-            f"{path} ({path.stat().st_size} bytes) is damaged, or no ONNX file that this onnxruntime reads: "
+            f"{path} ({path.stat().st_size} bytes) is damaged, or not an ONNX file that this onnxruntime reads: "
             f"{str(error).splitlines()[0]}"
         ) from error
 

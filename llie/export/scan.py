@@ -11,11 +11,11 @@ from llie.ops.selective_scan import steps
 if TYPE_CHECKING:
     import onnx
 
-_DOMAIN, _NAME = "llie", "ScanSteps"  # stands for the operator until `write_scans` replaces it
+_DOMAIN, _NAME = "llie", "ScanSteps"  # a placeholder for the operator, which `write_scans` replaces
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """For `torch.onnx.export`: the operator becomes a node of our own domain."""
+    """The translation table for `torch.onnx.export`: the operator becomes a node with a name of our own."""
     values, schema = require("onnxscript").values, require("onnx").defs.OpSchema
     inputs, result = ([schema.FormalParameter(name, "T") for name in names] for names in ("dxbca", "y"))
     known = schema(_NAME, _DOMAIN, 1, inputs=inputs, outputs=result, type_constraints=[("T", ["tensor(float)"], "")])
@@ -23,7 +23,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def write_scans(model: onnx.ModelProto) -> None:
-    """Replace these nodes by `Scan`; changes the model."""
+    """Replace these nodes with `Scan`, in place."""
     helper = require("onnx").helper
     nodes: list[Any] = []
     for number, node in enumerate(model.graph.node):
@@ -36,7 +36,7 @@ def write_scans(model: onnx.ModelProto) -> None:
 
 
 def _scan(helper: Any, node: Any, name: str) -> list[Any]:
-    """The nodes that take the place of one, with names that begin with `name`."""
+    """The nodes that replace one; their names begin with `name`."""
     delta, x, b, c, a = node.input
     kind = 1  # float32
 

@@ -1,4 +1,4 @@
-"""Compare a written file with the network that it was made of."""
+"""Compares an exported file with its network."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from llie.data.readers import to_tensor
 from llie.errors import UserError
 from llie.export.graph import Graph
 
-SIZES = ((1, 67, 91), (2, 96, 64), (1, 33, 50))  # batch, height, width: none is the one that was recorded
+SIZES = ((1, 67, 91), (2, 96, 64), (1, 33, 50))  # batch, height, width; all differ from the recorded size
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a file's result is from the network's, on images in [0, 1].
+    """The difference between the results of a file and of its network, for values in [0, 1].
 
     Attributes:
-        size: batch, height and width.
+        size: batch, height and width of the image.
         controls: values of the controls.
-        largest: of any value.
-        mean: of all values.
-        psnr: peak signal-to-noise ratio in dB; infinite where nothing differs.
+        largest: largest absolute difference.
+        mean: mean absolute difference.
+        psnr: peak signal-to-noise ratio in dB; infinite if the results are equal.
     """
 
     size: tuple[int, int, int]
@@ -50,17 +50,17 @@ class Difference:
 def verify(
     graph: Graph, written: nn.Module, tolerance: float | None, least_psnr: float | None, report: Report
 ) -> list[Difference]:
-    """Run both on dark photographs of several sizes, once with every control off its default.
+    """Run both on dark photographs of several sizes; for the first one, every control has 0.75 times its default.
 
     Args:
         graph: what was exported.
         written: the file, as a network.
-        tolerance: largest difference of any value.
-        least_psnr: in dB, for files that are rounded on purpose.
-        report: is told each difference.
+        tolerance: largest absolute difference allowed; None: any.
+        least_psnr: smallest PSNR allowed, in dB, for files of lower precision; None: any.
+        report: called with a line about each difference.
 
     Raises:
-        UserError: a difference is larger than allowed, or the file fails.
+        UserError: a difference is larger than allowed, or the file cannot be run.
     """
     found: list[Difference] = []
     for size, image in zip(SIZES, dark_images(SIZES), strict=True):

@@ -1,4 +1,7 @@
-"""Export a network to a file: record, translate, write, verify; the file appears only when it is right."""
+"""Exports a network: records, translates and writes it, and compares the file with the network.
+
+The file gets its name only after the comparison.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 TOLERANCE = 1 / 510  # half a level of 8 bits
 SUFFIXES = (".onnx", ".pt2")
-LEAST_PSNR = {"float16": 40.0, "int8": 20.0}  # dB; below, rounding has spoilt the network
+LEAST_PSNR = {"float16": 40.0, "int8": 20.0}  # dB; below, the export fails
 
 
 def export(
@@ -45,23 +48,23 @@ def export(
     """Write a network to a file that runs without llie.
 
     Args:
-        network: in evaluation mode, on any device.
-        path: ends in .onnx, or .pt2 for a file of `torch.export`.
-        controls: defaults of the network's controls, instead of its own.
-        licence: of the weights; written into the file.
-        tolerance: largest difference allowed between the file's result and the network's, in [0, 1]; of float32.
-        precision: "float32"; of ONNX also "float16" and "int8", whose loss in dB is measured.
-        calibrate: for int8, folder of dark photographs such as the network will see; None: those of scikit-image,
-            darkened.
-        compile: of a .pt2 file: compile the graph with AOTInductor and a C++ compiler, for processors of this kind.
-        report: is told each step, and the differences found.
+        network: the network.
+        path: file to write, ending in .onnx, or in .pt2 for a file of `torch.export`.
+        controls: defaults for the network's controls, instead of its own.
+        licence: licence of the weights, for the metadata.
+        tolerance: largest absolute difference allowed between the results of file and network, for values in [0, 1];
+            used for float32 only.
+        precision: "float32"; for ONNX also "float16" and "int8", whose loss is measured in dB.
+        calibrate: for int8, folder of dark photographs; None: those of scikit-image, darkened.
+        compile: for .pt2, compile the graph for processors of this kind, with AOTInductor and a C++ compiler.
+        report: called with a line about each step and each difference.
 
     Returns:
         The differences between file and network, for several sizes.
 
     Raises:
-        UserError: the network cannot be exported, or the file is wrong; no file is left then, and one that was there
-            before stays.
+        UserError: the network cannot be exported, or the file differs from it. Then no file is written; an older one of
+            this name stays.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -102,7 +105,7 @@ def export(
 def _translated(
     graph: Graph, recorded: ExportedProgram, precision: str, calibrate: str | Path | None, report: Report
 ) -> onnx.ModelProto:
-    """The graph in ONNX, in that precision."""
+    """The graph in ONNX, in the requested precision."""
     with _step(report, f"translating to ONNX, opset {onnx_file.OPSET}"):
         model = onnx_file.to_onnx(graph, recorded)
     precise = card_of(graph.network).precise
@@ -117,7 +120,7 @@ def _translated(
 
 @contextmanager
 def _step(report: Report, what: str) -> Iterator[None]:
-    """Say what begins, and how long it took."""
+    """Context of one step: reports its beginning and its seconds."""
     report(f"{what} ...")
     start = time.monotonic()
     yield
@@ -126,7 +129,7 @@ def _step(report: Report, what: str) -> Iterator[None]:
 
 @contextmanager
 def _appears_when_right(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end, or is removed when something went wrong."""
+    """Context that gives a temporary file beside `path`; it is renamed to `path` at the end, or removed on error."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from llie.errors import UserError
 
 _GAP = 6
 _LABEL_HEIGHT = 26
+_VIEWED_SIDE = 1600  # pixels
 
 
 def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8) -> Path:
@@ -34,7 +35,7 @@ def compare(columns: Mapping[str, str | Path], output: str | Path, rows: int = 8
     if not names:
         raise UserError(f"no image name is in all of {', '.join(str(source) for source in columns.values())}")
     names = [names[i] for i in sorted({round(i) for i in np.linspace(0, len(names) - 1, rows)})]
-    table = [[_as_uint8(images[name]) for images in found.values()] for name in names]
+    table = [[_as_uint8(read_image(images[name])) for images in found.values()] for name in names]
     write_image(output, sheet(table, list(columns)))
     return Path(output)
 
@@ -45,6 +46,15 @@ def sheet(table: list[list[np.ndarray]], labels: list[str]) -> np.ndarray:
     widths = [max(image.shape[1] for image in column) for column in zip(*rows, strict=True)]
     cells = [[_label(label) for label in labels], *rows]
     return np.vstack([np.hstack([_framed(*cell) for cell in zip(row, widths, strict=True)]) for row in cells])
+
+
+def small_view(image: np.ndarray) -> np.ndarray:
+    """A picture for the screen: (H, W, 3) of any type -> uint8, reduced to at most 1600 pixels a side."""
+    factor = _VIEWED_SIDE / max(image.shape[:2])
+    if factor < 1:
+        size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return _as_uint8(image)
 
 
 def _label(text: str) -> np.ndarray:
@@ -63,8 +73,8 @@ def _by_name(source: Path) -> dict[str, Path]:
     return {path.relative_to(source).with_suffix("").as_posix(): path for path in images}
 
 
-def _as_uint8(path: Path) -> np.ndarray:
-    return np.rint(to_float(read_image(path)) * 255).astype(np.uint8)
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    return np.rint(to_float(image) * 255).astype(np.uint8)
 
 
 def _to_height(image: np.ndarray, height: int) -> np.ndarray:

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from llie.data.decoding import MAX_PIXELS
-from llie.data.readers import to_float, write_image
+from llie.data.readers import write_image
 from llie.errors import UserError
-from llie.inference.compare import sheet
+from llie.inference.compare import sheet, small_view
 from llie.inference.enhancer import Enhancer
 from llie.inference.photo import open_photo
 from llie.inference.plan import Inputs, Job, Plan, make_plan
@@ -28,7 +27,6 @@ from llie.inference.video.formats import container_of, require_pyav
 
 Enhance = Enhancer | Callable[[np.ndarray], np.ndarray]
 
-_COMPARED_SIDE = 1600  # pixels; before/after pictures are only for viewing, so they are reduced to this
 _STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -172,7 +170,7 @@ def _enhance_photo(job: Job, enhance: Enhance, quality: int, max_pixels: int) ->
     photo = open_photo(job.source, max_pixels)
     result = enhance(photo.pixels)
     if job.comparison is not None:
-        write_image(job.comparison, sheet([[_small(photo.pixels), _small(result)]], ["before", "enhanced"]))
+        write_image(job.comparison, sheet([[small_view(photo.pixels), small_view(result)]], ["before", "enhanced"]))
     return [*photo.notes, *photo.save(result, job.target, quality)]
 
 
@@ -190,14 +188,6 @@ def _reason(error: Exception, job: Job) -> str:
     if not isinstance(error, UserError):
         text = "there is not enough memory for it; set a budget (--memory 2GB), or make the picture smaller"
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    factor = _COMPARED_SIDE / max(image.shape[:2])
-    if factor < 1:
-        size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.rint(to_float(image) * 255).astype(np.uint8)
 
 
 def about(notes: dict[str, list[Path]]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""The token that a client must show, if the server has one."""
+"""The token that clients must send, if the server has one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llie.server.limits import Refused
 
 VARIABLE = "LLIE_TOKEN"
 
-_header = HTTPBearer(auto_error=False, description="only if the server was started with a token")
+_header = HTTPBearer(auto_error=False, description="needed only if the server was started with a token")
 
 
 def read_token(file: str | Path | None) -> str | None:
@@ -31,19 +31,21 @@ def read_token(file: str | Path | None) -> str | None:
         try:
             token = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {place}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+            raise UserError(f"cannot read {place}: {getattr(error, 'strerror', None) or 'it is not text'}") from error
     if token is not None and (not token or not token.isascii() or not token.isprintable()):
-        raise UserError(f"{place} holds no token; write one line of ASCII characters into it")
+        raise UserError(f"{place} contains no token; write one line of ASCII characters into it")
     return token
 
 
 async def check_token(
     request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_header)] = None
 ) -> None:
-    """Let a request pass that shows the token; its comparison takes the same time wherever a wrong one differs.
+    """Check the token of a request, if the server has one.
+
+    The comparison takes the same time for every wrong token, so that clients cannot guess it character by character.
 
     Raises:
-        Refused: 401, there is no token in the header `Authorization`, or a wrong one.
+        Refused: 401, the header `Authorization` contains no token, or a wrong one.
     """
     token: str | None = request.app.state.token
     if token is None:
@@ -51,7 +53,7 @@ async def check_token(
     if shown is None:
         raise Refused(
             401,
-            "this server wants a token; send the header Authorization: Bearer TOKEN",
+            "this server requires a token; send the header Authorization: Bearer TOKEN",
             {"WWW-Authenticate": "Bearer"},
         )
     if not hmac.compare_digest(shown.credentials.encode(), token.encode()):

@@ -1,4 +1,4 @@
-"""The application that speaks HTTP: routes, errors as JSON, a description that needs no other host."""
+"""The HTTP application: routes, errors as JSON, and a description page that loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     """The application around a service.
 
     Args:
-        service: carries out the requests; started and closed with the application.
-        token: what clients must show, or None.
+        service: carries out the requests; it starts and ends with the application.
+        token: what clients must send, or None.
     """
 
     @contextlib.asynccontextmanager
@@ -56,7 +56,10 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
 def _no_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     place = f"{request.method} {request.url.path}"
-    text = {404: f"there is no {request.url.path}; /docs lists what there is", 405: f"{place} is not possible"}
+    text = {
+        404: f"there is no {request.url.path}; /docs lists all paths",
+        405: f"{place} is not possible",
+    }
     return JSONResponse({"error": text.get(error.status_code, error.detail)}, error.status_code, error.headers)
 
 

@@ -1,4 +1,7 @@
-"""The picture in the body of a request: as such, or as the file of a form; never more than the limit, never on disk."""
+"""Reads the picture in the body of a request, which is the picture itself or a form with one file.
+
+Nothing is written to the disk, and no more than the limit is read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from llie.server.limits import Refused
 
 _FORM = "multipart/form-data"
-_FORM_HEADERS = 2**16  # bytes of a form beside its file
+_FORM_HEADERS = 2**16  # bytes that a form may contain besides its file
 
 
 async def read_picture(request: Request, limit: int) -> bytes:
@@ -19,10 +22,10 @@ async def read_picture(request: Request, limit: int) -> bytes:
 
     Args:
         request: its body is an image, or a form (`multipart/form-data`) with one file.
-        limit: of the picture, in bytes.
+        limit: largest size of the picture, in bytes.
 
     Raises:
-        Refused: it is larger (413), of another type (415), or empty or not as a form should be (422).
+        Refused: the picture is larger (413) or of another type (415), or the body is empty or a damaged form (422).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _FORM:
@@ -42,7 +45,7 @@ async def _file_of_form(request: Request, limit: int) -> bytes:
     parser = MultiPartParser(
         request.headers, _limited(request, limit + _FORM_HEADERS, limit), max_files=1, max_fields=0
     )
-    parser.spool_max_size = limit + _FORM_HEADERS  # kept in memory: there may be no disk
+    parser.spool_max_size = limit + _FORM_HEADERS  # kept in memory: the file system may be read-only
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -60,7 +63,11 @@ async def _file_of_form(request: Request, limit: int) -> bytes:
 
 
 async def _limited(request: Request, most: int, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body in pieces, as long as there are no more than `most` bytes."""
+    """The body in pieces.
+
+    Raises:
+        Refused: it has more than `most` bytes; the message names `limit`.
+    """
     if int(request.headers.get("content-length") or 0) > most:
         raise _too_large(limit)
     total = 0

@@ -1,4 +1,4 @@
-"""The outermost layer of the server: every request gets one answer, is counted, and learns nothing of our faults."""
+"""The outermost layer: every request gets exactly one answer and is counted; tracebacks go to the log alone."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from llie.server.metrics import Metrics
 
 LOG = logging.getLogger("llie.server")
 
-CLIENT_LEFT = 499  # as nginx counts them; nobody sees this status
+CLIENT_LEFT = 499  # the number that nginx uses for clients that closed the connection; it is only counted
 
 
 class Edge:
-    """ASGI middleware around everything.
+    """ASGI middleware around the whole application.
 
     Args:
-        app: what answers.
+        app: the application.
         metrics: counts the answers.
-        paths: the paths that are counted by name; a client cannot make up new ones.
-        limits: what is read and thrown away of the upload of a client that gets an early answer.
+        paths: paths that are counted by name; all others count as "other", so that clients cannot add names.
+        limits: bound what is read of an upload after an early answer to it.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], limits: Limits):
@@ -39,7 +39,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         start, status = time.monotonic(), CLIENT_LEFT
-        # A client that asks first (Expect: 100-continue) sends nothing before it has its answer.
+        # A client that sends `Expect: 100-continue` waits for permission before it sends its body.
         unread = b"expect" not in dict(scope["headers"])
 
         async def reading() -> Message:
@@ -62,16 +62,16 @@ class Edge:
             pass
         except Exception:
             number = secrets.token_hex(4)
-            LOG.exception("fault %s in %s %s", number, scope["method"], scope["path"])
+            LOG.exception("error %s in %s %s", number, scope["method"], scope["path"])
             if status == CLIENT_LEFT:  # nothing was sent yet
-                text = f"the server failed at this request; its log says why (fault {number})"
+                text = f"the server failed at this request; its log has the reason under the number {number}"
                 await JSONResponse({"error": text}, 500)(scope, reading, answering)
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.answered(path, status, time.monotonic() - start)
 
     async def _read_on(self, reading: Receive) -> None:
-        """Read what a client still sends: many look for an answer only when they have sent everything."""
+        """Read and discard the rest of an upload: many clients read the answer only when they have sent everything."""
 
         async def discard() -> None:
             total, more = 0, True

@@ -1,4 +1,4 @@
-"""Pictures that wait for a device: first come, first served, those that fit together as one batch."""
+"""The queue of pictures that wait for a device: first come, first served; equal ones form a batch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BATCH_PIXELS = 2_000_000  # larger batches are no faster: the network would cut 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a client asks of a network.
+    """The settings that a client asks for.
 
     Attributes:
-        model: one of the names that the server goes by.
+        model: name of the network on this server.
         strength: see `llie.inference.Enhancer`.
         exposure: see `llie.inference.Enhancer`.
-        controls: names and values, sorted.
+        controls: (name, value) of each control, sorted by name.
     """
 
     model: str
@@ -32,12 +32,12 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One picture for a network.
+    """A picture that waits for a network.
 
     Attributes:
-        pixels: (H, W, 3), sRGB, as `llie.inference.photo.Photo` holds them.
-        settings: what is to be done with it.
-        result: gets the result, of the same shape and type; one who cancels it before it runs gets nothing.
+        pixels: (H, W, 3), sRGB, of the types of `llie.inference.photo.Photo`.
+        settings: settings of the network.
+        result: will hold the result, of the same shape and type. A job that is cancelled before it runs is left out.
     """
 
     pixels: np.ndarray
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def kind(self) -> Hashable:
-        """Jobs of one kind can be one batch."""
+        """Jobs of the same kind can be one batch."""
         return self.settings, self.pixels.shape, self.pixels.dtype.str
 
     @property
@@ -56,10 +56,10 @@ class Job:
 
 
 class JobQueue:
-    """Jobs of all clients for the workers of all devices.
+    """The jobs of all clients, for the workers of all devices.
 
     Args:
-        batch: most jobs that are given out at once.
+        batch: largest number of jobs in a batch.
     """
 
     def __init__(self, batch: int):
@@ -75,9 +75,12 @@ class JobQueue:
             self._changed.notify()
 
     def take(self) -> list[Job]:
-        """Wait for a job; it, and those of its kind that wait behind it; nothing when the queue is closed.
+        """Wait for a job, and take it with those of the same kind that wait behind it.
 
-        A batch never waits for more jobs to come. Jobs that were cancelled are left out, the others begin to run.
+        A batch does not wait for further jobs. Cancelled jobs are left out; all others are marked as running.
+
+        Returns:
+            The batch; an empty list when the queue is closed and empty.
         """
         while True:
             with self._changed:
@@ -90,7 +93,7 @@ class JobQueue:
                 return batch
 
     def close(self) -> None:
-        """Let the workers end when they have done what is there."""
+        """Let the workers end when they have finished all jobs in the queue."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

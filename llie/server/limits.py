@@ -1,4 +1,4 @@
-"""What a server takes on: how large, how many at once, for how long."""
+"""Limits of the server (sizes, number of requests, times), and how requests beyond them are refused."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 
 class Refused(Exception):
-    """A request that is not carried out; the client sees the status and the message.
+    """A request that is not carried out; the client gets the status and the message.
 
     Args:
-        status: of HTTP.
-        message: what is wrong, and what helps.
+        status: HTTP status code.
+        message: what is wrong, and how to mend it.
         headers: further headers of the answer.
     """
 
@@ -29,15 +29,15 @@ def busy(status: int, message: str) -> Refused:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on.
+    """Limits of the server.
 
     Attributes:
-        bytes: of a picture as it is sent.
-        pixels: of a picture.
-        queue: requests that are accepted and not answered yet.
-        batch: most pictures of the same size that a network gets at once.
-        seconds: for the upload, and again from there to the answer.
-        grace: seconds from the signal to stop to the last answer.
+        bytes: largest size of an upload.
+        pixels: largest number of pixels of a picture.
+        queue: largest number of requests that are accepted and not answered yet.
+        batch: largest number of pictures in a batch.
+        seconds: time limit for an upload, and again for its answer.
+        grace: time limit in seconds for the last answers after a stop signal.
     """
 
     bytes: int = 32 * 2**20
@@ -49,12 +49,15 @@ class Limits:
 
 
 class Gate:
-    """Counts the accepted requests; all its calls come from the event loop.
+    """Counts the accepted requests. Only the event loop calls it.
+
+    Args:
+        limit: largest number of requests that are accepted and not answered yet.
 
     Attributes:
-        in_flight: how many are accepted and not answered yet.
-        closed: whether the server is stopping, and accepts no more.
-        abandoned: set when those that are in flight are not waited for any longer.
+        in_flight: number of requests that are accepted and not answered yet.
+        closed: whether the server is stopping; it then accepts no more requests.
+        abandoned: set when the server stops waiting for the requests in flight.
     """
 
     def __init__(self, limit: int):
@@ -65,15 +68,15 @@ class Gate:
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:
-        """Context of one accepted request.
+        """Context in which one request counts as accepted.
 
         Raises:
-            Refused: the server is stopping (503), or has as many requests as it takes (429).
+            Refused: the server is stopping (503), or the limit is reached (429).
         """
         if self.closed:
             raise busy(503, "the server is stopping; send the picture again")
         if self.in_flight >= self.limit:
-            raise busy(429, f"{self.in_flight} requests are waiting already, as many as this server takes; try again")
+            raise busy(429, f"{self.in_flight} requests are waiting, the limit of this server; try again later")
         self.in_flight += 1
         try:
             yield

@@ -1,11 +1,11 @@
-"""Formats on the wire: what an upload really is, and what its answer is to be."""
+"""Image formats: which one an upload has, and which one its answer gets."""
 
 from __future__ import annotations
 
 from llie.data.formats import image_format, missing_package
 from llie.server.limits import Refused
 
-# Formats that are read -> the ending of what is written for them.
+# Format of the upload -> ending of the format of the answer.
 _WRITTEN_FOR = {
     **{"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "AVIF": ".avif", "HEIC": ".heic"},
     **{"GIF": ".png", "camera raw": ".jpg"},
@@ -14,23 +14,23 @@ _TYPE_OF = {
     **{".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".tif": "image/tiff", ".bmp": "image/bmp"},
     **{".avif": "image/avif", ".heic": "image/heic"},
 }
-_NEEDS = {"HEIC": ".heic", "camera raw": ".cr2"}  # endings of files that need a package
+_NEEDS = {"HEIC": ".heic", "camera raw": ".cr2"}  # formats that need a package -> an ending of such files
 
 
 def media_types() -> dict[str, str]:
-    """What this server can answer with: ending -> media type."""
+    """The formats that this server can write: ending -> media type."""
     return {suffix: kind for suffix, kind in _TYPE_OF.items() if missing_package(suffix) is None}
 
 
 def suffix_of(data: bytes) -> str:
-    """The ending of the answer in the upload's own format, which its first bytes tell; PNG for GIF, JPEG for raw.
+    """The ending of the upload's own format, found from its first bytes; PNG stands for GIF, JPEG for camera raw.
 
     Raises:
-        Refused: 415, it is no image, or of a format that this server does not read.
+        Refused: 415, it is not an image, or this server does not read its format.
     """
     found = image_format(data)
     if found not in _WRITTEN_FOR:
-        raise Refused(415, f"the upload is no image that this server reads ({', '.join(_WRITTEN_FOR)})")
+        raise Refused(415, f"the upload is not an image of a format that this server reads ({', '.join(_WRITTEN_FOR)})")
     package = missing_package(_NEEDS.get(found, ""))
     if package:
         raise Refused(415, f"this server does not read {found} (it lacks the package {package}); send a JPEG or PNG")
@@ -38,14 +38,14 @@ def suffix_of(data: bytes) -> str:
 
 
 def answer_suffix(accept: str, own: str) -> str:
-    """The ending of the format that a client prefers, as RFC 9110 reads its header `Accept`.
+    """The ending of the format that a client prefers according to its header `Accept` (RFC 9110).
 
     Args:
         accept: the header; empty if there is none.
-        own: the ending of the upload's format, which wins among equals.
+        own: ending of the upload's format, which is chosen among formats of equal weight.
 
     Raises:
-        Refused: 406, none of those that the client takes can be written.
+        Refused: 406, this server writes none of the formats that the client accepts.
     """
     known = media_types()
     wishes = _wishes(accept or "*/*")
@@ -57,7 +57,7 @@ def answer_suffix(accept: str, own: str) -> str:
 
 
 def _wishes(accept: str) -> dict[str, float]:
-    """Media type or range -> weight."""
+    """The weights in a header `Accept`: media type or range -> weight."""
     wishes = {}
     for part in accept.lower().split(","):
         kind, *parameters = (word.strip() for word in part.split(";"))

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""The figures of /metrics, in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The counters of one server.
+    """Counters and gauges of the server.
 
     Args:
-        in_flight: tells how many requests are accepted and not answered yet.
+        in_flight: gives the number of requests that are accepted and not answered yet.
     """
 
     def __init__(self, in_flight: Callable[[], float]):
@@ -33,18 +33,18 @@ class Metrics:
         waiting.set_function(in_flight)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """Note an answer."""
+        """Count an answer, and the seconds that it took."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def batch(self, pictures: int) -> None:
-        """Note a batch."""
+        """Count a batch, by its number of pictures."""
         self._batches.observe(pictures)
 
     def enhanced(self, pixels: int) -> None:
-        """Note a picture."""
+        """Count an enhanced picture, by its number of pixels."""
         self._pixels.inc(pixels)
 
     def text(self) -> bytes:
-        """All of it, in the text format 0.0.4."""
+        """All figures, in version 0.0.4 of the text format."""
         return _generate(self.registry)

@@ -1,4 +1,4 @@
-"""The networks that a server has, by the names that clients know."""
+"""The networks of the server, by the names that clients use."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from llie.errors import UserError
 from llie.inference import Enhancer, load
 from llie.inference.enhancer import SHIPPED
 
-# Test-time controls that clients may set: numbers whose range is known. Others, such as the size that some networks
-# work at, would let a client choose how much memory the server needs.
+# Test-time controls that clients may set, with their ranges. Others are left out: with `size`, a client could make the
+# server use any amount of memory.
 CONTROLS = {"denoise": (0.0, 1.0), "alpha_s": (0.0, 10.0), "alpha_i": (0.0, 10.0), "alpha_rgb": (0.0, 10.0)}
 
 Models = dict[str, Enhancer]
 
 
 def load_models(words: Sequence[str], devices: Sequence[str], memory: str | None = None) -> list[Models]:
-    """Load every network once for every device, and run it once: what is wrong shows before anybody connects.
+    """Load every network on every device, and run it once, so that mistakes are found before the server listens.
 
     Args:
-        words: what `llie.load` takes, or NAME=that; the name is that of the file or folder if it is not given. The
-            first is the default of clients. If empty, the network that ships with llie.
-        devices: "cpu", "cuda:0" ...; if empty, every GPU, or else the CPU.
-        memory: most memory for one image, see `llie.inference.Enhancer`.
+        words: `MODEL` or `NAME=MODEL`, where MODEL is what `llie.load` takes; the default name is that of the file or
+            folder. The first network is the default for clients. If empty: the network that ships with llie.
+        devices: "cpu", "cuda:0" ...; if empty: all GPUs, or the CPU if there is none.
+        memory: memory limit for one image, see `llie.inference.Enhancer`.
+
+    Returns:
+        For each device, its networks by name.
 
     Raises:
         UserError: see `llie.load`; or two networks have the same name.
@@ -51,13 +54,13 @@ def load_models(words: Sequence[str], devices: Sequence[str], memory: str | None
 
 
 def default_devices() -> list[str]:
-    """Every GPU, or else the CPU."""
+    """All GPUs, or the CPU if there is none."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]
 
 
 def described(models: Models) -> list[dict[str, Any]]:
-    """What clients may know about the networks; the first is the default."""
+    """The networks as /models lists them; the first is the default."""
     return [
         {
             "name": name,

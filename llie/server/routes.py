@@ -1,4 +1,4 @@
-"""What clients can ask: /enhance, /models, /healthz, /metrics."""
+"""The paths of the server: /enhance, /models, /healthz, /metrics."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from llie.server.media import answer_suffix, media_types, suffix_of
 from llie.server.models import CONTROLS, described, settable
 from llie.server.service import Answer, Service
 
-NOTES = "X-Llie-Notes"  # header of the answer
+NOTES = "X-Llie-Notes"  # header of the answer that lists losses
 
 
 class Problem(BaseModel):
-    """Why a request was not carried out."""
+    """An error: why a request was not carried out."""
 
     error: str
 
@@ -44,11 +44,11 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     406: {"model": Problem, "description": "no format of the header Accept can be written"},
     408: {"model": Problem, "description": "the upload took too long"},
     413: {"model": Problem, "description": "too many bytes or pixels"},
-    415: {"model": Problem, "description": "no image, or of a format that is not read"},
+    415: {"model": Problem, "description": "not an image, or a format that is not read"},
     422: {"model": Problem, "description": "a damaged image, or a wrong parameter"},
     429: {"model": Problem, "description": "as many requests wait as the server takes"},
-    500: {"model": Problem, "description": "a fault of the server, which its log describes"},
-    503: {"model": Problem, "description": "the server is stopping, or was too slow"},
+    500: {"model": Problem, "description": "an error in the server; its log has the details"},
+    503: {"model": Problem, "description": "the server is stopping, or there was no result in time"},
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILE = {"schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY["schema"]}}}
@@ -75,17 +75,17 @@ async def enhance(
     request: Request,
     model: Annotated[str | None, Query(description="a name that /models lists; the first if left out")] = None,
     strength: Annotated[float, Query(ge=0, le=1, description="0 (no effect) to 1")] = 1.0,
-    exposure: Annotated[float, Query(ge=-10, le=10, description="brighter (1) or darker (-1) than that, in EV")] = 0.0,
+    exposure: Annotated[float, Query(ge=-10, le=10, description="brighter (1) or darker (-1), in EV")] = 0.0,
     denoise: Annotated[float | None, _control("denoise")] = None,
     alpha_s: Annotated[float | None, _control("alpha_s")] = None,
     alpha_i: Annotated[float | None, _control("alpha_i")] = None,
     alpha_rgb: Annotated[float | None, _control("alpha_rgb")] = None,
     quality: Annotated[int, Query(ge=1, le=100, description="of lossy formats")] = 95,
 ) -> Response:
-    """Enhance a picture: it is the body, or the file of a form.
+    """Enhance a picture, sent as the body or as the file of a form.
 
-    The answer has its size, depth, EXIF data, colour profile and transparency, and its format unless the header Accept
-    prefers another.
+    The answer has the picture's size, bit depth, EXIF data, colour profile and transparency. It has the same format,
+    unless the header Accept prefers another.
     """
     service: Service = request.app.state.service
     unknown = next((name for name in request.query_params if name not in _PARAMETERS), None)
@@ -95,7 +95,7 @@ async def enhance(
     name = _model(service, model)
     settings = Settings(name, strength, exposure, _controls(service, name, controls))
     accept = request.headers.get("accept", "")
-    answer_suffix(accept, ".png")  # what cannot be answered need not be sent
+    answer_suffix(accept, ".png")  # refuse before the upload what could not be answered
     with service.gate.enter():
         try:
             data = await asyncio.wait_for(
@@ -127,7 +127,7 @@ async def metrics(request: Request) -> Response:
 
 @public.get("/healthz", responses={503: {"description": "stopping, or a device is out of order"}})
 async def healthz(request: Request) -> JSONResponse:
-    """Whether this server takes pictures."""
+    """Whether this server accepts pictures."""
     service: Service = request.app.state.service
     if service.healthy:
         return JSONResponse({"status": "ok"})
@@ -151,12 +151,12 @@ def _controls(service: Service, model: str, wanted: dict[str, float | None]) -> 
 
 
 async def _unless_abandoned(service: Service, work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of `work`, or a refusal when the server stops without waiting for it."""
+    """The result of `work`; 503 when the server stops before `work` is done."""
     return await _first(work, service.gate.abandoned.wait(), busy(503, "the server stopped; send the picture again"))
 
 
 async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of `work`, which ends when nobody waits for it; the body must have been read."""
+    """The result of `work`, cancelled when the client closes the connection; the body must have been read."""
 
     async def left() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -166,7 +166,7 @@ async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, Any]
 
 
 async def _first(work: Coroutine[Any, Any, Any], end: Coroutine[Any, Any, Any], error: Exception) -> Any:
-    """The result of `work` unless `end` comes first, which raises `error`; what is left of both is cancelled."""
+    """The result of `work`; raises `error` when `end` is done first. Whichever is not done is cancelled."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(end)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

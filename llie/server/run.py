@@ -1,4 +1,4 @@
-"""Listening on an address, and stopping in good order."""
+"""Listens on an address, and stops when all accepted requests are answered."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from llie.errors import UserError
 from llie.server.app import create_app
 from llie.server.service import Service
 
-_LAST_BYTES = 5  # seconds for sending the last answers
+_LAST_BYTES = 5  # seconds for sending the last answers to slow clients
 
 
 def serve(service: Service, host: str, port: int, token: str | None = None) -> int:
-    """Answer requests until SIGTERM or Ctrl-C, then finish what was accepted.
+    """Answer requests until SIGTERM or Ctrl-C, then finish the accepted ones.
 
-    Meanwhile new requests are refused (503). A second signal, or the end of `Limits.grace`, ends the waiting.
+    After the signal, new requests are refused (503). A second signal, or the end of `Limits.grace`, cuts off the rest.
 
     Args:
         service: carries out the requests.
         host: address to listen on.
-        port: likewise; 0 for any that is free.
-        token: what clients must show, or None.
+        port: port to listen on; 0: any free one.
+        token: what clients must send, or None.
 
     Returns:
         0 if every accepted request was answered, 1 if some were cut off.
 
     Raises:
-        UserError: nothing can listen there.
+        UserError: the server cannot listen there.
     """
     listening = _listen(host, port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -49,11 +49,11 @@ def serve(service: Service, host: str, port: int, token: str | None = None) -> i
     if not server.cut_off:
         return 0
     print(f"stopped; {server.cut_off} accepted requests were not finished", file=sys.stderr, flush=True)
-    os._exit(1)  # threads that are still at work would keep the process
+    os._exit(1)  # the process would wait for threads that are still working
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which stops listening only when nothing is in flight."""
+    """Uvicorn's server, but it goes on listening until no request is in flight."""
 
     def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
@@ -84,6 +84,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another (--host, --port)") from error
-    # Answers leave at once, not when the client has acknowledged their first part, which takes 40 ms on Linux.
+    # Send answers at once. Otherwise, the last part waits until the client has acknowledged the first: 40 ms on Linux.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

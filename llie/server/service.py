@@ -1,4 +1,4 @@
-"""A photograph's way through the server: read, enhanced by a device's worker, written."""
+"""Carries out a request: decodes the picture, lets a worker enhance it, encodes the result."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NAME = "the picture"  # in messages, where a file's name would be
 
 @dataclass(frozen=True)
 class Answer:
-    """A photograph as a file.
+    """An enhanced picture as a file.
 
     Attributes:
         content: of the file.
-        notes: what the client should know about it.
+        notes: what was lost, such as transparency in a JPEG file.
     """
 
     content: bytes
@@ -38,10 +38,10 @@ class Answer:
 
 
 class Service:
-    """What all requests share.
+    """What all requests share: the networks, the queue, the workers, the counters.
 
     Args:
-        models: the networks, for each device.
+        models: for each device, its networks by name.
         limits: see `Limits`.
     """
 
@@ -51,7 +51,7 @@ class Service:
         self.metrics = Metrics(lambda: self.gate.in_flight)
         self._jobs = JobQueue(limits.batch)
         self._workers = [Worker(networks, self._jobs, self.metrics.batch) for networks in models]
-        # Those that wait hold their upload only: so many are unpacked at once, to be worked on and to be next.
+        # At most two batches per device are unpacked: the one in work, and the next. Others hold only their upload.
         self._unpacked = asyncio.Semaphore(2 * limits.batch * len(models))
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "llie files")
 
@@ -61,7 +61,7 @@ class Service:
             worker.start()
 
     def close(self) -> None:
-        """Let the workers end when they have done what is there."""
+        """Let the workers end when they have finished all jobs in the queue."""
         self._jobs.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -71,12 +71,12 @@ class Service:
         return not self.gate.closed and all(worker.is_alive() for worker in self._workers)
 
     async def enhance(self, data: bytes, settings: Settings, suffix: str, quality: int) -> Answer:
-        """Enhance the photograph in the bytes of a file, as `llie enhance` does.
+        """Enhance a picture as `llie enhance` does.
 
         Args:
-            data: the upload.
-            settings: for the network.
-            suffix: ending of the format of the answer.
+            data: the upload, a file of any readable format.
+            settings: settings of the network.
+            suffix: ending of the format of the answer, such as ".png".
             quality: of lossy formats, 1 to 100.
 
         Raises:
@@ -99,10 +99,10 @@ class Service:
 
 
 def _refusal(error: Exception, limits: Limits) -> Exception:
-    """What a client is told; faults of ours stay what they are."""
+    """The refusal that tells a client of this error; an error in the server itself is returned as it is."""
     if isinstance(error, TooManyPixels):
         size = f"{error.width}x{error.height}"
-        return Refused(413, f"{_NAME} has {size} pixels; this server takes {limits.pixels}: make it smaller")
+        return Refused(413, f"{_NAME} has {size} pixels, more than the limit of {limits.pixels}; make it smaller")
     if isinstance(error, UserError):
         return Refused(422, str(error))
     if isinstance(error, MemoryError) or "memory" in str(error):

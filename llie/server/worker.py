@@ -1,4 +1,4 @@
-"""One thread for each device: it alone runs networks there."""
+"""The worker of a device: the only thread that runs networks there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Worker(threading.Thread):
     """Takes jobs from the queue until it is closed.
 
     Args:
-        models: the networks on this device, by the names that the server gives them.
+        models: the networks on this device, by name.
         jobs: the queue that all devices share.
-        done: called with the number of pictures of every batch that succeeded.
+        done: called after every successful batch with its number of pictures.
     """
 
     def __init__(self, models: Mapping[str, Enhancer], jobs: JobQueue, done: Callable[[int], None]):
-        # A daemon: a network that hangs cannot keep the process from ending.
+        # A daemon thread, so that a network that hangs does not keep the process from ending.
         super().__init__(name=f"llie worker {next(iter(models.values())).device}", daemon=True)
         self._models, self._jobs, self._done = models, jobs, done
 
@@ -34,11 +34,11 @@ class Worker(threading.Thread):
     def _carry_out(self, batch: Sequence[Job]) -> None:
         try:
             results = self._enhanced(batch)
-        except Exception as error:  # whatever it is, it belongs to these requests, and the worker goes on
+        except Exception as error:  # the error belongs to these requests; the worker goes on
             if len(batch) == 1:
                 batch[0].result.set_exception(error)
                 return
-            for job in batch:  # one picture that fails must not cost the others their result
+            for job in batch:  # so that only the picture that fails has no result
                 self._carry_out([job])
             return
         self._done(len(batch))

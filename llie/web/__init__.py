@@ -1,6 +1,6 @@
-"""The page of `llie web`: a photograph is dropped onto it, the enhanced one is shown beside it and can be downloaded.
+"""The page of `llie web`: drop a photograph on it, compare it with the enhanced one, download the result.
 
-`serve` listens and cleans up, `page` lays out, `work` enhances, `models` lists and loads networks, `sessions` knows
-which files belong to which open page. Only `page` imports gradio (the extra [web]). Only `llie/commands/web.py` calls
-it.
+`serve` listens and cleans up, `page` defines the layout, `work` enhances, `models` lists and loads networks, `sessions`
+deletes the files of closed pages. Only `page` imports gradio (the extra [web]). Only `llie/commands/web.py` calls the
+package.
 """

@@ -1,4 +1,4 @@
-"""The networks that the page offers, loaded when somebody chooses them."""
+"""The networks that the page offers. Each is loaded when a visitor first chooses it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llie.weights import find_weights
 
 
 def offered(words: Sequence[str] = ()) -> dict[str, str]:
-    """The names that the page shows -> what `llie.load` takes; the first is chosen at first.
+    """The networks that the page offers: name on the page -> what `llie.load` takes. The first is the default.
 
-    These are the ones that the user names, the network that ships, those whose weights are found, and those that need
-    none.
+    These are the networks that the user names, the one that ships with llie, those with weights in `$LLIE_WEIGHTS`,
+    and those that need no weights.
 
     Args:
-        words: what `llie.load` takes, or NAME=that.
+        words: `MODEL` or `NAME=MODEL`, where MODEL is what `llie.load` takes.
     """
     models = {}
     for word in words:
@@ -41,12 +41,12 @@ def offered(words: Sequence[str] = ()) -> dict[str, str]:
 
 
 class Devices:
-    """The devices, each with its networks; one piece of work at a time has a device.
+    """The devices, each with its own copies of the networks. A device enhances one photograph at a time.
 
     Args:
         models: from `offered`.
         devices: "cpu", "cuda:0" ...
-        memory: most memory for one image, see `llie.inference.Enhancer`.
+        memory: memory limit for one image, see `llie.inference.Enhancer`.
     """
 
     def __init__(self, models: dict[str, str], devices: Sequence[str], memory: str | None = None):
@@ -57,7 +57,10 @@ class Devices:
 
     @contextmanager
     def use(self, name: str) -> Iterator[Enhancer]:
-        """Wait for a device; the network on it is the caller's for the context.
+        """Context in which the caller alone uses a device: waits for one, and gives the network on it.
+
+        Args:
+            name: of the network, as on the page.
 
         Raises:
             UserError: see `llie.load`.

@@ -13,8 +13,8 @@ from llie.web.models import Devices
 from llie.web.sessions import Sessions
 from llie.web.work import Limits, Taste, enhance_upload
 
-_WAITING = 32  # visitors at most; the next ones are told to come again
-# Names of fonts that systems have; gradio's own themes fetch theirs from a server.
+_WAITING = 32  # largest number of waiting visitors; others are asked to come back later
+# Fonts of the visitor's system; gradio's own themes would load theirs from another host.
 THEME = gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
@@ -23,8 +23,8 @@ def build_page(devices: Devices, limits: Limits, sessions: Sessions) -> gradio.B
 
     Args:
         devices: run the networks.
-        limits: what is refused.
-        sessions: keep the files of visitors.
+        limits: largest uploads.
+        sessions: hold the files of visitors.
     """
 
     def enhance(

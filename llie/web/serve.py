@@ -1,4 +1,4 @@
-"""Serving the page until a signal, without a trace on the disk and without a request to other hosts."""
+"""Serves the page until a signal comes; leaves no files behind, and sends no requests to other hosts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from llie.web.work import Limits
 
 
 def serve_page(devices: Devices, limits: Limits, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C or SIGTERM; then delete everything that visitors sent and got.
+    """Serve the page until Ctrl-C or SIGTERM; then delete all uploads and results.
 
     Args:
         devices: run the networks.
-        limits: what is refused.
+        limits: largest uploads.
         host: address to listen on.
-        port: likewise; 0 for any that is free.
+        port: port to listen on; 0: any free one.
 
     Raises:
-        UserError: nothing can listen there.
+        UserError: the page cannot be served there.
     """
     port = _free_port(host, port)
     with _signals() as stop, tempfile.TemporaryDirectory(prefix="llie-web-") as name:
         folder = Path(name).resolve()
-        # gradio reads these when it is imported. What else it writes goes to Python's temporary folder: the same one.
+        # gradio reads these variables when it is imported. Its other files go to Python's temporary folder.
         os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
         tempfile.tempdir = str(folder)
         from llie.web.page import THEME, build_page
@@ -52,7 +52,7 @@ def serve_page(devices: Devices, limits: Limits, host: str, port: int) -> None:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Context in which Ctrl-C and SIGTERM set an event, however often they come: cleaning up must not be cut off."""
+    """Context in which Ctrl-C and SIGTERM only set an event, so that further signals do not interrupt the clean-up."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

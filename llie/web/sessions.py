@@ -20,12 +20,12 @@ class _Session:
 
 
 class Sessions:
-    """Keeps the files of pages apart, and deletes them.
+    """Keeps the files of open pages apart, and deletes those of closed pages.
 
-    Pages that upload the same photograph share its file; the last one deletes it.
+    Pages that upload the same photograph share its file; it is deleted with the last of them.
 
     Args:
-        folder: everything is below it.
+        folder: contains the folders of all results.
     """
 
     def __init__(self, folder: Path):
@@ -35,17 +35,17 @@ class Sessions:
 
     @contextmanager
     def results(self, session: str, upload: Path) -> Iterator[Path]:
-        """Context of one piece of work: a new, empty folder for its results, which replaces that of the last one.
+        """Context of one enhancement: gives a new, empty folder for its results, and deletes the page's last one.
 
         Args:
-            session: which page, by whatever name.
-            upload: the file that the page sent; it is the page's from now on.
+            session: name of the page's session.
+            upload: the file that the page sent; it is deleted with the page.
         """
         with self._lock:
             page = self._open.setdefault(session, _Session())
             page.working += 1
             page.uploads.add(upload)
-            # The name that the browser chose for its session is no part of the path.
+            # The browser chose the name of the session; it must not become a part of a path.
             before, page.results = page.results, Path(tempfile.mkdtemp(dir=self.folder))
             after = page.results
         if before is not None:
@@ -56,11 +56,11 @@ class Sessions:
             with self._lock:
                 page.working -= 1
                 closed = page.closed and not page.working
-            if closed:  # while the work went on
+            if closed:  # the page was closed during the work
                 self._delete(page)
 
     def close(self, session: str) -> None:
-        """The page was closed: delete its files."""
+        """Delete the files of a page that was closed."""
         with self._lock:
             page = self._open.pop(session, None)
             if page is None:

@@ -1,4 +1,4 @@
-"""One photograph: from the uploaded file to a result of full resolution and two small pictures to look at."""
+"""Enhances one upload: writes the result in full resolution, and two small pictures for the page."""
 
 from __future__ import annotations
 
@@ -6,28 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from llie.archs import controls_of
 from llie.data.formats import RAW_SUFFIXES
-from llie.data.readers import read_bytes, to_float
+from llie.data.readers import read_bytes
 from llie.errors import UserError
+from llie.inference.compare import small_view
 from llie.inference.photo import WRITTEN_SUFFIXES, decode_photo
 from llie.inference.plan import SUFFIX
 from llie.web.models import Devices
 
-_VIEWED = 1600  # pixels: the longer side of pictures on the page
-
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes on.
+    """Limits of the page.
 
     Attributes:
-        bytes: most bytes of an upload.
-        pixels: most pixels of a photograph.
+        bytes: largest size of an upload.
+        pixels: largest number of pixels of a photograph.
     """
 
     bytes: int = 64 * 2**20
@@ -54,10 +51,10 @@ class Done(NamedTuple):
     """What the page shows.
 
     Attributes:
-        before: a picture of the photograph, at most `_VIEWED` pixels wide and high.
-        after: the same of the result.
+        before: a small picture of the photograph, at most 1600 pixels wide and high.
+        after: a small picture of the result, of the same size.
         result: the file to download.
-        notes: what the visitor should know.
+        notes: what was lost, such as transparency in a JPEG file.
     """
 
     before: Path
@@ -73,11 +70,11 @@ def enhance_upload(upload: Path, taste: Taste, devices: Devices, limits: Limits,
         upload: the file.
         taste: what the visitor chose.
         devices: run the network.
-        limits: what is refused.
+        limits: largest uploads.
         folder: for the results.
 
     Raises:
-        UserError: the file is too large or no photograph, or the network cannot do it.
+        UserError: the file is too large or not a photograph, or there is not enough memory.
     """
     size = upload.stat().st_size
     if size > limits.bytes:
@@ -94,14 +91,6 @@ def enhance_upload(upload: Path, taste: Taste, devices: Devices, limits: Limits,
     result = folder / f"{upload.stem}{SUFFIX}{ending}"
     notes = (*photo.notes, *photo.save(pixels, result))
     before, after = folder / "before.png", folder / "after.png"
-    Image.fromarray(_small(photo.pixels)).save(before, compress_level=1)
-    Image.fromarray(_small(pixels)).save(after, compress_level=1)
+    Image.fromarray(small_view(photo.pixels)).save(before, compress_level=1)
+    Image.fromarray(small_view(pixels)).save(after, compress_level=1)
     return Done(before, after, result, notes)
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    factor = _VIEWED / max(image.shape[:2])
-    if factor < 1:
-        size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.rint(to_float(image) * 255).astype(np.uint8)

@@ -63,7 +63,7 @@ def test_token(client):
     one = client(token="s3cret")
     for headers in ({}, {"Authorization": "Basic czNjcmV0"}):
         answer = one.post("/enhance", content=PNG, headers=headers)
-        assert answer.status_code == 401 and "wants a token" in answer.json()["error"]
+        assert answer.status_code == 401 and "requires a token" in answer.json()["error"]
         assert answer.headers["www-authenticate"] == "Bearer"
     for wrong in ("s3cre", "s3crett", "Ã¤".encode("latin-1")):
         word = wrong if isinstance(wrong, bytes) else wrong.encode()
@@ -84,12 +84,12 @@ def test_where_the_token_comes_from(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("from a file\n")
     assert read_token(tmp_path / "token") == "from a file"
     (tmp_path / "empty").write_text("\n")
-    with pytest.raises(UserError, match="empty holds no token"):
+    with pytest.raises(UserError, match="empty contains no token"):
         read_token(tmp_path / "empty")
     with pytest.raises(UserError, match=r"cannot read the token file .*absent: No such file"):
         read_token(tmp_path / "absent")
     monkeypatch.setenv("LLIE_TOKEN", "")
-    with pytest.raises(UserError, match="LLIE_TOKEN holds no token"):
+    with pytest.raises(UserError, match="LLIE_TOKEN contains no token"):
         read_token(None)
 
 
@@ -122,7 +122,7 @@ def test_a_full_queue_refuses_and_what_was_accepted_is_answered(service):
         await until(lambda: one.gate.in_flight == 2)
         refused = await client.post("/enhance", content=PNG)
         assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
-        assert refused.json()["error"].startswith("2 requests are waiting already")
+        assert refused.json()["error"].startswith("2 requests are waiting, the limit")
         assert (await client.get("/healthz")).status_code == 200
         network.opened.set()
         return await asyncio.gather(*accepted)
