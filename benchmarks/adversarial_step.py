@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from drbn_inference import DenseBlock, LiteralDRBN, conv, up2x
-from hvi_training_step import literal_ssim
+from literal_losses import literal_ssim
 from timing import compare, report
 from torch import Tensor, nn
 
@@ -53,15 +53,9 @@ class LiteralGenerator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stage1, self.recompose = LiteralDRBN(), LiteralRecompose()
-        self.coarser: dict[str, Tensor] = {}
-        for name in ("UPNet4", "UPNet2"):
-            layer = getattr(self.stage1.recur4, name)
-            layer.register_forward_hook(lambda _, inputs, out, name=name: self.coarser.update({name: out}))
 
     def forward(self, x: Tensor) -> Tensor:
-        r1 = self.stage1(x)
-        r4 = self.coarser["UPNet4"]
-        r2 = self.coarser["UPNet2"] + up2x(r4)
+        r1, r2, r4 = self.stage1(x)
         b0 = F.interpolate(r4, scale_factor=4, mode="bilinear", align_corners=False)
         return self.recompose(x, b0, up2x(r2), r1)
 

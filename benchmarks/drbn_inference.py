@@ -58,23 +58,24 @@ class LiteralRecursion(nn.Module):
         f4 = f4 + self.RDBs[3](self.RDBs[2](f4)) + p4
         f2 = f2 + self.RDBs[4](self.Up2(f4)) + p2
         f1 = f1 + self.RDBs[5](self.Up1(f2)) + a + p1
-        r2 = self.UPNet2(f2) + up2x(self.UPNet4(f4))
-        return self.UPNet(f1) + up2x(r2), f1, f2, f4
+        r4 = self.UPNet4(f4)
+        r2 = self.UPNet2(f2) + up2x(r4)
+        return self.UPNet(f1) + up2x(r2), r2, r4, f1, f2, f4
 
 
 class LiteralDRBN(nn.Module):
-    """Stage 1 with its published widths, four passes."""
+    """Stage 1 with its published widths, four passes; returns the results at full, half and quarter size."""
 
     def __init__(self) -> None:
         super().__init__()
         for number in range(1, 5):
             self.add_module(f"recur{number}", LiteralRecursion())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r1, features = x, (0.0, 0.0, 0.0)
         for recursion in self.children():
-            r1, *features = recursion(torch.cat([r1, x], 1), *features)
-        return r1
+            r1, r2, r4, *features = recursion(torch.cat([r1, x], 1), *features)
+        return r1, r2, r4
 
 
 @torch.inference_mode()
@@ -90,7 +91,7 @@ def main() -> None:
     literal.load_state_dict(network.state_dict())
     for size in arguments.sizes:
         x = torch.rand(1, 3, *map(int, size.split("x"))) * 0.3
-        torch.testing.assert_close(network(x), literal(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(network(x), literal(x)[0], atol=1e-5, rtol=0)
         for number in arguments.threads:
             with threads(number):
                 report(

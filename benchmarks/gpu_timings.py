@@ -7,87 +7,39 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from gpu_checks import Facts, Setup, build, error, pairs
+from literal_networks import literal_form
 from timing import compare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie import train
-from llie.archs import mamballie
 from llie.data import demo
 from llie.data.pairing import find_sides
 from llie.errors import UserError
 from llie.models.base import result_of
 
 PLACES = ("datasets/LOLv1", "datasets/LOLv2/Real_captured", "datasets/LOLv2/Synthetic", "datasets/custom")
-STEP_BY_STEP = 32 * 32  # pixels; the literal scan takes one step per pixel, so larger images would take minutes
-
-
-def literal_form(setup: Setup, name: str, network: nn.Module, pixels: int) -> nn.Module | None:
-    """A literal implementation of the network, with the same weights; None if there is none."""
-    arguments: Any = setup.arguments.get(name, {})
-    if name == "HVISMM":
-        from hvi_smm_inference import official_names
-        from hvi_training_step import LiteralNetwork
-
-        literal: Any = LiteralNetwork(**arguments)
-        literal.load_state_dict(official_names(network.state_dict(), literal))
-    elif name == "MambaLLIE" and pixels <= STEP_BY_STEP:
-        literal = _LiteralScan(build(setup, name))
-    elif name == "LFPV" and not arguments:
-        from literal_lfpv import LiteralLFPV
-
-        literal = LiteralLFPV()
-        network.load_state_dict(literal.weights_as_ours())
-    elif name in ("SNRAware", "DRBN", "HDM") and not arguments:
-        from drbn_inference import LiteralDRBN
-        from hdm_inference import LiteralHDM
-        from literal_snr_aware import LiteralSNRAware
-
-        literal = {"SNRAware": LiteralSNRAware, "DRBN": LiteralDRBN, "HDM": LiteralHDM}[name]()
-        literal.load_state_dict(network.state_dict())
-    else:
-        return None
-    return literal
-
-
-class _LiteralScan(nn.Module):
-    """MambaLLIE with the usual implementation of the scan."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Any:
-        """Run the network with the other scan."""
-        from mamballie_inference import by_copies
-
-        ours, mamballie.ss2d = mamballie.ss2d, by_copies
-        try:
-            return self.network(x)
-        finally:
-            mamballie.ss2d = ours
 
 
 def inference(setup: Setup, name: str, height: int, width: int, rounds: int) -> Facts:
     """Inference on one image: literal, llie, and llie in bfloat16."""
     network = build(setup, name).eval()
-    literal = literal_form(setup, name, network, height * width)
+    literal = literal_form(name, network, dict(setup.arguments.get(name, {})), height * width)
     x = pairs(setup, 0)[0][:1]
     x = F.interpolate(x, (height, width), mode="bilinear").to(setup.device)
     network.to(setup.device)
     variants: dict[str, Callable[[], Tensor]] = {}
     if literal is not None:
         literal.to(setup.device).eval()
-        variants["literal"] = lambda: _result(literal(x))
-    variants["llie"] = lambda: _result(network(x))
+        variants["literal"] = lambda: result_of(literal(x))
+    variants["llie"] = lambda: result_of(network(x))
 
     def in_bfloat16() -> Tensor:
         with torch.autocast(setup.device, torch.bfloat16):
-            return _result(network(x))
+            return result_of(network(x))
 
     variants["llie, bf16"] = in_bfloat16
     with torch.inference_mode():
@@ -100,7 +52,7 @@ def inference(setup: Setup, name: str, height: int, width: int, rounds: int) -> 
 def training_step(setup: Setup, name: str, height: int, width: int, rounds: int) -> Facts:
     """Forward, L1 loss, backward and Adam on a batch: literal, and llie."""
     network = build(setup, name).train()
-    literal = literal_form(setup, name, network, height * width)
+    literal = literal_form(name, network, dict(setup.arguments.get(name, {})), height * width)
     lq, gt = (F.interpolate(image, (height, width)).to(setup.device) for image in pairs(setup, 0))
     variants = {"literal": _step(literal.to(setup.device).train(), lq, gt)} if literal is not None else {}
     variants["llie"] = _step(network.to(setup.device), lq, gt)
@@ -112,16 +64,12 @@ def _step(network: nn.Module, lq: Tensor, gt: Tensor) -> Callable[[], Tensor]:
 
     def step() -> Tensor:
         optimiser.zero_grad()
-        loss = F.l1_loss(_result(network(lq)), gt)
+        loss = F.l1_loss(result_of(network(lq)), gt)
         loss.backward()
         optimiser.step()
         return loss.detach()
 
     return step
-
-
-def _result(outputs: Any) -> Tensor:
-    return result_of(outputs[0] if isinstance(outputs, tuple) else outputs)
 
 
 def _measure(setup: Setup, variants: dict[str, Callable[[], Tensor]], rounds: int) -> Facts:

@@ -107,13 +107,16 @@ class LCA(nn.Module):
 
 
 class LiteralSMM(nn.Module):
-    """HVI-SMM in official names; returns the final and the base image, also in evaluation."""
+    """HVI-SMM in official names, or HVI-CIDNet with its official wiring.
 
-    def __init__(self, channels=CHANNELS, heads=HEADS, gamma=0.5):
+    Returns the final image, that without factors (HVI-SMM only), and the exponent, also in evaluation.
+    """
+
+    def __init__(self, channels=CHANNELS, heads=HEADS, gamma=0.5, cidnet=False):
         super().__init__()
         c1, c2, c3, c4 = channels
         self.trans = nn.ParameterDict({"density_k": torch.full((1,), 0.2)})
-        self.gamma = gamma
+        self.gamma, self.cidnet = gamma, cidnet
         for branch, inputs, outputs in (("I", 1, 1), ("HV", 3, 2)):
             self.add_module(f"{branch}E_block0", block0(inputs, c1))
             self.add_module(f"{branch}D_block0", block0(c1, outputs))
@@ -122,6 +125,8 @@ class LiteralSMM(nn.Module):
                 self.add_module(f"{branch}D_block{level}", Up(b, a))
             for number, level in enumerate((1, 2, 3, 3, 2, 1), 1):
                 self.add_module(f"{branch}_LCA{number}", LCA(channels[level], heads[level], branch == "I"))
+        if cidnet:
+            return
         self.alpha_predictor = nn.ModuleDict(
             {
                 "predictor": nn.Sequential(
@@ -135,7 +140,7 @@ class LiteralSMM(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         k = self.trans["density_k"]
         hvi = masked_rgb_to_hvi(x, k)
         i0, h0 = self.IE_block0(hvi[:, 2:]), self.HVE_block0(hvi)
@@ -143,21 +148,23 @@ class LiteralSMM(nn.Module):
         j1, g1 = self.I_LCA1(i1, h1), self.HV_LCA1(h1, i1)
         i2, h2 = self.IE_block2(j1), self.HVE_block2(g1)
         j2, g2 = self.I_LCA2(i2, h2), self.HV_LCA2(h2, i2)
-        i3, h3 = self.IE_block3(j2), self.HVE_block3(g2)
+        i3, h3 = (self.IE_block3(i2), self.HVE_block3(h2)) if self.cidnet else (self.IE_block3(j2), self.HVE_block3(g2))
         j3, g3 = self.I_LCA3(i3, h3), self.HV_LCA3(h3, i3)
         j4, g4 = self.I_LCA4(j3, g3), self.HV_LCA4(g3, j3)
         i5, h5 = self.ID_block3(j4, j2), self.HVD_block3(g4, g2)
         j5, g5 = self.I_LCA5(i5, h5), self.HV_LCA5(h5, i5)
-        i6, h6 = self.ID_block2(j5, j1), self.HVD_block2(g5, g1)
+        i6, h6 = self.ID_block2(i5 if self.cidnet else j5, j1), self.HVD_block2(g5, g1)
         j6, g6 = self.I_LCA6(i6, h6), self.HV_LCA6(h6, i6)
         i7, h7 = self.ID_block1(j6, i0), self.HVD_block1(g6, h0)
         hvi = torch.cat([self.HVD_block0(h7), self.ID_block0(i7)], 1) + hvi
+        if self.cidnet:
+            return masked_hvi_to_rgb(hvi, k.detach()), k
         scale = 1 + self.gamma * self.alpha_predictor["predictor"](torch.cat([i7, h7], 1)).tanh()
-        return masked_hvi_to_rgb(hvi, k, scale[:, 0], scale[:, 1]), masked_hvi_to_rgb(hvi, k)
+        return masked_hvi_to_rgb(hvi, k, scale[:, 0], scale[:, 1]), masked_hvi_to_rgb(hvi, k), k
 
 
 def official_names(ours: dict[str, Tensor], literal: nn.Module) -> dict[str, Tensor]:
-    """Our weights under the official names, which the card can turn into ours."""
+    """Our weights under the official names, which the card of any network of the family can turn into ours."""
     names = HVISMM.card.official_keys({name: name for name in literal.state_dict()})
     return {official: ours[name] for name, official in names.items()}
 
