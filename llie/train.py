@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from llie.engine.checkpoint import write_atomically
 from llie.engine.initialisation import standardise
 from llie.engine.run_folder import facts, output_root, state_to_resume
 from llie.engine.settings import Settings
+from llie.engine.side_by_side import side_by_side
 from llie.engine.trainer import Trainer
 from llie.errors import UserError, run_command
 from llie.evaluation import Validation
@@ -44,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(dump_options(options))
         return 0
     seeds = seeds_of(options["manual_seed"], arguments.seeds)
+    if arguments.jobs != 1:
+        return train_side_by_side(options, seeds, arguments)
     return distributed.launch(
         lambda device: train_seeds(options, seeds, device, arguments.auto_resume, arguments.output),
         Path(__file__).resolve(),
@@ -81,18 +85,65 @@ def train_seeds(
     """
     if len(seeds) == 1:
         return train({**options, "manual_seed": seeds[0]}, device, auto_resume, root)
-    folder = output_root(root or options["path"]["experiments_root"], "experiments")
-    names = [f"{options['name']}_seed{seed}" for seed in seeds]
+    names = run_names(options, seeds)
     for name, seed in zip(names, seeds, strict=True):
         code = train(copy.deepcopy({**options, "name": name, "manual_seed": seed}), device, auto_resume, root)
         if code:
             return code
     if distributed.is_main():
-        table = SeedTable(options["name"], [read_run(folder / name) for name in names])
-        place = folder / f"{options['name']}_seeds"
-        table.write(place)
-        print(f"{table.text()}\nlearning curves of all runs: {write_page(table.runs, place / 'report.html', table)}")
+        compare_seeds(options, names, root)
     return 0
+
+
+def train_side_by_side(options: Mapping[str, Any], seeds: Sequence[int], arguments: Namespace) -> int:
+    """Like `train_seeds`, with several seeds at the same time, each in a process of its own.
+
+    Returns:
+        The exit code of the first run that failed or was stopped, else 0.
+
+    Raises:
+        UserError: the number of jobs is below 1, or there is a launcher or `--debug`.
+    """
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs: {arguments.jobs} is not a number of runs")
+    if distributed.started_by_launcher() or arguments.launcher != "none" or arguments.debug:
+        raise UserError("--jobs starts processes by itself; leave out torchrun, srun, --launcher and --debug")
+    names = run_names(options, seeds)
+    gpus = distributed.visible_gpus(options["num_gpu"])
+    same = [str(Path(__file__).resolve()), "-opt", arguments.opt]
+    same += ["--auto_resume"] if arguments.auto_resume else []
+    same += ["--output", arguments.output] if arguments.output else []
+    commands = {
+        name: [
+            *same,
+            "--force_yml",
+            *arguments.force_yml,
+            f"name={name}",
+            f"manual_seed={seed}",
+            f"num_gpu={'auto' if gpus else 0}",
+        ]
+        for name, seed in zip(names, seeds, strict=True)
+    }
+    codes = side_by_side(commands, arguments.jobs, gpus)
+    failed = [code for code in codes.values() if code]
+    if failed:
+        return failed[0]
+    compare_seeds(options, names, arguments.output)
+    return 0
+
+
+def run_names(options: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """The names of the runs over seeds."""
+    return [f"{options['name']}_seed{seed}" for seed in seeds]
+
+
+def compare_seeds(options: Mapping[str, Any], names: Sequence[str], root: str | None) -> None:
+    """Write and print the comparison of finished runs."""
+    folder = output_root(root or options["path"]["experiments_root"], "experiments")
+    table = SeedTable(options["name"], [read_run(folder / name) for name in names])
+    place = folder / f"{options['name']}_seeds"
+    table.write(place)
+    print(f"{table.text()}\nlearning curves of all runs: {write_page(table.runs, place / 'report.html', table)}")
 
 
 def train(options: Mapping[str, Any], device: torch.device, auto_resume: bool = False, root: str | None = None) -> int:

@@ -46,6 +46,26 @@ def test_seeds_one_after_the_other(tmp_path, capsys):
     assert "run_seed2" in text and not re.findall(r"(?:src|href)=[\"']?(?!data:)[\w/.]+", text)
 
 
+def test_side_by_side_equals_one_after_the_other(tmp_path, capfd):
+    options = make_project(tmp_path, manual_seed=[2, 5], **SHORT)
+    assert train.main(["-opt", str(options), "--output", str(tmp_path / "one")]) == 0
+    alone = json.loads((tmp_path / "one/run_seeds/seeds.json").read_text())
+    assert train.main(["-opt", str(options), "--jobs", "2"]) == 0
+    together = json.loads((tmp_path / "experiments/run_seeds/seeds.json").read_text())
+    assert [line["seeds"] for line in together["lines"]] == [line["seeds"] for line in alone["lines"]]
+    assert "run_seed5: " in capfd.readouterr().out
+
+
+def test_a_failure_does_not_stop_the_others(tmp_path, capfd):
+    options = make_project(tmp_path, manual_seed=[2, 5], **SHORT)
+    (tmp_path / "experiments" / "run_seed2").mkdir(parents=True)
+    (tmp_path / "experiments" / "run_seed2" / "models").write_text("in the way")
+    assert train.main(["-opt", str(options), "--jobs", "2"]) != 0
+    assert "run_seed2: error: " in capfd.readouterr().out
+    assert final_weights(tmp_path, "run_seed5")
+    assert not (tmp_path / "experiments/run_seeds").exists()
+
+
 def test_the_same_command_resumes(tmp_path, capsys):
     options = make_project(tmp_path, **SHORT)
     command = ["-opt", str(options), "--seeds", "2"]
@@ -64,6 +84,8 @@ def test_the_same_command_resumes(tmp_path, capsys):
         ([1, 1], [], "manual_seed: 1 stands twice"),
         (0, ["--seeds", "0"], "--seeds: 0 is not a number of runs"),
         ([1, 2], ["--seeds", "2"], "give either --seeds or a list"),
+        ([1, 2], ["--jobs", "0"], "--jobs: 0 is not a number of runs"),
+        ([1, 2], ["--jobs", "2", "--debug"], "leave out torchrun, srun, --launcher and --debug"),
     ],
 )
 def test_mistakes(tmp_path, capsys, seeds, words, message):

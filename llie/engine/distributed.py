@@ -171,6 +171,17 @@ def gpu_count(num_gpu: int | str = "auto") -> int:
     return num_gpu
 
 
+def visible_gpus(num_gpu: int | str = "auto") -> list[str]:
+    """The GPUs to use, in the form of CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        UserError: see `gpu_count`.
+    """
+    count = gpu_count(num_gpu)
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (names or [str(number) for number in range(count)])[:count]
+
+
 @contextmanager
 def group(num_gpu: int | str = "auto", backend: str | None = None) -> Iterator[torch.device]:
     """Connect to the other processes of the launcher, if there is one, and disconnect at the end.

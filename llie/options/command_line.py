@@ -15,7 +15,7 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
 
     Returns:
         Namespace with `opt`, `launcher`, `auto_resume`, `debug`, `force_yml` (list of overrides), `print`, `output`;
-        for training also `seeds`.
+        for training also `seeds` and `jobs`.
     """
     parser = argparse.ArgumentParser(
         prog=f"llie {phase}", description=f"{phase.capitalize()} a network from an option file.", allow_abbrev=False
@@ -40,6 +40,10 @@ def parse_arguments(phase: str, arguments: Sequence[str] | None = None) -> argpa
         parser.add_argument(
             "--seeds", type=int, metavar="N",
             help="train N times, with manual_seed and the numbers after it, and compare; also manual_seed: [1, 2, 3]",
+        )  # fmt: skip
+        parser.add_argument(
+            "--jobs", type=int, default=1, metavar="N",
+            help="number of seeds to train at the same time, which share the GPUs or cores (default: %(default)s)",
         )  # fmt: skip
     parser.add_argument("--print", action="store_true", help="print the resolved options and exit")
     runs, folder = ("runs", "experiments") if training else ("results", "results")
