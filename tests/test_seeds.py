@@ -28,7 +28,7 @@ def test_seeds_one_after_the_other(tmp_path, capsys):
     assert line["mean"] == pytest.approx(mean(finals)) and line["deviation"] == pytest.approx(stdev(finals))
     best = next(line for line in stored["lines"] if line["checkpoint"] == "best")
     assert all(one >= other for one, other in zip(best["seeds"], finals, strict=True))
-    assert any("moving average" in note for note in stored["notes"]) and any("flatter" in n for n in stored["notes"])
+    assert any("moving average" in note for note in stored["notes"]) and any("too good" in n for n in stored["notes"])
     printed = capsys.readouterr().out
     assert "run: 2 seeds (2, 5)" in printed and f"{mean(finals):.4f}" in printed
     assert "seed 5" in (tmp_path / "experiments/run_seeds/seeds.md").read_text()

@@ -1,8 +1,8 @@
-"""Benchmark: models and data sets go in; a table with figures, costs and published values comes out, and a page of it.
+"""Benchmark: measures models on data sets, and writes a table and a page with figures, costs and published values.
 
-`plan` says what to measure, `cost` and `macs` measure a network alone, `runs` measures every model on every data set
-and keeps each result, `published` knows others' figures, `tables` and `page` write what was measured, `check` compares
-it with an earlier result. `llie benchmark` calls it.
+`plan` reads what to measure, `runs` measures every model on every data set and stores each result, `cost` and `macs`
+measure a network by itself, `published` reads figures of papers, `tables` and `page` write the results, `pictures`
+keeps small pictures for the page, and `check` compares results with earlier ones. `llie benchmark` calls the package.
 """
 
 from llie.benchmark.plan import Plan, read_plan

@@ -1,4 +1,4 @@
-"""Compare results with stored ones: which figures moved by more than they may."""
+"""Compares results with stored ones: lists the figures that changed by more than the tolerance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llie.benchmark.runs import Row
 from llie.benchmark.tables import FORMAT
 from llie.errors import UserError
 
-# Absolute, by metric; figures differ between processors in the last digits.
+# Absolute tolerances: figures differ between processors in the last digits.
 TOLERANCES = {
     "psnr": 0.01,
     "ssim": 0.0005,
@@ -21,14 +21,17 @@ TOLERANCES = {
     "niqe": 0.02,
     "mae": 1e-4,
 }
-RELATIVE = 0.001  # of metrics without a tolerance of their own
+RELATIVE = 0.001  # relative tolerance of all other metrics
 
 
 def read_results(place: str | Path) -> dict[str, Any]:
-    """The content of a `results.json`, or of the one in a folder.
+    """Read a `results.json`.
+
+    Args:
+        place: the file, or its folder.
 
     Raises:
-        UserError: it is missing, damaged, or of another version.
+        UserError: the file is missing, damaged, or of another version.
     """
     path = Path(place).expanduser()
     path = path / "results.json" if path.is_dir() else path
@@ -37,17 +40,17 @@ def read_results(place: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read the stored results {path}: {error.strerror}") from None
     except ValueError:
-        raise UserError(f"{path} is no results.json of llie benchmark (it is not JSON)") from None
+        raise UserError(f"{path} is not a results.json of llie benchmark (it is not JSON)") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} is no results.json of this version of llie benchmark")
+        raise UserError(f"{path} is not a results.json of this version of llie benchmark")
     return content
 
 
 def read_tolerances(words: Sequence[str]) -> dict[str, float]:
-    """The usual tolerances, changed by `METRIC=NUMBER`.
+    """The default tolerances, with changes from words of the form `METRIC=NUMBER`.
 
     Raises:
-        UserError: a word is something else.
+        UserError: a word has another form.
     """
     tolerances = dict(TOLERANCES)
     for word in words:
@@ -60,10 +63,15 @@ def read_tolerances(words: Sequence[str]) -> dict[str, float]:
 
 
 def differences(stored: Mapping[str, Any], rows: Sequence[Row], tolerances: Mapping[str, float]) -> list[str]:
-    """A line for everything that is not as it was; rows that are new do not count.
+    """List the differences between stored and new results, one line each; new rows are ignored.
 
-    Compared: failures, the means of each row, parameters and MACs (which must be equal), the data's hash. Latency and
-    memory belong to a machine and are not compared.
+    Compared are failures, the hash of the data, the means of each row, and the numbers of parameters and MACs, which
+    must be equal. Latency and memory depend on the machine and are not compared.
+
+    Args:
+        stored: from `read_results`.
+        rows: the new results.
+        tolerances: metric -> largest absolute change, from `read_tolerances`.
     """
     present = {(row.model, row.dataset): row for row in rows}
     lines = []
@@ -82,9 +90,9 @@ def differences(stored: Mapping[str, Any], rows: Sequence[Row], tolerances: Mapp
 
 def _moved(old: Row, new: Row, tolerances: Mapping[str, float]) -> list[str]:
     if old.identity.get("data") != new.identity.get("data"):
-        return ["the data are others than those stored"]
+        return ["the data differ from the stored ones"]
     lines = []
-    hint = "" if old.identity.get("weights") == new.identity.get("weights") else " (other weights than those stored)"
+    hint = "" if old.identity.get("weights") == new.identity.get("weights") else " (with other weights)"
     for column, before in old.means.items():
         after = new.means.get(column)
         if before is None and after is None:

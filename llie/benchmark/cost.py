@@ -1,7 +1,7 @@
-"""What a network costs on this machine: parameters, MACs, latency and peak memory, in a process of its own.
+"""Measures the cost of a network on this machine: parameters, MACs, latency and peak memory.
 
-The process is fresh, so that neither memory that others used nor their threads are in the figures; and a network that
-the system kills for its memory ends that process alone.
+Each network is measured in a new process, so that the figures contain no memory and no threads of earlier work. If the
+system ends that process for lack of memory, the benchmark goes on.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def measure_cost(
 
     Args:
         model: what to load.
-        spec: size of the image, and how often.
-        device: where it runs; MACs are always counted on the CPU.
-        threads: of the CPU; PyTorch's choice when None.
+        spec: size of the image, and number of runs.
+        device: device to run on; MACs are always counted on the CPU.
+        threads: CPU threads; None: the number that PyTorch uses.
         plugins: Python files with the user's own networks.
 
     Returns:
-        `parameters`; `macs` (None for rules that work outside of PyTorch); `size` (height, width);
-        `latency` {`median`, `q1`, `q3` in seconds, `repeats`, `warmup`}; `peak_memory` in bytes beyond what the process
-        held before it loaded the network (None where the system does not tell); `device`, `threads`.
+        `parameters`; `macs` (None for methods that compute outside PyTorch); `size` (height, width);
+        `latency` {`median`, `q1`, `q3` in seconds, `repeats`, `warmup`}; `peak_memory` in bytes, without what the
+        process used before it loaded the network (None where the system does not report it); `device`, `threads`.
 
     Raises:
         UserError: the model cannot be loaded, or the process died.
@@ -61,7 +61,7 @@ def measure_cost(
 
 
 def device_name(device: str | torch.device) -> str:
-    """What a reader needs to know of the processor."""
+    """Name of the processor or GPU, for tables."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError, StopIteration):
@@ -113,7 +113,7 @@ def _run(enhance: Enhancer, image: torch.Tensor) -> None:
 
 
 class _PeakMemory:
-    """Peak memory from now on, beyond what is in use now: of the GPU, or of this process."""
+    """Measures peak memory of the GPU or of this process, relative to its creation."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -134,7 +134,7 @@ class _PeakMemory:
 
 
 def _status(field: str) -> int | None:
-    """A figure of /proc/self/status in bytes; None on systems without it."""
+    """A field of /proc/self/status in bytes; None on systems without this file."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))

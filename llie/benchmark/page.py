@@ -32,8 +32,11 @@ def write_page(plan: Plan, rows: Sequence[Row], folder: str | Path) -> Path:
 
     Args:
         plan: what was measured.
-        rows: its results.
-        folder: the benchmark's folder, with the pictures that `measure` kept.
+        rows: the results.
+        folder: folder of the benchmark, which contains the pictures that `measure` wrote.
+
+    Returns:
+        The path of the page.
     """
     path = Path(folder) / "index.html"
     body = (HERE / "page.html").read_text(encoding="utf-8").replace("$title", html.escape(plan.title))
@@ -43,7 +46,7 @@ def write_page(plan: Plan, rows: Sequence[Row], folder: str | Path) -> Path:
 
 
 def page_data(plan: Plan, rows: Sequence[Row], folder: Path) -> dict[str, Any]:
-    """All that the scripts draw, as plain values."""
+    """The data of the page's scripts, as plain values."""
     columns = columns_of(rows)
     better = {name: way for row in rows for name, way in row.better.items()}
     return {
@@ -95,7 +98,7 @@ def _dataset(name: str, rows: Sequence[Row], folder: Path, columns: list[str], b
 def _pictures(
     kept: Pictures, rows: Sequence[Row], count: int, columns: list[str], budget: float
 ) -> dict[str, dict[int, str]]:
-    """`{model, "input" or "reference": {image: address}}`, as many images as fit into so many bytes."""
+    """`{kind: {number of the image: address}}`, of as many images as fit into `budget` bytes."""
     kinds = list(dict.fromkeys([INPUT, REFERENCE, *(row.model for row in rows)]))
     result: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
     used = 0.0
@@ -111,7 +114,7 @@ def _pictures(
 
 
 def _by_interest(rows: Sequence[Row], count: int, columns: list[str]) -> Iterable[int]:
-    """Numbers of images: the worst and best of each model first, then the others, evenly spread."""
+    """Numbers of images in the order in which they are kept: worst and best of each model, then all in random order."""
     order: list[int] = []
     for column in columns[:1]:
         for row in rows:

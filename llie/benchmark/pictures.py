@@ -1,4 +1,4 @@
-"""Small pictures of inputs, results and references, for the page."""
+"""Writes small pictures of inputs, results and references, for the page."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from llie.data.readers import write_file
 
 LONGEST = 480  # pixels of the longer side
 QUALITY = 85  # of JPEG
-INPUT, REFERENCE = "input", "reference"  # beside the models' names
+INPUT, REFERENCE = "input", "reference"  # subfolders beside those of the models
 
 
 class Pictures:
     """The pictures of one data set.
 
     Args:
-        folder: gets a subfolder for each model, and for inputs and references.
+        folder: folder of the pictures; each model gets a subfolder, and so do inputs and references.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def keep(self, number: int, model: str, batch: Mapping[str, Any], output: Tensor) -> None:
-        """Write the pictures of one item: `lq` and perhaps `gt` of a batch of one, and the result (1, 3, H, W)."""
+        """Write the pictures of one image.
+
+        Args:
+            number: of the image in its data set.
+            model: name of the model.
+            batch: a batch of one image, with the input `lq` and, if there is a reference, `gt`.
+            output: the result, (1, 3, H, W) in [0, 1].
+        """
         images = {model: output, INPUT: batch["lq"]}
         if batch.get("gt") is not None:
             images[REFERENCE] = batch["gt"]
@@ -36,12 +43,12 @@ class Pictures:
             write_file(self.path(number, kind), small_jpeg(image[0]))
 
     def path(self, number: int, kind: str) -> Path:
-        """Where the picture of an item is."""
+        """The path of a picture: `kind` is "input", "reference" or the name of a model."""
         return self.folder / kind / f"{number:05}.jpg"
 
 
 def small_jpeg(image: Tensor, longest: int = LONGEST) -> bytes:
-    """A JPEG file of an image (3, H, W) in [0, 1], at most so many pixels long."""
+    """A JPEG file of an image (3, H, W) in [0, 1], reduced so that no side has more than `longest` pixels."""
     pixels = np.rint(image.detach().float().clamp(0, 1).cpu().permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     height, width = pixels.shape[:2]
     scale = min(1.0, longest / max(height, width))

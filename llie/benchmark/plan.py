@@ -1,4 +1,4 @@
-"""What a benchmark measures: models, data sets, metrics; from a YAML file, from words, or from both."""
+"""Reads what a benchmark measures (models, data sets, metrics) from a YAML file, the command line, or both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llie.metrics import create_metric
 from llie.metrics.protocols import with_counterparts
 from llie.options.files import SHIPPED, read_inherited
 
-# Those that need nothing from elsewhere; LPIPS would fetch its backbone, so it is measured when it is named.
+# Metrics that need no download. LPIPS needs the weights of its backbone, so it is measured only if it is named.
 METRICS: dict[str, dict[str, Any]] = {name: {"type": name} for name in ("psnr", "ssim", "delta_e", "niqe")}
 _NAME = re.compile(r"[^/\\:\0]{1,80}")
 
@@ -24,12 +24,11 @@ class ModelSpec:
     """A network to measure.
 
     Attributes:
-        name: in tables, and of files.
+        name: name in tables and of files.
         model: what `llie enhance --model` takes: a checkpoint, a run, or the name of a network.
-        network: registered name, where the checkpoint does not tell.
-        controls: test-time arguments of the network.
-        published: the method whose published figures these should be, by its name in `published.yml`; None: all of
-            that network.
+        network: registered name of the network, if the checkpoint is not recognised.
+        controls: test-time controls of the network.
+        published: method in `published.yml` to compare with; None: all methods with that network.
     """
 
     name: str
@@ -41,7 +40,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class CostSpec:
-    """How cost is measured: one image of `size` (height, width), `warmup` runs, then `repeats` that count."""
+    """How cost is measured: an image of `size` (height, width), `warmup` runs, then `repeats` runs that count."""
 
     size: tuple[int, int] = (256, 256)
     warmup: int = 2
@@ -53,15 +52,15 @@ class Plan:
     """A whole benchmark.
 
     Attributes:
-        models: by row.
+        models: in the order of the rows.
         datasets: name -> section of an option file, `{type, **arguments}`.
         metrics: name -> `{type, **arguments}`.
-        protocols: names; each plain one brings its GT-mean form along.
-        average: over `image`s, or over the means of `folder`s.
-        seed: of every model's random numbers.
+        protocols: names of protocols; the GT-mean form of each is added.
+        average: "image": mean over images; "folder": mean over the means of folders.
+        seed: random seed, set anew for every model.
         plugins: Python files with the user's own networks, metrics and data sets.
         cost: how cost is measured.
-        title: of the page.
+        title: title of the page.
     """
 
     models: list[ModelSpec]
@@ -75,7 +74,7 @@ class Plan:
     title: str = "Low-light enhancement, measured"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values; `plan_of` makes the same plan of them."""
+        """Plain values, from which `plan_of` builds the same plan."""
         return asdict(self)
 
 
@@ -86,18 +85,18 @@ def read_plan(
     metrics: Sequence[str] = (),
     plugins: Sequence[str] = (),
 ) -> Plan:
-    """The plan that a YAML file and words describe; words add to what the file has.
+    """The plan in a YAML file, with models and data sets from the command line added to it.
 
     Args:
-        file: with the keys of `Plan`.
+        file: YAML file with the keys of `Plan`; None: everything is on the command line.
         models: `NAME=MODEL` or `MODEL`, see `ModelSpec.model`.
         datasets: `NAME=PLACE` or `PLACE`: a data set that llie knows (`LOLv1`), or a folder, of pairs in any usual
             layout or of photographs alone.
-        metrics: names of registered metrics, instead of the usual ones.
+        metrics: names of registered metrics, instead of the default ones.
         plugins: Python files with the user's own classes.
 
     Raises:
-        UserError: a key, model, data set, metric or protocol is not there; no model or no data set is given.
+        UserError: a key, model, data set, metric or protocol is unknown, or there is no model or no data set.
     """
     values = {} if file is None else dict(read_inherited(Path(file))[0])
     given = values.get("datasets") or {}
@@ -112,7 +111,11 @@ def read_plan(
 
 
 def plan_of(values: Mapping[str, Any], where: str) -> Plan:
-    """A plan from plain values, checked.
+    """Check plain values, and build a plan from them.
+
+    Args:
+        values: the keys of `Plan`.
+        where: their source, for messages.
 
     Raises:
         UserError: see `read_plan`.
@@ -133,10 +136,10 @@ def plan_of(values: Mapping[str, Any], where: str) -> Plan:
     names = [spec.name for spec in chosen["models"]]
     for name in [*names, *chosen["datasets"]]:
         if not _NAME.fullmatch(name) or name[0] == "." or name in ("input", "reference"):
-            raise UserError(f"{where}: {name!r} cannot be a name of files; name it like NAME=PLACE")
+            raise UserError(f"{where}: {name!r} cannot be the name of a file; give it another one: NAME=PLACE")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise UserError(f"{where}: two models are called {twice[0]!r}; name them like NAME=MODEL")
+        raise UserError(f"{where}: two models are called {twice[0]!r}; give one another name: NAME=MODEL")
     chosen["cost"] = _cost(chosen.get("cost") or {}, where)
     chosen["protocols"] = with_counterparts(chosen.get("protocols") or ["rgb8"])
     plan = Plan(**chosen)
@@ -146,10 +149,10 @@ def plan_of(values: Mapping[str, Any], where: str) -> Plan:
 
 
 def check_metrics(plan: Plan) -> None:
-    """Check the metrics' names and arguments, with the plug-ins loaded.
+    """Check names and arguments of the metrics; the plug-ins must be loaded.
 
     Raises:
-        UserError: an unknown one.
+        UserError: a name or an argument is unknown.
     """
     for name, spec in plan.metrics.items():
         create_metric({"type": name, **(spec or {})}, name)
@@ -161,7 +164,7 @@ def _model(spec: Any, where: str) -> ModelSpec:
         return ModelSpec(name or (Path(model).stem if "/" in model or "." in model else model), model)
     known = list(ModelSpec.__dataclass_fields__)
     if not isinstance(spec, Mapping) or not spec.get("model"):
-        raise UserError(f"{where}: a model is a word, or a mapping with 'model' in it, not {spec!r}")
+        raise UserError(f"{where}: a model is a name, or a mapping with the key 'model', not {spec!r}")
     for key in spec:
         if key not in known:
             raise UserError(f"{where}: a model has no {key!r}.{suggest(key, known)} It has: {', '.join(known)}")
@@ -175,7 +178,7 @@ def _cost(spec: Mapping[str, Any], where: str) -> CostSpec:
             raise UserError(f"{where}: cost has no {key!r}.{suggest(key, known)} It has: {', '.join(known)}")
     cost = CostSpec(**{**spec, "size": tuple(spec.get("size", CostSpec.size))})
     if len(cost.size) != 2 or min(cost.size) < 1 or cost.warmup < 0 or cost.repeats < 1:
-        raise UserError(f"{where}: cost needs size: [height, width], warmup and repeats of at least 0 and 1")
+        raise UserError(f"{where}: cost needs size: [height, width], warmup (0 or more) and repeats (1 or more)")
     return cost
 
 

@@ -1,4 +1,4 @@
-"""What others published about a model on a data set, with the source, as `published.yml` has it."""
+"""Published figures of networks on data sets, with their sources, from `published.yml`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Published:
     """One published figure.
 
     Attributes:
-        method: as its authors call it.
+        method: name that its authors use.
         value: the figure.
-        images: how many images it is the mean of.
-        source: where it was read.
+        images: number of images that it is the mean of.
+        source: where the figure was published.
     """
 
     method: str
@@ -30,11 +30,11 @@ class Published:
 
 
 def published(row: Row, method: str | None = None) -> dict[str, list[Published]]:
-    """Published figures of a row's network on its data set: `metric/protocol` -> figures, the best known first.
+    """Published figures of a row's network on its data set: `metric/protocol` -> figures, in the order of the file.
 
     Args:
-        row: what was measured.
-        method: only figures of this method; by default of all methods of that network.
+        row: the result to compare with.
+        method: only figures of this method; None: of all methods with that network.
     """
     found: dict[str, list[Published]] = {}
     for entry in entries():
@@ -49,5 +49,5 @@ def published(row: Row, method: str | None = None) -> dict[str, list[Published]]
 
 @functools.cache
 def entries() -> list[dict[str, Any]]:
-    """All entries of the packaged file."""
+    """All entries of `published.yml`."""
     return yaml.safe_load(Path(__file__).with_name("published.yml").read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""Measure every model on every data set; each result is a file, so that a benchmark resumes and grows by rows.
+"""Measures every model on every data set. Each result is a file, so that a benchmark can be resumed and extended.
 
-    FOLDER/rows/DATASET/MODEL.json      figures of each image, means, and all that they depend on
+    FOLDER/rows/DATASET/MODEL.json      figures of each image, means, and what they depend on
     FOLDER/costs/MODEL.json             parameters, MACs, latency and memory on one machine
     FOLDER/pictures/DATASET/MODEL/      small pictures for the page; `input` and `reference` beside the models
 
-A result counts as long as what it depends on stays the same: the weights, the data, the metrics, the seed. In a group
-of processes the images of each data set are shared out, and the first process measures cost.
+A stored result is used again while all that it depends on is the same: weights, data, metrics, seed. Several processes
+share the images of each data set; the first process measures the cost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from llie.inference import Enhancer, load
 from llie.registry import load_plugins
 from llie.weights import hash_of_weights
 
-AS_IT_IS = ModelSpec(INPUT, INPUT)  # the unprocessed input, which is measured beside the models
+AS_IT_IS = ModelSpec(INPUT, INPUT)  # the unprocessed input, which is measured like a model
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Row:
     """One model on one data set.
 
     Attributes:
-        model: its name.
-        dataset: its name.
+        model: name of the model.
+        dataset: name of the data set.
         identity: what the figures depend on: `model`, `weights` (SHA-256), `dataset` (its options), `data` (SHA-256),
             `metrics`, `protocols`, `average`, `seed`, `llie` (its version).
-        network: class of the network; None for the unprocessed input.
-        error: why there are no figures; None when there are.
-        means: `metric/protocol` -> mean over images, None when none could be measured.
-        images: `{"name": ..., "psnr/rgb8": ...}` of each image, in order; None for figures that are not finite.
+        network: class name of the network; None for the unprocessed input.
+        error: why there are no figures; None if there are.
+        means: `metric/protocol` -> mean over images; None if no image has this figure.
+        images: `{"name": ..., "psnr/rgb8": ...}` of each image, in order; figures that are not finite are None.
         better: metric -> `higher` or `lower`.
         notes: what was left out, and why.
-        cost: see `measure_cost`; None where it could not be measured.
+        cost: see `measure_cost`; None if it could not be measured.
     """
 
     model: str
@@ -75,19 +75,22 @@ def measure(
     again: bool = False,
     tell: Callable[[str], None] = print,
 ) -> list[Row]:
-    """All rows of a plan: those that are in the folder already, and the others, which are measured; the input first.
+    """Measure the rows of a plan that are not in the folder yet.
 
     In a group of processes, all ranks must call it; the rows are the same on each.
 
     Args:
         plan: what to measure.
-        folder: keeps results.
-        device: where networks run.
-        again: measure what is there already, too.
-        tell: gets a line about each row.
+        folder: where results are stored.
+        device: device to run on.
+        again: measure rows anew that are stored.
+        tell: called with a line about each row.
+
+    Returns:
+        All rows of the plan, stored and new; those of the unprocessed input come first.
 
     Raises:
-        UserError: an unknown metric, or the folder cannot be written. What fails within a row is in its `error`.
+        UserError: a metric is unknown, or the folder cannot be written. Errors within a row are in its `error`.
     """
     folder = Path(folder)
     load_plugins(plan.plugins)
@@ -189,7 +192,7 @@ class _Bench:
         return Row(model.name, name, identity or self._identity(model), error=why, notes=notes)
 
     def _identity(self, model: ModelSpec) -> dict[str, Any]:
-        """What the figures of a model depend on, but for its weights and the data."""
+        """What the figures of a model depend on, except for its weights and the data."""
         plan = self.plan
         spec = {key: value for key, value in asdict(model).items() if key not in ("name", "published")}
         return {
@@ -226,7 +229,7 @@ class _Bench:
 
 
 class _Numbered:
-    """A data set whose items have their `number`."""
+    """A data set with the key `number` in each item: its index."""
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
@@ -241,7 +244,7 @@ class _Numbered:
 
 
 def hash_of_data(dataset: Any) -> str:
-    """SHA-256 over the files of a data set in its order; over the items themselves where it does not tell its files."""
+    """SHA-256 of the files of a data set, in its order; of the tensors of its items if it has no list of files."""
     total = hashlib.sha256()
     if not hasattr(dataset, "pairs"):
         for index in range(len(dataset)):
@@ -249,7 +252,7 @@ def hash_of_data(dataset: Any) -> str:
             for key in sorted(key for key, value in item.items() if isinstance(value, Tensor)):
                 total.update(key.encode() + item[key].contiguous().numpy().tobytes())
         return total.hexdigest()
-    digests: dict[Path, bytes] = {}  # a reference may serve many inputs, and a data base all of them
+    digests: dict[Path, bytes] = {}  # a reference may belong to many inputs, and an LMDB to all
     for path in (Path(path) for pair in dataset.pairs for path in pair if path is not None):
         # An image in an LMDB has a path, but no file.
         base = next((parent / "data.mdb" for parent in path.parents if parent.suffix == ".lmdb"), path)
@@ -267,7 +270,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """A stored result; None when there is none, or none that can be read."""
+    """A stored result; None if there is none, or it is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The results as a table: for the screen, and as CSV, JSON and Markdown."""
+"""Writes the results as a table: for the screen, and as CSV, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DECIMALS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4, "delta_e": 2, "niqe"
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The `metric/protocol`s that any row has, in order."""
+    """All `metric/protocol` of the rows, in order."""
     return list(dict.fromkeys(column for row in rows for column in row.means))
 
 
@@ -48,7 +48,7 @@ def write_tables(plan: Plan, rows: Sequence[Row], folder: Path) -> None:
 
 
 def as_csv(plan: Plan, rows: Sequence[Row]) -> str:
-    """One line for each row, with everything but the figures of single images."""
+    """CSV with a line for each row, without the figures of single images."""
     columns = columns_of(rows)
     lines = []
     for row in rows:
@@ -72,7 +72,7 @@ def as_csv(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def as_markdown(plan: Plan, rows: Sequence[Row]) -> str:
-    """One table for each data set, with the conditions above it and what failed below."""
+    """Markdown with a table for each data set, its conditions above and its failures below."""
     parts = []
     for dataset, lines, own in _by_dataset(rows):
         table = _cells(plan, lines)
@@ -82,7 +82,7 @@ def as_markdown(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def as_text(plan: Plan, rows: Sequence[Row]) -> str:
-    """The same, aligned, for the screen."""
+    """Aligned text with a table for each data set, for the screen."""
     parts = []
     for dataset, lines, own in _by_dataset(rows):
         table = _cells(plan, lines)
@@ -100,7 +100,7 @@ def as_text(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def conditions(rows: Sequence[Row]) -> str:
-    """A line about what a table's figures have in common."""
+    """A line about the conditions of a table: number of images, size, processor, threads."""
     done = [row for row in rows if not row.error]
     images = "; ".join(f"{count} images" for count in sorted({len(row.images) for row in done})) or "nothing measured"
     machines = {
@@ -113,7 +113,7 @@ def conditions(rows: Sequence[Row]) -> str:
 
 
 def flat_cost(row: Row) -> dict[str, Any]:
-    """The cost of a row, one figure a name."""
+    """The cost of a row as a flat mapping."""
     cost = row.cost
     if cost is None:
         return {}
@@ -156,7 +156,7 @@ def _cells(plan: Plan, rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _beside(row: Row, column: str, known: dict[str, list[Published]]) -> list[str]:
-    """The published figure and the difference; a star where it is of other images."""
+    """The published figure and the difference, with a star if the numbers of images differ."""
     if column not in known:
         return ["", ""]
     first, own = known[column][0], row.means.get(column)
@@ -179,7 +179,7 @@ def _cost_cells(row: Row) -> list[str]:
 
 
 def number(value: float | None, column: str) -> str:
-    """A figure for people, with as many decimals as papers give."""
+    """A figure as text, with the usual number of decimals of its metric."""
     return "" if value is None else f"{value:.{DECIMALS.get(column.rsplit('/', 1)[0], 4)}f}"
 
 
@@ -191,7 +191,7 @@ def _markdown_lines(table: list[list[str]]) -> list[str]:
 
 
 def _place(key: str, columns: list[str]) -> tuple[int, int]:
-    """The order of the CSV's columns: names, figures each with what was published, cost, hashes."""
+    """Sort key of a CSV column: names, then each figure with its published value, then cost and hashes."""
     first = ["model", "dataset", "network", "images", "error"]
     if key in first:
         return 0, first.index(key)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from llie.errors import UserError, suggest
 from llie.export.extra import require
 from llie.export.facts import controls_in
+from llie.export.quiet import quiet
 
 _SUFFIX = "ExecutionProvider"
 _ALSO = {"directml": "dml", "trt": "tensorrt", "gpu": "cuda"}  # usual names -> onnxruntime's, in lower case
+_REMOTE = "AzureExecutionProvider"  # sends work to a server; common packages list it first
 _FOR_DEVICE = {"cpu": "cpu", "cuda": "cuda"}
 
 
@@ -39,12 +41,16 @@ class OnnxNetwork(nn.Module):
     def __init__(self, path: str | Path, provider: str | None = None):
         super().__init__()
         runtime = require("onnxruntime")
-        chosen = None if provider is None else pick_provider(provider, runtime.get_available_providers())
+        available = [name for name in runtime.get_available_providers() if name != _REMOTE]
+        wanted = available if provider is None else [pick_provider(provider, available)]
         self.path = Path(path)
-        self.session = _open(runtime, self.path, chosen)
+        self.session = _open(runtime, self.path, wanted)
         self.provider = self.session.get_providers()[0]
-        if chosen is not None and self.provider != chosen:
-            raise UserError(f"onnxruntime could not start {_short(chosen)} on this machine; use --provider cpu")
+        if self.provider not in wanted:
+            raise UserError(
+                f"onnxruntime could not start {_short(wanted[0])} here: its device, driver or a library is missing; "
+                "use --provider cpu"
+            )
         self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         self.image = self._image_input()
         self.control_names = [given.name for given in self.session.get_overridable_initializers()]
@@ -105,15 +111,15 @@ def provider_for(device: str | torch.device | None) -> str | None:
     return None if device is None else _FOR_DEVICE.get(torch.device(device).type)
 
 
-def _open(runtime: Any, path: Path, provider: str | None) -> Any:
+def _open(runtime: Any, path: Path, providers: list[str]) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # errors are raised, so they need not be printed, too
-    providers = [provider] if provider else runtime.get_available_providers()
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        with quiet():  # it warns about a provider that cannot start
+            return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common class but this
         raise UserError(
             f"{path} ({path.stat().st_size} bytes) is damaged, or not an ONNX file that this onnxruntime reads: "

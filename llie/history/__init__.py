@@ -1,7 +1,7 @@
-"""History: folders of training runs go in; a table over seeds, or a page of learning curves, comes out.
+"""History: reads folders of training runs, and writes a table over seeds or a page of learning curves.
 
-`runs` reads what a run wrote, `seeds` compares runs that differ in their seed, `page` draws. `llie/train.py` and
-`llie report` call it.
+`runs` reads what a run has logged, `seeds` compares runs that differ only in their seed, and `page` writes the page.
+`llie/train.py` and `llie report` call the package.
 """
 
 from llie.history.page import write_page

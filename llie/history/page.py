@@ -1,4 +1,4 @@
-"""One page of one run or of several over each other: curves, options, versions, figures, validation pictures."""
+"""Writes a page about one or several runs: curves, options, versions, figures, validation pictures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from llie.history.seeds import SeedTable
 from llie.pages import assemble, data_uri
 
 HERE = Path(__file__).parent
-POINTS = 600  # of a curve; more are thinned out
-STRIPS = 6  # pictures of each data set and run, evenly spread over the training
+POINTS = 600  # largest number of points of a curve
+STRIPS = 6  # number of pictures of each data set and run, evenly spread over the training
 WIDTH = 900  # pixels of a strip
 
 
@@ -25,9 +25,12 @@ def write_page(runs: Sequence[Run], path: str | Path, table: SeedTable | None = 
     """Write the page.
 
     Args:
-        runs: at least one.
-        path: of the HTML file.
-        table: figures over seeds, which stand at the top.
+        runs: at least one run.
+        path: HTML file to write.
+        table: figures over seeds, shown at the top.
+
+    Returns:
+        The path.
     """
     title = table.name if table else ", ".join(run.name for run in runs)
     body = (HERE / "page.html").read_text(encoding="utf-8").replace("$title", html.escape(title))
@@ -38,7 +41,7 @@ def write_page(runs: Sequence[Run], path: str | Path, table: SeedTable | None = 
 
 
 def page_data(runs: Sequence[Run], table: SeedTable | None = None) -> dict[str, Any]:
-    """All that the script draws, as plain values."""
+    """The data of the page's script, as plain values."""
     return {
         "runs": [
             {
@@ -101,7 +104,7 @@ def _strips(folder: Path) -> list[dict[str, Any]]:
 def _small(encoded: bytes) -> str:
     """The picture as an address of a JPEG, at most `WIDTH` pixels wide."""
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None, "TensorBoard wrote it"
+    assert image is not None, "TensorBoard wrote this picture"
     scale = min(1.0, WIDTH / image.shape[1])
     if scale < 1:
         size = WIDTH, max(1, round(image.shape[0] * scale))

@@ -1,4 +1,4 @@
-"""What a training run wrote into its folder: options, curves, validation figures, pictures."""
+"""Reads the folder of a training run: options, training curves, validation figures, versions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _PROGRESS = re.compile(r"^\S+ \S+ (\d+)/\d+  .*  ([\d.e+-]+) it/s", re.MULTILINE
 
 @dataclass(frozen=True)
 class Run:
-    """A run, finished or not.
+    """A training run, finished or not.
 
     Attributes:
-        name: of its folder.
+        name: name of the folder.
         folder: the folder.
-        options: as resolved; empty if the file is missing.
-        training: name -> curve: losses, `lr_g`, `grad_norm_g`, `seconds_per_step`.
+        options: the complete options; empty if the file is missing.
+        training: name -> curve of losses, `lr_g`, `grad_norm_g`, `seconds_per_step`; a curve is a list of
+            (iteration, value).
         validation: `metric/protocol` -> curve.
         best: iteration of the best checkpoint; None if none was kept.
-        versions: of llie, torch and Python; git revision.
+        versions: versions of llie, torch and Python, and the git revision.
     """
 
     name: str
@@ -63,10 +64,10 @@ def read_run(place: str | Path) -> Run:
     """Read a run.
 
     Args:
-        place: its folder, or its name under `experiments/`.
+        place: folder of the run, or its name under `experiments/`.
 
     Raises:
-        UserError: there is no such run, or it has logged nothing.
+        UserError: there is no such run, or it has not logged anything.
     """
     given = Path(place).expanduser()
     folder = next((path for path in (given, Path("experiments") / given) if path.is_dir()), None)
@@ -92,7 +93,7 @@ def read_run(place: str | Path) -> Run:
 
 
 def _add(curves: dict[str, dict[str, Curve]], line: str) -> None:
-    """Add one line of metrics.jsonl; a line that a kill cut off is left out."""
+    """Add one line of metrics.jsonl; an incomplete last line, of a run that was killed, is left out."""
     try:
         values = json.loads(line)
     except ValueError:
@@ -103,7 +104,7 @@ def _add(curves: dict[str, dict[str, Curve]], line: str) -> None:
 
 
 def _seconds_per_step(log: Path) -> Curve:
-    """From the rates in train.log; what a resumed run did again replaces what was lost."""
+    """The curve of the rates in train.log; of iterations that a resumed run repeated, the last rate counts."""
     if not log.is_file():
         return []
     found = _PROGRESS.findall(log.read_text(encoding="utf-8"))
@@ -118,7 +119,7 @@ def _options(file: Path) -> dict[str, Any]:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """Iteration of the best checkpoint, and versions, as the checkpoints say."""
+    """Iteration of the best checkpoint, and versions, from the checkpoints."""
     facts: dict[str, Any] = {}
     for label in ("latest", "best"):
         file = folder / MODELS / f"net_g_{label}.pth"

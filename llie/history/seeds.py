@@ -1,4 +1,4 @@
-"""The same training with several seeds: mean, deviation and every seed, for the last and the best checkpoint."""
+"""Compares runs that differ only in their seed: mean, deviation and each seed, for last and best checkpoint."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from llie.history.runs import Run
 
 @dataclass(frozen=True)
 class SeedTable:
-    """Figures of runs that differ in their seed alone.
+    """Figures of runs that differ only in their seed.
 
     Attributes:
-        name: of the experiment.
+        name: name of the experiment.
         runs: one for each seed.
     """
 
@@ -51,7 +51,7 @@ class SeedTable:
         return result
 
     def notes(self) -> list[str]:
-        """What a reader of the table must know."""
+        """Notes on the table: which weights it is about, and how the best checkpoint was chosen."""
         weights = sorted({run.weights for run in self.runs})
         notes = [f"last and best are checkpoints of the {' or the '.join(weights)}, as validation measures them"]
         choice = _choice(self.runs[0])
@@ -95,7 +95,7 @@ class SeedTable:
 
 
 def _choice(run: Run) -> str | None:
-    """How the best checkpoint was chosen, and what that means for its figures."""
+    """How the best checkpoint was chosen, and whether that makes its figures too good."""
     if run.best is None or not run.validation:
         return None
     datasets = run.options.get("datasets") or {}
@@ -110,7 +110,7 @@ def _choice(run: Run) -> str | None:
             "no test image was seen"
         )
     return (
-        f"best was chosen by {by} on {first.get('name') or key}, the images that its figures are of: they flatter; "
+        f"best was chosen by {by} on {first.get('name') or key}, the images of its figures, so that they are too good; "
         "quote the last checkpoint, or split validation images off with datasets.val: {split: 0.05}"
     )
 

@@ -1,6 +1,6 @@
-"""Pages: data, styles and scripts go in, one HTML file that needs nothing else comes out.
+"""Pages: puts data, styles and scripts together into one HTML file that loads nothing else.
 
-The benchmark and the reports of runs write their pages with it.
+`llie.benchmark` and `llie.history` write their pages with it.
 """
 
 from llie.pages.assemble import assemble, data_uri

@@ -1,4 +1,4 @@
-"""Put a page together: its data as JSON, styles and scripts in the file itself, so that opening it asks no server."""
+"""Writes a page with its data, styles and scripts in one file, so that a browser loads nothing from a server."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def assemble(title: str, body: str, data: Any, scripts: Sequence[Path]) -> str:
     """The text of a page.
 
     Args:
-        title: of the window.
+        title: title of the window.
         body: HTML of the page.
-        data: plain values; scripts find them as `DATA`.
-        scripts: files of JavaScript, which run in this order after `draw.js`.
+        data: plain values, which scripts find as `DATA`.
+        scripts: JavaScript files, which run in this order after `draw.js`.
 
     Raises:
-        ValueError: data hold NaN or infinity, which JSON does not know.
+        ValueError: the data contain NaN or infinity, which JSON does not have.
     """
     code = "\n".join(file.read_text(encoding="utf-8") for file in [DRAWING, *scripts])
     assert "</script" not in code
-    # "<" as an escape: a name in the data cannot end the element that they are in.
+    # Escape "<", so that a name in the data cannot end the script element.
     content = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     page = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
@@ -38,5 +38,5 @@ def assemble(title: str, body: str, data: Any, scripts: Sequence[Path]) -> str:
 
 
 def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
-    """A file's content as an address that holds it."""
+    """The content of a file as a `data:` address."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

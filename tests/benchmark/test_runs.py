@@ -153,9 +153,9 @@ def test_differences_and_their_tolerances():
     assert differences(stored, [row_of(psnr=19.02)], read_tolerances(["psnr=0.05"])) == []
     assert "fails now: no memory" in differences(stored, [row_of(error="no memory")], tolerances)[0]
     assert "not measured any more" in differences(stored, [], tolerances)[0]
-    assert "data are others" in differences(stored, [row_of(identity={"data": "e"})], tolerances)[0]
+    assert "data differ" in differences(stored, [row_of(identity={"data": "e"})], tolerances)[0]
     (retrained,) = differences(stored, [row_of(psnr=18.0, identity={"data": "d", "weights": "w"})], tolerances)
-    assert retrained.endswith("(other weights than those stored)")
+    assert retrained.endswith("(with other weights)")
     larger = row_of(cost=COST | {"parameters": 7})
     assert differences(stored, [larger], tolerances) == ["DRBN on LOLv1: parameters were 0 and are 7"]
     with pytest.raises(UserError, match="write it like"):

@@ -1,6 +1,7 @@
 """An exported file takes the place of a checkpoint: the same options, images and messages."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -11,6 +12,8 @@ from llie.data.readers import read_image, write_image
 from llie.errors import UserError
 from llie.export.runtime import OnnxNetwork, pick_provider
 from tests.export.files import brighten
+
+OTHERS = ("AzureExecutionProvider", "CUDAExecutionProvider")  # which the tests' onnxruntime cannot start
 
 
 @pytest.fixture
@@ -59,11 +62,27 @@ def test_providers():
         pick_provider("coreml", installed)
 
 
+def test_a_provider_that_cannot_start(tmp_path, monkeypatch, capsys):
+    """As cuda on a machine whose driver is missing: this onnxruntime lists it, and falls back to another."""
+    path = brighten(tmp_path / "net.onnx")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*OTHERS, "CPUExecutionProvider"])
+    picture = tmp_path / "a.png"
+    write_image(picture, np.full((4, 5, 3), 20, np.uint8))
+    assert cli.main(["enhance", str(picture), "--model", str(path), "--provider", "cuda"]) == 2
+    said, errors = capsys.readouterr()
+    assert said == "" and errors.startswith("error: onnxruntime could not start cuda here") and errors.count("\n") == 1
+    assert cli.main(["enhance", str(picture), "--model", str(path), "--provider", "azure"]) == 2
+    assert "no provider 'azure' in this onnxruntime. It has: cuda, cpu" in capsys.readouterr().err, (
+        "nothing is sent away"
+    )
+    assert OnnxNetwork(path).provider == "CPUExecutionProvider"
+
+
 def test_files_that_are_no_such_network(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         llie.load(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("not a model")
-    with pytest.raises(UserError, match=r"text\.onnx \(11 bytes\) is damaged, or no ONNX file"):
+    with pytest.raises(UserError, match=r"text\.onnx \(11 bytes\) is damaged, or not an ONNX file"):
         llie.load(tmp_path / "text.onnx")
     with pytest.raises(UserError, match="a network here maps one image"):
         llie.load(brighten(tmp_path / "last.onnx", image=(None, None, None, 3), result=(None, None, None, 3)))
