@@ -76,7 +76,7 @@ class Group(nn.Module):
         self.gp = nn.Sequential(*(Block(width) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gp(x) + x
+        return keep(self.gp(x) + x)
 
 
 class Up(Fusable, nn.Sequential):
@@ -90,8 +90,8 @@ class Up(Fusable, nn.Sequential):
         return F.avg_pool2d(x, 2, stride=1).relu()
 
     def halo(self) -> int:
-        """Of the 5x5 kernel."""
-        return 2
+        """Of the 5x5 kernel, which works on twice the size."""
+        return 1
 
     def fused(self) -> Callable[[Tensor], Tensor]:
         """Both linear steps are one transposed 5x5 convolution; each of the 2x2 outputs of a pixel uses a part of it.
@@ -108,14 +108,18 @@ class Up(Fusable, nn.Sequential):
             for column, horizontal in enumerate((even, odd))
         }
 
-        def run(x: Tensor) -> Tensor:
+        def run(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
             batch, width, h, w = x.shape
+            above, below = (0 if end else 1 for end in ends)
+            rows = h - above - below
             out = torch.empty(
-                (batch, width, 2 * h, 2 * w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+                (batch, width, 2 * rows, 2 * w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
             )
             for (row, column), kernel in kernels.items():
-                out[:, :, row::2, column::2] = F.conv2d(x, kernel, bias, padding=1)[:, :, :h, :w].relu_()
-            out[:, :, 0] = out[:, :, 1]
+                part = F.conv2d(x, kernel, bias, padding=1)
+                out[:, :, row::2, column::2] = part[:, :, above : above + rows, :w].relu_()
+            if ends[0]:
+                out[:, :, 0] = out[:, :, 1]
             out[:, :, :, 0] = out[:, :, :, 1]
             return out
 
@@ -248,10 +252,7 @@ class HDM(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 4).contiguous(memory_format=torch.channels_last)
         if regions is None:
-            size = (len(x), x.shape[2] // 4, x.shape[3] // 4)
-            regions = in_one_piece(
-                lambda image: haze_regions(image, self.regions, self.gamma), x, shape=size, dtype=torch.long
-            )
+            regions = haze_regions(x, self.regions, self.gamma)
         else:
             regions = region_map(regions, self.regions, (x.shape[0], x.shape[2] // 4, x.shape[3] // 4))
         if self.normalise:

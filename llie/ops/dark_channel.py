@@ -9,6 +9,8 @@ to [0, 1] over the image, so it does not depend on A, which is never estimated.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,9 +19,11 @@ from llie.errors import UserError
 from llie.ops.constants import constant
 from llie.ops.lanczos import lanczos8
 from llie.ops.padding import reflected
+from llie.ops.parts import in_one_piece, local
 
 # OpenCV's weights of grey in 15-bit fixed point, blue first: the published code takes RGB images for BGR.
 _GREY = (3735, 19235, 9798)
+_HALO = 12  # rows around four rows of the image on which a row of the reduced image depends
 
 
 def dark_channel(image: Tensor, window: int = 15) -> Tensor:
@@ -86,11 +90,32 @@ def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) ->
             f"haze_regions: images must be (B, 3, H, W) or (3, H, W) of at least 4x4 pixels, not {tuple(image.shape)}"
         )
     with torch.autocast(image.device.type, enabled=False):
-        q = filtered_dark_channel(image if image.dim() == 4 else image[None], gamma)
-        low, high = (end(q, (1, 2), keepdim=True) for end in (torch.amin, torch.amax))
-        transmission = torch.where(high - low < 1e-8, 1.0, (high - q) / (high - low).clamp(min=1e-8))
-        regions = (classes - 1 - (classes * transmission).floor().long()).clamp(0, classes - 1)
+        batch = image if image.dim() == 4 else image[None]
+        # In strips of rows, only the reduced image, a 16th of the pixels, must be seen whole.
+        halo = _HALO if _even(batch) else None
+        small = local(functools.partial(_rows_brightened, gamma), batch, lambda x: F.avg_pool2d(x, 4), halo)
+        size = (len(small), *small.shape[2:])
+        regions = in_one_piece(lambda x: _classes(x.double(), classes), small, shape=size, dtype=torch.long)
     return regions if image.dim() == 4 else regions[0]
+
+
+def _rows_brightened(gamma: float | None, image: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+    """`_brightened` of some rows, exact in float32; for `ends` see `llie.ops.parts.local`."""
+    small = _brightened(image, gamma).float()
+    above, below = (0 if end else _HALO // 4 for end in ends)
+    return small[:, :, above : small.shape[2] - below]
+
+
+def _even(image: Tensor) -> bool:
+    """Whether every row and column of the reduced image is made of four: all have the same weights then."""
+    return image.shape[-2] % 4 == 0 and image.shape[-1] % 4 == 0
+
+
+def _classes(small: Tensor, classes: int) -> Tensor:
+    q = _filtered(small)
+    low, high = (end(q, (1, 2), keepdim=True) for end in (torch.amin, torch.amax))
+    transmission = torch.where(high - low < 1e-8, 1.0, (high - q) / (high - low).clamp(min=1e-8))
+    return (classes - 1 - (classes * transmission).floor().long()).clamp(0, classes - 1)
 
 
 def filtered_dark_channel(image: Tensor, gamma: float | None = None) -> Tensor:
@@ -103,8 +128,15 @@ def filtered_dark_channel(image: Tensor, gamma: float | None = None) -> Tensor:
     Returns:
         (B, H // 4, W // 4), float64: on dark photographs its whole range is a few 1e-5.
     """
+    return _filtered(_brightened(image, gamma))
+
+
+def _brightened(image: Tensor, gamma: float | None) -> Tensor:
     levels = image.double() if image.dtype == torch.uint8 else (image.double() * 255).round().clamp(0, 255)
-    small = reduced8(levels, gamma)
+    return reduced8(levels, gamma)
+
+
+def _filtered(small: Tensor) -> Tensor:
     weights = constant(_GREY, small).view(3, 1, 1)
     grey = (((small * weights).sum(1) + 2**14) / 2**15).floor() / 255
     return guided_filter(grey, dark_channel(small / 255))

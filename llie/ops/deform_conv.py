@@ -144,6 +144,9 @@ def _by_grid_sample(
     tap_y, tap_x = (t.reshape(-1, 1, 1) for t in torch.meshgrid(tap, tap, indexing="ij"))
     left = torch.arange(offset.shape[-1], dtype=x.dtype, device=x.device) * stride
     pieces = []
+    # Without gradients, the result is written in place: one copy of the map less in memory.
+    inplace = not (exporting() or torch.is_grad_enabled())
+    out = x.new_empty(len(x), len(weight), *offset.shape[2:]) if inplace else x
     tops = torch.arange(offset.shape[2], dtype=x.dtype, device=x.device)[:, None] * stride
     strips = [slice(None)] if exporting() else [slice(i, i + _ROWS) for i in range(0, len(tops), _ROWS)]
     for rows in strips:
@@ -158,9 +161,13 @@ def _by_grid_sample(
         samples = samples.unflatten(2, (k * k, -1))  # (B, C, k k, rows, w)
         if mask is not None:
             samples = samples * mask[:, None, :, rows]
-        pieces.append((matrix @ samples.flatten(1, 2).flatten(2)).unflatten(2, (-1, offset.shape[-1])))
-    out = torch.cat(pieces, 2)
-    return out if bias is None else out + bias[:, None, None]
+        piece = (matrix @ samples.flatten(1, 2).flatten(2)).unflatten(2, (-1, offset.shape[-1]))
+        piece = piece if bias is None else piece + bias[:, None, None]
+        if inplace:
+            out[:, :, rows] = piece
+        else:
+            pieces.append(piece)
+    return out if inplace else torch.cat(pieces, 2)
 
 
 def _check(

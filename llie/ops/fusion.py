@@ -51,7 +51,10 @@ class Fusable(nn.Module):
         raise NotImplementedError  # every layer has its own
 
     def fused(self) -> Function:
-        """Return a faster function with the same result; it is called without gradients."""
+        """Return a faster function with the same result; it is called without gradients.
+
+        Its second argument is for strips of rows, see `llie.ops.parts.local`.
+        """
         raise NotImplementedError  # every layer has its own
 
     def halo(self) -> int | None:
@@ -104,8 +107,9 @@ class ConvChain(Fusable, nn.Sequential):
         return nn.Sequential.forward(self, x)
 
     def halo(self) -> int:
-        """The kernel of the single convolution."""
-        return _spans(list(self))[0].kernel  # type: ignore[arg-type]
+        """What the kernel of the single convolution reaches on either side."""
+        kernel, _, padding = _spans(list(self))[0]  # type: ignore[arg-type]
+        return max(padding, kernel - 1 - padding)
 
     def fused(self) -> Function:
         """One convolution, and the layers themselves along the edges."""
@@ -115,20 +119,37 @@ class ConvChain(Fusable, nn.Sequential):
         if whole.stride == 1 and weight.shape[0] * whole.kernel <= weight.shape[1]:
             inner = rows_as_channels(weight, bias, whole.padding)
         else:
-            inner = functools.partial(F.conv2d, weight=weight, bias=bias, stride=whole.stride, padding=whole.padding)
+            inner = functools.partial(_strip_conv, weight, bias, whole)
 
-        def run(x: Tensor) -> Tensor:
+        def run(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
             edges = {dim: _edges(_sizes(x.shape[dim], convs), later) for dim in (2, 3)}
+            before, after, size = edges[2]
+            edges[2] = before if ends[0] else 0, after if ends[1] else size, size
+            halo = self.halo() // whole.stride
+            skipped = 0 if ends[0] else halo, size - (0 if ends[1] else halo)  # rows of the result
             if any(before >= after for before, after, _ in edges.values()):
-                return self.plain(x)
-            out = inner(x)
+                return self.plain(x)[:, :, slice(*skipped)]
+            out = inner(x, ends)
             for dim, (before, after, size) in edges.items():
                 for first, stop in ((0, before), (after, size)):
-                    if first < stop:
-                        out.narrow(dim, first, stop - first).copy_(_slab(x, convs, dim, first, stop))
+                    if first >= stop:
+                        continue
+                    slab = _slab(x, convs, dim, first, stop)
+                    if dim == 3:
+                        out[..., first:stop] = slab[:, :, slice(*skipped)]
+                    else:
+                        out.narrow(2, first - skipped[0], stop - first).copy_(slab)
             return out
 
         return run
+
+
+def _strip_conv(weight: Tensor, bias: Tensor, span: _Span, x: Tensor, ends: tuple[bool, bool]) -> Tensor:
+    """A convolution padded with zeros; at the top and at the bottom only if they are those of the image."""
+    rows = span.padding
+    if not all(ends):
+        x, rows = F.pad(x, (0, 0, *(span.padding if end else 0 for end in ends))), 0
+    return F.conv2d(x, weight, bias, span.stride, (rows, span.padding))
 
 
 class _Span(NamedTuple):
@@ -210,7 +231,7 @@ def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32
     outputs, _, k, _ = weight.shape
     columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C_out, C, 1, k)
 
-    def convolve(x: Tensor) -> Tensor:
+    def convolve(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
         height = x.shape[2]
         rows = strip if x.device.type == "cpu" else height
         total = bias.view(-1, 1, 1).repeat(len(x), 1, height + k - 1, x.shape[3] + 2 * padding - k + 1)
@@ -218,7 +239,8 @@ def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32
             terms = F.conv2d(x[:, :, top : top + rows], columns, padding=(0, padding))
             for row, term in enumerate(terms.split(outputs, 1)):
                 total.narrow(2, top + k - 1 - row, term.shape[2]).add_(term)
-        return total[:, :, k - 1 - padding : height + padding]
+        above, below = (padding if end else 0 for end in ends)
+        return total[:, :, k - 1 - above : height + below]
 
     return convolve
 

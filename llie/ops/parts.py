@@ -96,7 +96,9 @@ def local(function: Function, x: Tensor, like: Function, halo: int | None) -> Te
     """`function(x)`, whose rows depend on the rows around them alone.
 
     Args:
-        function: (B, C, H, W) in, (B, C', H', W') out; zeros or whatever it puts beyond the edges of x are its own.
+        function: (B, C, H, W) in, (B, C', H', W') out; zeros or whatever it puts beyond the edges of x are its own. In
+            strips, x is some rows, and a second argument tells whether the first and the last of them are those of the
+            image; where they are not, the result lacks the rows that need more than x: `halo` rows of x.
         x: its input.
         like: a function with the same result that can be traced; it shows the shape.
         halo: how many rows around, in pixels of x; None if they may depend on all.

@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def _image_rows(node: Node) -> Rows:
     """Rows of a map (B, C, H, W) that is the only input with rows."""
     rows = node.rows
-    check(len(node.inputs) == 1 and len(node.shape(node.args[0])) == 4 and rows.dim == 2 and rows.unit == 1)
+    check(len(node.inputs) == 1 and len(node.shape(node.args[0])) == 4 and rows.dim == 2)
     return rows
 
 
@@ -138,8 +138,7 @@ def _constant_pad(node: Node) -> Local:
     value: Any = node.argument(2, 0)
     place = 2 * (len(shape) - 1 - rows.dim)
     above = pads[place] if place < len(pads) else 0
-    if place < len(pads):
-        check(rows.unit == 1 or not any(pads[place : place + 2]))
+    unit = 1 if any(pads[place : place + 2]) else rows.unit
 
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
         own = list(pads)
@@ -148,7 +147,7 @@ def _constant_pad(node: Node) -> Local:
             own[place + 1] = cut.stop - cut.first - own[place] - (cut.high - cut.low)
         return F.pad(args[0], own, value=value)
 
-    return Local(Rows(rows.dim, shape[rows.dim], rows.unit), lambda first, stop: (first - above, stop - above), run)
+    return Local(Rows(rows.dim, shape[rows.dim], unit), lambda first, stop: (first - above, stop - above), run)
 
 
 @rule(aten.replication_pad2d, aten.reflection_pad2d)
@@ -167,7 +166,7 @@ def _index_select(node: Node) -> Local:
     rows, dim, index = node.rows, node.args[1], node.constant(node.args[2])
     if dim % len(node.shape()) != rows.dim:
         return Local(rows, same, lambda args, kwargs, cut: gather(args[0], args[2], dim))
-    check(rows.unit == 1 and index is not None)
+    check(index is not None)
     return _gathered(index.cpu(), rows.dim, lambda x: x)
 
 

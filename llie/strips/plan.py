@@ -61,9 +61,14 @@ class Step:
     def need(self, source: Step, first: int, stop: int) -> Range:
         """The positions of an input that some positions of the result need."""
         low, high = self.local.need(first, stop) if self.local is not None else (first, stop)
+        size = source.along.size
+        return max(0, min(low, size)), min(max(high, 0), size)
+
+    def ask(self, source: Step, first: int, stop: int) -> Range:
+        """Positions of an input to compute for some positions of the result: those that it needs, in whole rows."""
+        low, high = self.need(source, first, stop)
         unit, size = source.along.unit, source.along.size
-        low, high = max(0, min(low, size)) // unit * unit, min(max(high, 0), size)
-        return low, min(-(-high // unit) * unit, size)
+        return low // unit * unit, min(-(-high // unit) * unit, size)
 
     @functools.cached_property
     def pointwise(self) -> bool:
@@ -267,7 +272,9 @@ def _of_function(part: Part) -> Local:
         return low - margin, -(-stop * many // few) + margin
 
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
-        result = part.function(args[0][0])
-        return result.narrow(2, cut.first - cut.low * few // many, cut.stop - cut.first)
+        ends = cut.low == 0, cut.high == cut.size
+        result = part.function(args[0][0], ends)
+        above = cut.low if ends[0] else cut.low + margin
+        return result.narrow(2, cut.first - above * few // many, cut.stop - cut.first)
 
     return Local(Rows(2, part.shape[2]), need, run)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from llie.strips.memory import return_free_memory
 from llie.strips.plan import Pass, Plan, Step
 from llie.strips.rules import Cut, Range
 from llie.strips.schedule import schedule_within
 from llie.strips.store import Map, Store
 from llie.strips.trace import trace
 
-WORKING = 2**27  # bytes of a strip and all that is computed from it at once; larger ones are no faster
+WORKING = 2**26  # bytes of a strip and all that is computed from it at once; larger ones are no faster
 Read = Callable[[int, int], Tensor]
 Write = Callable[[int, int, Tensor], None]
 
@@ -68,9 +70,10 @@ class _Run:
             self._fill_in(number.number)
             if number.targets:
                 self._stream(number)
-            for step in number.whole:
-                self._at_once(step)
+            for place, step in enumerate(number.whole):
+                self._at_once(step, number.whole[place + 1 :])
             self._forget(number.number)
+            return_free_memory()
         if self.plan.result.kind == "whole":
             result = self.maps[self.plan.result]
             self.write(0, result.done, result.read(0, result.done))
@@ -81,15 +84,20 @@ class _Run:
             if step.kind == "small" and step.depth <= depth and step not in self.small:
                 self.small[step] = self.plan.value(step, self.small.__getitem__)
 
-    def _at_once(self, step: Step) -> None:
-        """Compute a step that needs whole maps."""
+    def _at_once(self, step: Step, others: Sequence[Step]) -> None:
+        """Compute a step that needs whole maps, before others that do in the same pass."""
 
+        @functools.cache
         def value(source: Step) -> Any:
             if source.rows is None:
                 return self.small[source]
+            last = source.last_pass < step.depth + 1 and not any(source in other.inputs for other in others)
+            if last and source.kind != "image":
+                return self.maps[source].take()
             return self._rows(source, 0, source.rows.size)
 
         result = self.plan.value(step, value)
+        value.cache_clear()
         if step.rows is None:
             self.small[step] = result
         else:
@@ -147,22 +155,18 @@ class _Run:
 
     def _value(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]]) -> Any:
         low, high, size = 0, 0, 0
-        needed: dict[Step, Range] = {}
         for source in step.inputs:
-            low, high = needed[source] = step.need(source, *part)
+            low, high = step.need(source, *part)
             size = source.along.size
 
         def value(source: Step) -> Any:
-            if source not in needed:
+            if source not in step.inputs:
                 return self._sliced(source, step, part)
-            dim = source.along.dim
-            first, stop = needed[source]
-            for (start, end), known in values.get(source, {}).items():
-                if start <= first and stop <= end:
-                    if isinstance(known, (tuple, list)):
-                        return type(known)(t.narrow(dim, first - start, stop - first) for t in known)
-                    return known.narrow(dim, first - start, stop - first)
-            read = values.setdefault(source, {})[first, stop] = self._rows(source, first, stop)
+            wanted = step.need(source, *part)
+            for have, known in values.get(source, {}).items():
+                if have[0] <= wanted[0] and wanted[1] <= have[1]:
+                    return _narrowed(known, source.along.dim, have, wanted)
+            read = values.setdefault(source, {})[wanted] = self._rows(source, *wanted)
             return read
 
         if step.kind == "sum":
@@ -179,3 +183,10 @@ class _Run:
         return (
             value.narrow(dim, part[0], part[1] - part[0]) if dim >= 0 and value.shape[dim] == rows.size > 1 else value
         )
+
+
+def _narrowed(value: Any, dim: int, have: Range, wanted: Range) -> Any:
+    """Some rows of a value, or of several, that starts at row `have[0]`."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_narrowed(v, dim, have, wanted) for v in value)
+    return value.narrow(dim, wanted[0] - have[0], wanted[1] - wanted[0])

@@ -56,7 +56,7 @@ class Schedule:
             part = (before[step], now[step]) if step in self.advancing else needed[step]
             if part[0] < part[1]:
                 for source in step.inputs:
-                    _widen(needed, source, step.need(source, *part))
+                    _widen(needed, source, step.ask(source, *part))
 
     def _positions(self, number: int) -> dict[Step, int]:
         """Of each step, how many positions can be computed after so many strips, as if the image went on below."""
@@ -90,7 +90,7 @@ class Schedule:
             if step in computed:
                 for source in step.inputs:
                     if source not in self.sources and source not in self.advancing:
-                        _widen(computed, source, step.need(source, *computed[step]))
+                        _widen(computed, source, step.ask(source, *computed[step]))
         return computed
 
     def still_needed(self, number: int) -> dict[Step, int]:
@@ -101,7 +101,7 @@ class Schedule:
             start = now[step] if step in self.advancing else first.get(step, _size(step))
             if start < _size(step) and step not in self.sources:
                 for source in step.inputs:
-                    low = step.need(source, start, start + (step.rows.unit if step.rows is not None else 1))[0]
+                    low = step.ask(source, start, start + (step.rows.unit if step.rows is not None else 1))[0]
                     first[source] = min(first.get(source, low), low)
         return first
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import tempfile
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from llie.errors import UserError
+
+PAGES = 2**20  # bytes; blocks from this size on lie in pages of their own
 
 
 class _InFile(NamedTuple):
@@ -42,6 +45,7 @@ class Store:
     def __init__(self, memory: int):
         self.memory = memory
         self.used = self.written = self.peak = 0
+        self._pages = _Pages()
         self._file: Any = None
         self._free: dict[int, list[int]] = {}  # places of blocks that were dropped, by their size
 
@@ -61,8 +65,11 @@ class Store:
         if in_memory or self.used + size <= self.memory:
             self.used += size
             self.peak = max(self.peak, self.used)
-            whole = block.untyped_storage().nbytes()
-            return block if whole == size else block.clone(memory_format=torch.preserve_format)
+            if not in_memory and size >= PAGES and block.device.type == "cpu":
+                return self._pages.copy(block, self.memory - self.used)
+            storage = block.untyped_storage()
+            own = storage.nbytes() == size and storage.data_ptr() not in self._pages.used
+            return block if own else block.clone(memory_format=torch.preserve_format)
         return self._write(block, size)
 
     def get(self, block: Tensor | _InFile) -> Tensor:
@@ -81,6 +88,7 @@ class Store:
         """Forget a block."""
         if isinstance(block, Tensor):
             self.used -= block.numel() * block.element_size()
+            self._pages.drop(block)
         else:
             self._free.setdefault(math.prod(block.shape) * block.dtype.itemsize, []).append(block.place)
 
@@ -133,10 +141,80 @@ class Map:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, self.dim)
 
+    def take(self) -> Tensor:
+        """All rows in one tensor; the map is empty afterwards, and gave back each block as soon as it was copied."""
+        result: Tensor | None = None
+        while self._blocks:
+            first, stop, block = self._blocks.pop(0)
+            value = self.store.get(block)
+            if result is None:
+                shape = list(value.shape)
+                shape[self.dim] = self.done
+                layout = torch.channels_last if _is_channels_last(value) else torch.contiguous_format
+                result = torch.empty(shape, dtype=value.dtype, device=value.device, memory_format=layout)
+            result.narrow(self.dim, first, stop - first).copy_(value)
+            self.store.drop(block)
+            del value, block  # before the next one is read
+        assert result is not None
+        return result
+
     def release(self, first: int) -> None:
         """Give back what lies before row `first`, as far as that fills whole blocks."""
         while self._blocks and self._blocks[0][1] <= first:
             self.store.drop(self._blocks.pop(0)[2])
+
+
+class _Pages:
+    """Memory of blocks that stay for long, apart from the heap, and used again for blocks of about the same size.
+
+    Among the temporary tensors of the heap, they would leave holes that nothing fits into: the process would grow to
+    twice what it holds. New pages cost more time than the copy: the system clears them one by one.
+
+    Attributes:
+        used: the memory of each block, by its address.
+    """
+
+    def __init__(self) -> None:
+        self.used: dict[int, mmap.mmap] = {}
+        self._spare: dict[int, list[mmap.mmap]] = {}
+        self._spare_bytes = 0
+
+    def copy(self, block: Tensor, spare: int) -> Tensor:
+        """A copy of a block; afterwards, at most `spare` bytes are kept for later blocks."""
+        count = block.numel()
+        step = 2 ** max(12, (count * block.element_size()).bit_length() - 4)
+        size = -(-count * block.element_size() // step) * step
+        pages = self._spare.get(size) or [_new_pages(size)]
+        if self._spare.get(size):
+            self._spare_bytes -= size
+        memory = pages.pop()
+        if self._spare_bytes > spare:
+            self._spare.clear()
+            self._spare_bytes = 0
+        flat = torch.frombuffer(memory, dtype=block.dtype, count=count)
+        self.used[flat.untyped_storage().data_ptr()] = memory
+        if _is_channels_last(block):
+            batch, channels, height, width = block.shape
+            return flat.view(batch, height, width, channels).permute(0, 3, 1, 2).copy_(block)
+        return flat.view(block.shape).copy_(block)
+
+    def drop(self, block: Tensor) -> None:
+        """Nobody needs this block's values any more, if it is one of these."""
+        memory = self.used.pop(block.untyped_storage().data_ptr(), None)
+        if memory is not None:
+            self._spare.setdefault(len(memory), []).append(memory)
+            self._spare_bytes += len(memory)
+
+
+def _new_pages(size: int) -> mmap.mmap:
+    pages = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer and larger pages are ready sooner
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -122,7 +122,7 @@ def _product(node: Node) -> Sum | None:
 def _bins(node: Node) -> Sum | None:
     """Means over a grid: first along each row, which are kept; their means along the columns at the end."""
     rows, (down, across) = node.rows, node.args[1]
-    if rows.dim != 2 or rows.unit != 1:
+    if rows.dim != 2:
         return None
     return Sum(
         lambda args: F.adaptive_avg_pool2d(args[0], (args[0].shape[2], across)),

@@ -18,6 +18,7 @@ TINY = {
     "HVICIDNet": {"channels": [8, 8, 8, 8], "norm": True},
     "HVISMM": {"channels": [8, 8, 8, 8]},
     "HDM": {"width": 8, "blocks": 1, "groups": 1, "gamma": 0.25},
+    "HDM with guide": {"width": 8, "blocks": 1, "groups": 2, "variant": "mask+guide", "normalise": True},
     "SNRAware": {"nf": 8, "layers": 1, "snr_quantile": 0.5},
     "MambaLLIE": {"nf": 16, "depths": (1, 1, 1, 1, 1, 1), "d_state": 4, "scan_backend": "torch"},
 }
@@ -25,7 +26,7 @@ TINY = {
 
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    built = create_network(name, **TINY[name]).eval()
+    built = create_network(name.split()[0], **TINY[name]).eval()
     for parameter in built.parameters():  # networks begin near the identity: nothing global would show
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return fuse(built)
