@@ -1,11 +1,28 @@
-"""Imports the packages of the extra [export]."""
+"""What only export and running exported files need: further packages, and a newer PyTorch."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
+import torch
+
 from llie.errors import UserError
+
+OLDEST_TORCH = "2.9"  # whose recorded graphs take any size; older ones have no `Dim.DYNAMIC`, or refuse a batch of 1
+
+
+def require_torch() -> None:
+    """Check that this PyTorch can record networks and run what was recorded.
+
+    Raises:
+        UserError: it is too old.
+    """
+    if torch.__version__ < OLDEST_TORCH:
+        raise UserError(
+            f"llie export and .pt2 files need PyTorch {OLDEST_TORCH} or newer, and this is {torch.__version__}: "
+            "pip install --upgrade torch torchvision"
+        )
 
 
 def require(package: str) -> Any:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from llie.errors import UserError
 from llie.export import compiled
+from llie.export.extra import require_torch
 from llie.export.facts import controls_in
 from llie.export.quiet import quiet
 from llie.ops.selective_scan import steps as steps  # registers the operator that files of MambaLLIE contain
@@ -51,6 +52,7 @@ class ProgramNetwork(nn.Module):
     def __init__(self, path: str | Path):
         super().__init__()
         path = Path(path)
+        require_torch()
         try:
             self.graph, self.facts = compiled.load(path) if compiled.is_compiled(path) else _recorded(path)
         except UserError:

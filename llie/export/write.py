@@ -19,7 +19,7 @@ from llie.archs import card_of
 from llie.errors import UserError
 from llie.export import compiled, onnx_file, program, quantise
 from llie.export.capture import capture
-from llie.export.extra import require
+from llie.export.extra import require, require_torch
 from llie.export.facts import facts_of
 from llie.export.graph import Graph, check_network
 from llie.export.runtime import OnnxNetwork
@@ -71,6 +71,7 @@ def export(
         raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}")
     if precision not in ("float32", *LEAST_PSNR) or (precision != "float32" and path.suffix == ".pt2"):
         raise UserError(f"precision {precision}: an .onnx file has float32, float16 or int8, a .pt2 file float32")
+    require_torch()
     if compile:
         if path.suffix != ".pt2":
             raise UserError(f"only a .pt2 file can be compiled (--compile), not {path}")

@@ -9,6 +9,7 @@ from torch import nn
 
 import llie
 from llie import cli
+from tests.needs import OLD_TORCH, OLDEST_TORCH
 
 
 class Exported(NamedTuple):
@@ -29,6 +30,8 @@ class Brighten(nn.Module):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory) -> Exported:
+    if torch.__version__ < OLDEST_TORCH:
+        pytest.skip(OLD_TORCH)
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
     network = llie.create_network("DRBN", width=2, growth=1, convs=1, recursions=1).eval()

@@ -14,13 +14,16 @@ from llie.export import compiled
 from llie.export.program import ProgramNetwork
 from llie.export.write import export
 from tests.export.conftest import Brighten
+from tests.needs import OLD_TORCH, OLDEST_TORCH, record_only
 
 
 @pytest.fixture(scope="module")
 def compiled_file(tmp_path_factory):
     """A file that brightens three times unless `gain` says otherwise; compiling takes 20 seconds of one core."""
+    if torch.__version__ < OLDEST_TORCH:
+        pytest.skip(OLD_TORCH)
     if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+        pytest.skip("needs a C++ compiler on the path: g++")
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache"))
@@ -64,6 +67,7 @@ def test_a_file_that_was_cut_short(compiled_file, tmp_path):
         llie.load(tmp_path / "short.pt2")
 
 
+@record_only
 def test_without_a_compiler(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
     assert cli.main(["export", "dawn", "-o", str(tmp_path / "net.pt2"), "--compile"]) == 2
@@ -72,6 +76,7 @@ def test_without_a_compiler(tmp_path, monkeypatch, capsys):
     assert said == "" and not list(tmp_path.iterdir())
 
 
+@record_only
 def test_what_is_not_compiled(tmp_path):
     with pytest.raises(UserError, match=r"only a \.pt2 file can be compiled \(--compile\), not .*net\.onnx"):
         export(Brighten().eval(), tmp_path / "net.onnx", compile=True)

@@ -13,6 +13,7 @@ from llie.ops.exporting import exporting, for_export
 from llie.ops.padding import pad_to_multiple
 from llie.ops.region_conv import RegionConv2d
 from llie.ops.ss2d import ss2d
+from tests.needs import record_only
 
 
 class Scans(nn.Module):
@@ -64,11 +65,13 @@ def test_forms_for_export_equal_the_usual_ones(operator, size):
     assert torch.allclose(result, expected, atol=1e-5)
 
 
+@record_only
 def test_the_scan_in_onnx(tmp_path):
     found = export(Scans().eval(), tmp_path / "scan.onnx", report=lambda line: None)
     assert max(difference.largest for difference in found) < 1e-5
 
 
+@record_only
 def test_images_that_are_smaller_than_a_patch(tmp_path):
     """Recorded with larger ones, whose last rows and columns are left out."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from torch import nn
+from torch.torch_version import TorchVersion
 
 import llie
 from llie import cli
@@ -21,6 +22,7 @@ from llie.export.verify import compare
 from llie.export.write import export
 from llie.ops.exporting import exporting
 from tests.export.conftest import Brighten
+from tests.needs import record_only
 
 
 def silent(line: str) -> None:
@@ -62,6 +64,7 @@ def test_any_size_and_batch(exported, shape):
     assert torch.allclose(OnnxNetwork(exported.file)(x), expected, atol=1e-5)
 
 
+@record_only
 def test_controls_are_optional_inputs_with_their_defaults(tmp_path):
     found = export(Brighten().eval(), tmp_path / "brighten.onnx", {"gain": 3.0}, report=silent)
     assert found[0].controls == {"gain": 2.25} and found[1].controls == {}  # both the given value and the default
@@ -74,6 +77,7 @@ def test_controls_are_optional_inputs_with_their_defaults(tmp_path):
     assert np.allclose(result, 0.5)
 
 
+@record_only
 def test_a_graph_that_computes_something_else_is_found_and_leaves_no_file(tmp_path):
     class Wrong(nn.Module):
         """Stands for a translation with an error."""
@@ -91,6 +95,7 @@ def test_a_graph_that_computes_something_else_is_found_and_leaves_no_file(tmp_pa
     assert place.read_bytes() == b"an older file" and len(list(tmp_path.iterdir())) == 1
 
 
+@record_only
 def test_what_cannot_be_exported_is_said_in_one_message(tmp_path):
     class ByValue(nn.Module):
         """Its graph depends on the image."""
@@ -161,12 +166,22 @@ def test_calibration_images_are_small_and_dark(tmp_path):
         quantise.calibration_images(tmp_path / "absent")
 
 
+def test_an_old_torch_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.4.1+cu121"))
+    message = r"need PyTorch 2\.\d or newer, and this is 2\.4\.1\+cu121: pip install --upgrade torch torchvision"
+    for act in (lambda: export(Brighten().eval(), tmp_path / "net.onnx"), lambda: llie.load(tmp_path / "net.pt2")):
+        (tmp_path / "net.pt2").write_bytes(b"whatever")
+        with pytest.raises(UserError, match=message):
+            act()
+
+
 def test_precisions_that_do_not_exist(tmp_path):
     for name, precision in (("net.onnx", "float8"), ("net.pt2", "int8")):
         with pytest.raises(UserError, match=r"an \.onnx file has float32, float16 or int8, a \.pt2 file float32"):
             export(Brighten().eval(), tmp_path / name, precision=precision, report=silent)
 
 
+@record_only
 def test_a_file_of_torch_export(tmp_path):
     path = tmp_path / "brighten.pt2"
     found = export(Brighten().eval(), path, {"gain": 3.0}, report=silent)

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from tests.golden.compare import assert_near
+from tests.needs import record_only
 
 TRANSFORMS = ["hvi_transform", "hvi_transform_k0.5", "hvi_transform_cidnet"]
 
@@ -132,6 +133,7 @@ def test_float32_inside_autocast_and_for_half_precision():
     assert rgb_to_hvi(rgb.double(), 0.2).dtype == torch.float64
 
 
+@record_only
 def test_exports_as_one_graph_for_any_size():
     class RoundTrip(torch.nn.Module):
         def forward(self, x):
