@@ -16,11 +16,12 @@ Row = dict[str, Any]
 
 
 def server() -> Any:
-    """Starts processes quickly: they are forked from one that has imported torch, but has not used the GPU."""
+    """Starts processes quickly: they are forked from one that has imported everything, but has not used the GPU."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["llie.train", "llie.archs", "torch.distributed.nn.functional"])
+    # torch's optimisers import torch._dynamo when they are first made, which takes seconds
+    context.set_forkserver_preload(["llie.train", "llie.archs", "torch._dynamo", "torch.distributed.nn.functional"])
     return context
 
 

@@ -9,7 +9,7 @@ import torch
 
 from llie.errors import UserError
 
-OLDEST_TORCH = "2.9"  # whose recorded graphs take any size; older ones have no `Dim.DYNAMIC`, or refuse a batch of 1
+OLDEST_TORCH = "2.9"  # 2.6 fails at the scan and at AOTInductor's options, and its graphs take small images wrongly
 
 
 def require_torch() -> None:

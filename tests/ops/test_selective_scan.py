@@ -171,7 +171,9 @@ def test_memory_does_not_grow_with_length_times_states():
 def test_compiles():
     inputs = {name: t.requires_grad_() for name, t in example(length=50).items()}
     compiled = torch.compile(
-        lambda **t: selective_scan(**t, delta_softplus=True).sin(), fullgraph=True, backend="aot_eager"
+        lambda **t: selective_scan(**t, delta_softplus=True).sin(),
+        fullgraph=torch.__version__ >= "2.6",  # older versions begin another graph where LLIE_SCAN is read
+        backend="aot_eager",
     )
     y, expected = compiled(**inputs), selective_scan(**inputs, delta_softplus=True).sin()
     assert torch.equal(y, expected)
@@ -180,6 +182,10 @@ def test_compiles():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.6",
+    reason="needs PyTorch 2.6, whose torch.func knows operators of others: pip install --upgrade torch torchvision",
+)
 def test_functional_gradient():
     inputs = example()
     expected = inputs["u"].clone().requires_grad_()
