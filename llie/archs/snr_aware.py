@@ -155,7 +155,9 @@ class Context(NamedTuple):
     Attributes:
         x: the image (B, 3, H, W), to which the network adds.
         snr: its map at a quarter of the size (B, 1, H/4, W/4).
-        full, half, quarter: stem features (B, nf, ...) at these sizes.
+        full, half, quarter: stem features (B, nf, ...) at these sizes; or, for `twice`, what the decoder's convolutions
+            compute from them.
+        twice: `decode` runs twice.
     """
 
     x: Tensor
@@ -163,6 +165,13 @@ class Context(NamedTuple):
     full: Tensor
     half: Tensor
     quarter: Tensor
+    twice: bool = False
+
+    def convolve(self, conv: nn.Conv2d, y: Tensor, skip: Tensor) -> Tensor:
+        """`conv(cat(y, stem feature))`, of which `skip` is the second part or its share in the sum."""
+        if not self.twice:
+            return conv(torch.cat([y, skip], dim=1))
+        return F.conv2d(y, conv.weight[:, : y.shape[1]], padding=1).add_(skip)
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -272,28 +281,35 @@ class SNRAware(nn.Module):
     def _enhance(self, x: Tensor, snr: Tensor) -> Tensor:
         return self.decode(*self.encode(x, snr))
 
-    def encode(self, x: Tensor, snr: Tensor | None = None) -> tuple[Tensor, Context]:
+    def encode(self, x: Tensor, snr: Tensor | None = None, twice: bool = False) -> tuple[Tensor, Context]:
         """The feature (B, nf, H/4, W/4) that both branches start from, and what `decode` needs besides.
 
         Args:
             x: (B, 3, H, W), sizes multiples of 4.
             snr: as for `forward`.
+            twice: `decode` will run twice, so what it computes from the stem alone is computed here. (A single run is
+                faster without this.)
         """
         snr = self.snr(x, snr)
         full = leaky(self.conv_first_1(x.contiguous(memory_format=torch.channels_last)))
         half = leaky(self.conv_first_2(full))
         quarter = keep(leaky(self.conv_first_3(half)))
-        context = Context(x, snr[..., ::4, ::4], full, half, quarter)
-        return keep(self.feature_extraction(quarter)), context
+        f = keep(self.feature_extraction(quarter))
+        if twice:
+            pairs = ((self.HRconv, full), (self.upconv2, half), (self.upconv1, quarter))
+            full, half, quarter = (
+                F.conv2d(skip, conv.weight[:, -skip.shape[1] :], conv.bias, padding=1) for conv, skip in pairs
+            )
+        return f, Context(x, snr[..., ::4, ::4], full, half, quarter, twice)
 
     def decode(self, f: Tensor, context: Context) -> Tensor:
         """Compute the enhanced image (B, 3, H, W) from the feature (B, nf, H/4, W/4), through both branches."""
         near = self.recon_trunk_light(f)
         far = self._long_range(f, context.snr)
         y = self.recon_trunk(torch.lerp(far, near, context.snr.to(far.dtype)))
-        y = F.pixel_shuffle(leaky(self.upconv1(torch.cat([y, context.quarter], dim=1))), 2)
-        y = F.pixel_shuffle(leaky(self.upconv2(torch.cat([y, context.half], dim=1))), 2)
-        y = leaky(self.HRconv(torch.cat([y, context.full], dim=1)))
+        y = F.pixel_shuffle(leaky(context.convolve(self.upconv1, y, context.quarter)), 2)
+        y = F.pixel_shuffle(leaky(context.convolve(self.upconv2, y, context.half)), 2)
+        y = leaky(context.convolve(self.HRconv, y, context.full))
         return self.conv_last(y) + context.x
 
     def _long_range(self, f: Tensor, snr: Tensor) -> Tensor:

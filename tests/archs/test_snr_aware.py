@@ -300,3 +300,17 @@ def test_a_model_evaluates_under_the_protocol_of_its_options():
     with torch.no_grad():
         assert torch.equal(model.predict(network, {"lq": x}), network(x, size=(32, 48)))
         assert not torch.equal(model.predict(network, {"lq": x}), network(x))
+
+
+def test_decoding_twice_shares_the_part_of_the_stem():
+    network, x = build(), photo(32, 48, batch=2)
+
+    def decode(twice):
+        feature, context = network.encode(x, twice=twice)
+        with FlopCounterMode(display=False) as counter:
+            return network.decode(feature, context), counter.get_total_flops()
+
+    with torch.no_grad():
+        (plain, all_of_it), (shared, less) = decode(False), decode(True)
+    torch.testing.assert_close(shared, plain, atol=1e-6, rtol=1e-5)
+    assert less < 0.8 * all_of_it
