@@ -71,7 +71,6 @@ def export(
         raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}")
     if precision not in ("float32", *LEAST_PSNR) or (precision != "float32" and path.suffix == ".pt2"):
         raise UserError(f"precision {precision}: an .onnx file has float32, float16 or int8, a .pt2 file float32")
-    require_torch()
     if compile:
         if path.suffix != ".pt2":
             raise UserError(f"only a .pt2 file can be compiled (--compile), not {path}")
@@ -80,6 +79,7 @@ def export(
         require(package)
     graph = Graph(network.cpu().eval(), controls)
     check_network(graph)
+    require_torch()
     facts = facts_of(graph, licence) | {"precision": precision}
     with _step(report, f"recording {type(network).__name__}"):
         recorded = capture(graph)
