@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 
-def compare(variants: Mapping[str, Callable[[], object]], rounds: int = 9) -> dict[str, tuple[float, float]]:
+def compare(
+    variants: Mapping[str, Callable[[], object]], rounds: int = 9, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, tuple[float, float]]:
     """Time all variants once per round, in turn; the first one is the baseline.
 
     Other load on the machine affects neighbouring measurements equally, so the ratio within a round is steadier than
@@ -24,9 +26,9 @@ def compare(variants: Mapping[str, Callable[[], object]], rounds: int = 9) -> di
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     baseline = seconds[next(iter(variants))]
     return {
         name: (statistics.median(own), statistics.median(b / s for b, s in zip(baseline, own, strict=True)))

@@ -8,8 +8,8 @@ are `train.checkpoint`, `train.amp: bf16`, and this with VGG in bfloat16 besides
 recipe's where a step would take more than 10 s on two cores. VGG has random weights, which cost as much as trained
 ones.
 
-Variants take turns in one process. Memory is measured in a process for each: the peak of two steps above what the
-process held before, which is maps, gradients, and the optimiser's state.
+Variants take turns in one process; with one thread, times are CPU times. Memory is measured in a process for each: the
+peak of two steps above what the process held before, which is maps, gradients, and the optimiser's state.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ RECIPES = {
 }
 
 
+def clock() -> float:
+    """Seconds for differences: with one thread those of this process alone, which other load does not lengthen."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def variants_of(name: str) -> dict[str, list[str]]:
     """The variants of a network, with the options that they change; "literal" is none of ours."""
     bf16, vgg = ["train.amp=bf16"], RECIPES[name].vgg
@@ -115,9 +120,9 @@ class Step:
 
     @contextmanager
     def _noted(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = clock()
         yield
-        taken = time.perf_counter() - start
+        taken = clock() - start
         self.seconds[part] += taken
         if part == "forward":
             self.seconds["loss"] -= taken
@@ -179,14 +184,14 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
     """Print the table rows of one network, and the parts of its step."""
     recipe = RECIPES[name]
     steps = {variant: make_step(name, variant, arguments.ratio) for variant in variants_of(name)}
-    start = time.perf_counter()
+    start = clock()
     values = {variant: step() for variant, step in steps.items()}
-    rounds = max(3, int(arguments.seconds / (time.perf_counter() - start)) - 1)
+    rounds = max(3, int(arguments.seconds / (clock() - start)) - 1)
     if "literal" in values and name != "LFPV":  # which draws its samples at random, and ours otherwise
         assert abs(values["llie"] / values["literal"] - 1) < 1e-3, values
     for step in steps.values():
         step.seconds = dict.fromkeys(PARTS, 0.0)
-    times = compare(steps, rounds)
+    times = compare(steps, rounds, clock)
 
     given = load_options(OPTIONS / recipe.file)["datasets"]["train"]
     crop = given.get("gt_size") or given["train_size"][0]
