@@ -1,10 +1,11 @@
-"""Videos: frame by frame in constant memory, with everything else in the file kept.
+"""Enhances videos frame by frame in constant memory; sound, subtitles, times and tags are copied.
 
-    packet -> frame -> RGB -> network -> RGB -> frame -> packet      of the picture, one at a time
-    packet -------------------------------------------> packet      of sound and subtitles, as they are
+    picture            packet -> frame -> RGB -> network -> RGB -> frame -> packet
+    sound, subtitles   packet ------------------------------------------> packet
 
-`enhance` is the loop; `reading`, `section`, `streams` and `writing` are about files, `colour` and `encoders` about
-frames. The package can be imported without PyAV (the extra `[video]`); a call asks for it.
+`enhance` is the loop over frames. `reading`, `section`, `streams` and `writing` read and write files; `colour` and
+`encoders` convert and encode frames. The package can be imported without PyAV (the extra `[video]`), but
+`enhance_video` needs it.
 """
 
 from llie.inference.video.encoding import Encoding

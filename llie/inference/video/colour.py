@@ -1,4 +1,4 @@
-"""Frames of a video to RGB tensors and back, for the matrix and the range that the stream states."""
+"""Converts frames to RGB tensors and back, with the colour matrix and the range of the stream."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from llie.errors import UserError
 
 _RGB_MATRIX, _UNSPECIFIED = 0, 2
-# The numbers of H.273, which FFmpeg uses for its tags -> those of swscale. BT.470BG and SMPTE 170M are both BT.601.
+# Matrix numbers of H.273, which FFmpeg's tags use -> numbers of swscale. BT.470BG and SMPTE 170M are both BT.601.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _UNKNOWN_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE 2085", 14: "ICtCp"}
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
-_WHITE = 255 << 8  # of RGB with 16 bits, to swscale
+_WHITE = 255 << 8  # white in swscale's RGB with 16 bits
 # Slower than swscale's defaults, which are wrong by 1 % here and there: bicubic, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT.
 _EXACT = 0x4 | 0x40000 | 0x2000
 
 
 class Colour(NamedTuple):
-    """What the numbers of a frame mean, as tags of H.273.
+    """The colour tags of a frame, with the numbers of H.273.
 
     Attributes:
-        matrix: from RGB to luma and chroma.
-        range: 1: limited (16 to 235 of 255), 2: full, 0: not stated, which is limited.
-        primaries: of RGB.
-        transfer: from light to the numbers.
+        matrix: matrix from RGB to luma and chroma.
+        range: 1: limited (16 to 235 of 255), 2: full, 0: not stated, which means limited.
+        primaries: primaries of RGB.
+        transfer: transfer function, from light to stored values.
     """
 
     matrix: int
@@ -45,11 +45,11 @@ def colour_of(frame: VideoFrame) -> Colour:
 
 
 def written_colour(frame: VideoFrame, to_rgb: bool) -> Colour:
-    """The tags for the result of a frame: its own, but those that only its pixel format needs.
+    """The tags for the result of a frame: those of the frame, except where the pixel format changes them.
 
     Args:
-        frame: of the input.
-        to_rgb: the result is stored as RGB, too, rather than luma and chroma.
+        frame: frame of the input.
+        to_rgb: whether the result is stored as RGB, rather than as luma and chroma.
     """
     colour = colour_of(frame)
     if to_rgb:
@@ -68,7 +68,7 @@ def to_tensor(frame: VideoFrame) -> Tensor:
         (3, H, W), float32 in [0, 1].
 
     Raises:
-        UserError: swscale has not its matrix.
+        UserError: swscale does not have the matrix of the frame.
     """
     if frame.colorspace in _UNKNOWN_MATRICES and not _is_rgb(frame):
         raise UserError(f"its colours are stored as {_UNKNOWN_MATRICES[frame.colorspace]}, which llie does not read")
@@ -88,13 +88,13 @@ def to_tensor(frame: VideoFrame) -> Tensor:
 
 
 def to_frame(image: Tensor, format: str, colour: Colour, size: tuple[int, int] | None = None) -> VideoFrame:
-    """RGB as a frame.
+    """An RGB image as a frame.
 
     Args:
         image: (3, H, W) in [0, 1].
-        format: FFmpeg's name of a pixel format.
-        colour: its tags.
-        size: (width, height) of the frame, if it is not that of the image.
+        format: FFmpeg's name of the pixel format.
+        colour: tags of the frame.
+        size: (width, height) of the frame; None: those of the image.
     """
     empty = VideoFrame(16, 16, format)
     to_rgb = empty.format.is_rgb
@@ -131,5 +131,5 @@ def _swscale_matrix(matrix: int, frame: VideoFrame) -> int:
 
 
 def _guessed_matrix(frame: VideoFrame) -> int:
-    """The matrix of a video that does not state it, as players guess it: BT.709 for HD, BT.601 for smaller ones."""
+    """The matrix of a frame without a tag, by the rule of players: BT.709 for HD, BT.601 for smaller frames."""
     return 1 if frame.width >= 1280 or frame.height > 576 else 6

@@ -1,4 +1,4 @@
-"""Choosing an encoder with its quality and pixel format, for what a user asks and for the video."""
+"""Chooses an encoder with its quality and pixel format, from the user's choices and the video."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from llie.inference.video.encoding import Encoding
 
 
 class Codec(NamedTuple):
-    """A codec as users call it.
+    """A codec that users choose by name.
 
     Attributes:
         encoder: FFmpeg's name of the encoder.
-        crf: the constant rate factor that is close to invisible; None where the encoder has none.
-        worst: the largest one.
+        crf: constant rate factor with hardly visible loss; None if the encoder has no such factor.
+        worst: largest constant rate factor.
     """
 
     encoder: str
@@ -41,13 +41,13 @@ _OPTIONS = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"row-m
 
 
 class Encoder(NamedTuple):
-    """An encoder with its settings, which fit the video.
+    """An encoder with settings for a video.
 
     Attributes:
-        name: FFmpeg's.
-        options: for it.
-        pixel_format: FFmpeg's name.
-        notes: what a user should know about the choice.
+        name: FFmpeg's name of the encoder.
+        options: options of the encoder.
+        pixel_format: FFmpeg's name of the pixel format.
+        notes: what the user should know about the choice, such as fewer bits than the input has.
     """
 
     name: str
@@ -83,7 +83,7 @@ def check_encoding(encoding: Encoding, container: str) -> tuple[str, dict[str, s
         FFmpeg's name of the encoder, the options for it, and the pixel formats that it has.
 
     Raises:
-        UserError: there is no such encoder, the container cannot hold it, or it has not that quality or pixel format.
+        UserError: the encoder does not exist, does not fit into the container, or lacks that quality or pixel format.
     """
     wanted = encoding.codec.lower() if encoding.codec is not None else "vp9" if container == "webm" else "h264"
     codec = CODECS.get(_ALIASES.get(wanted, wanted), Codec(wanted))
@@ -146,7 +146,7 @@ def _choose_format(
 
 
 def _candidates(depth: int, available: list[str]) -> list[str]:
-    """Pixel formats in the order in which they suit a video of so many bits: 4:2:0 first, as all players know it."""
+    """Pixel formats in the order of preference for a bit depth: 4:2:0 first, which all players can show."""
     depths = sorted((8, 10, 12), key=lambda bits: (bits > depth, abs(bits - depth)))
     names = [f"yuv{chroma}p{'' if bits == 8 else f'{bits}le'}" for bits in depths for chroma in (420, 422, 444)]
     return [name for name in names if name in available] + [name for name in available if name not in names]

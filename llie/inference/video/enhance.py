@@ -1,4 +1,4 @@
-"""Enhancing a video: the loop over its frames, and what is said when it ends early."""
+"""Enhances a video: the loop over its frames, and the messages when it ends early."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def enhance_video(
     """Enhance a video.
 
     Frames keep their number, times, size, rotation and colour tags. The result is written to a temporary file beside
-    the target, and renamed when it is complete. MP4 and MOV are written in fragments until then, so that whatever stops
-    the work, what was done before can be played: it is kept as `NAME.partial.mp4`.
+    the target, and renamed when it is complete. If the work is interrupted, the frames written so far are kept as
+    `NAME.partial.mp4`, which can be played.
 
     Args:
         enhance: an `Enhancer`, or any function that maps a tensor (3, H, W) in [0, 1] to another of the same size.
@@ -47,14 +47,14 @@ def enhance_video(
         encoding: codec, quality and pixel format; H.264 of high quality if None.
         start: seconds from the beginning of the video; what is before is left out, and the result begins with 0.
         end: likewise; the end of the video if None.
-        smooth: over how many seconds the brightness is steadied, see `llie.inference.smoothing`; 0: not at all.
+        smooth: seconds over which the brightness is steadied, see `llie.inference.smoothing`; 0: not at all.
         progress: show a progress bar (only on a terminal).
 
     Raises:
-        UserError: PyAV is absent, there is no video in the file, it cannot be encoded as requested, or it could not be
-            finished (the disk is full ...); the message says what there is of it. Of an input that is damaged or cut
-            short, all that can be read is in the target.
-        Stopped: by Ctrl-C or SIGTERM; the message says what was done.
+        UserError: PyAV is not installed, the file contains no video, the video cannot be encoded as requested, or the
+            work cannot be finished, for instance because the disk is full; the message says which part was written. If
+            the input is damaged or cut short, the target has all that can be read.
+        Stopped: Ctrl-C or SIGTERM; the message says which part was written.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     require_pyav(source)
@@ -97,7 +97,11 @@ def enhance_video(
 
 
 def _carry_out(reader: Reader, section: Section, steady: Steady, writer: Writer, stop: StopSignals, bar: tqdm) -> str:
-    """Enhance one frame after another; returns why that could not go on, or an empty text."""
+    """Enhance one frame after the other.
+
+    Returns:
+        Why the work ended early; an empty text if all frames were done, or a signal came.
+    """
     from av import Packet
 
     from llie.inference.video.colour import to_tensor

@@ -1,4 +1,4 @@
-"""Formats of video files: their endings, and the package that reads them."""
+"""Formats of video files, by their endings, and the check that PyAV is installed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ _PACKET = 188  # bytes of a packet of MPEG-TS, each of which begins with the sam
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's name says that it is a video; of `.ts`, which are programs, too, the content decides."""
+    """Whether a file is a video, by its ending; a `.ts` file may be a TypeScript program, so its content decides."""
     suffix = path.suffix.lower()
     if suffix != ".ts":
         return suffix in VIDEO_SUFFIXES
     try:
         with path.open("rb") as file:
-            return file.read(_PACKET + 1)[::_PACKET] in (b"GG", b"")  # an empty file: reading it will say so
+            return file.read(_PACKET + 1)[::_PACKET] in (
+                b"GG",
+                b"",
+            )  # reading an empty file gives a message
     except OSError:
-        return True  # reading it will say what is wrong
+        return True  # reading it gives the message
 
 
 def container_of(path: Path) -> str:
     """FFmpeg's name of the format that a file's ending tells.
 
     Raises:
-        UserError: videos of that kind are not written.
+        UserError: llie does not write videos of this format.
     """
     try:
         return CONTAINERS[path.suffix.lower()]

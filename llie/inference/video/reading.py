@@ -1,4 +1,4 @@
-"""Reading a video file: decoded frames of its picture, and packets of all else, in their order."""
+"""Reads a video file: decoded frames of its picture, and packets of all other streams, in their order."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from av.stream import Disposition
 from llie.errors import UserError
 from llie.inference.video.times import MICRO, base_of, time_of
 
-# Names in odd encodings are kept as they are, rather than refused. Since PyAV 19 this is no option but the rule.
+# Keep metadata that is not UTF-8, rather than refusing the file. PyAV 19 always does so, and has no option for it.
 _ODD_NAMES: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "surrogateescape"}
-_SHORTFALL = Fraction(1, 2)  # seconds that may be missing at the end: what headers state is rounded
+_SHORTFALL = Fraction(1, 2)  # seconds that may be missing at the end, because headers are rounded
 
 
 class Reader:
-    """What is in a video file, in order: decoded frames of its picture, and packets of all else.
+    """Iterates over a video file: decoded frames of its picture, and packets of all other streams.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
 
     Attributes:
-        path: of the file.
-        file: the file.
-        stream: the picture.
-        frames: how many frames were decoded.
-        reached: the latest time that was read, in seconds.
-        damaged: something could not be read or decoded.
+        path: path of the file.
+        file: the open file.
+        stream: the stream of the picture.
+        frames: number of frames decoded so far.
+        reached: latest time read so far, in seconds.
+        damaged: whether a part could not be read or decoded.
     """
 
     def __init__(self, file: av.container.InputContainer, path: Path):
@@ -62,7 +66,7 @@ class Reader:
                 return
 
     def is_short(self) -> bool:
-        """Whether the file ends earlier than it says; some formats do not say."""
+        """Whether the file ends earlier than its header states; false for formats that state no duration."""
         if self.file.duration is None or not {"matroska", "mp4"} & set(self.file.format.name.split(",")):
             return False
         stated = Fraction((self.file.start_time or 0) + self.file.duration, MICRO)
@@ -87,7 +91,7 @@ class Reader:
             yield frame
 
     def _note_damage(self) -> None:
-        # A recording of a broadcast may begin in the middle of a group of pictures: the file is not damaged.
+        # A recorded broadcast may begin in the middle of a group of pictures, which is no damage.
         self.damaged = self.damaged or self.frames > 0
 
     def _note_time(self, time: Fraction) -> None:
@@ -98,7 +102,7 @@ def open_video(path: Path) -> av.container.InputContainer:
     """Open a video file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file does not exist or cannot be read.
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
@@ -128,7 +132,11 @@ def _picture(file: av.container.InputContainer, path: Path) -> av.VideoStream:
 
 
 def first_frame(path: Path) -> av.VideoFrame:
-    """The first frame of a file, which tells what its streams leave open."""
+    """The first frame of a file, whose tags state what the stream may not.
+
+    Raises:
+        UserError: the file cannot be read, or has no frame.
+    """
     with closing(open_video(path)) as file:
         for item in Reader(file, path):
             if isinstance(item, av.VideoFrame):

@@ -1,4 +1,4 @@
-"""A file that can still be completed when the disk is full."""
+"""A file that can be completed even when the disk is full."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ReservedFile:
-    """A file to write, with a reserve of space: when the disk is full, it is given up, and the file can be completed.
+    """A file to write, with a second file beside it that reserves space.
+
+    When the disk is full, the second file is deleted, so that there is room to complete the first.
+
+    Args:
+        path: file to write.
 
     Attributes:
-        full: the error that said so.
+        full: the error of the full disk; None until then.
+
+    Raises:
+        OSError: the file, or the reserve of 32 MiB, cannot be written.
     """
 
     def __init__(self, path: Path):
@@ -33,11 +41,15 @@ class ReservedFile:
 
     @property
     def closed(self) -> bool:
-        """As files have it."""
+        """Whether the file is closed."""
         return self._file.closed
 
     def write(self, data: bytes) -> int:
-        """Write all of it."""
+        """Write all bytes.
+
+        Raises:
+            OSError: the disk is full without the reserve, too, or another error.
+        """
         rest = memoryview(data)
         while len(rest):
             try:
@@ -53,12 +65,12 @@ class ReservedFile:
         return self._file.write(data) or 0
 
     def complete(self) -> None:
-        """Close it when all is on the disk."""
+        """Close the file after all bytes have reached the disk."""
         os.fsync(self._file.fileno())
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file, and delete the reserve."""
         self._file.close()
         with suppress(OSError):
             self._reserve.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What became of a video."""
+"""The result of enhancing a video."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class VideoResult:
     """What was written.
 
     Attributes:
-        path: the file.
-        frames: how many there are in it.
-        seconds: from the beginning of the first to the end of the last.
-        notes: what a user should know (a stream was left out ...).
+        path: the written file.
+        frames: number of its frames.
+        seconds: from the beginning of the first frame to the end of the last.
+        notes: what the user should know, for instance that a stream was left out.
     """
 
     path: Path
@@ -24,5 +24,5 @@ class VideoResult:
 
 
 def partial_of(target: Path) -> Path:
-    """Where an unfinished result goes, which is no result: the next run begins anew, and removes it when it is done."""
+    """The path of an unfinished result. The next run begins anew, and deletes this file when it is done."""
     return target.with_name(f"{target.stem}.partial{target.suffix}")

@@ -1,4 +1,4 @@
-"""Streams that are copied as they are: sound and subtitles."""
+"""Copies streams without decoding them: sound and subtitles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Copy:
         self.stream = output.add_stream_from_template(source, opaque=True)
         self.stream.metadata.update(lasting_metadata(source.metadata))
         self.stream.disposition = source.disposition
-        # Codecs of sound need a run-up, before time 0; other containers than these would play it.
+        # Sound codecs need packets before time 0. MP4 and MOV mark them as not to be played; others would play them.
         self._skips = container in ("mp4", "mov")
-        self._fills = source.name == "mov_text"  # gaps are packets without text, which FFmpeg adds by itself
+        self._fills = source.name == "mov_text"  # gaps are packets without text, which FFmpeg adds itself
         # AAC of broadcasts repeats its header in every packet; other containers hold it once.
         repeats = source.name == "aac" and not source.codec_context.extradata and container != "mpegts"
         self._filter = BitStreamFilterContext("aac_adtstoasc", source) if repeats else None
@@ -46,7 +46,7 @@ class Copy:
 
 
 def can_hold(container: str, stream: av.stream.Stream) -> bool:
-    """Whether a stream can be copied into a container: tried on one in memory."""
+    """Whether a stream can be copied into a container, tested with a container in memory."""
     with suppress(ValueError, OSError, av.FFmpegError), av.open(io.BytesIO(), "w", format=container) as trial:
         trial.add_stream_from_template(stream, opaque=True)
         trial.start_encoding()
@@ -55,5 +55,5 @@ def can_hold(container: str, stream: av.stream.Stream) -> bool:
 
 
 def lasting_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """The entries that are true of the result, too."""
+    """The metadata that also holds for the result."""
     return {key: value for key, value in metadata.items() if not key.lower().startswith(_STALE)}

@@ -1,4 +1,4 @@
-"""Writing the result: a temporary file beside the target, which is renamed when it is complete."""
+"""Writes the result to a temporary file beside the target, which is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -24,17 +24,25 @@ from llie.inference.video.section import Section
 from llie.inference.video.streams import Copy, can_hold, lasting_metadata
 from llie.inference.video.times import base_of, clock, time_of
 
-ROTATING = {"mp4", "mov", "matroska", "webm"}  # formats that hold how a video is to be turned
+ROTATING = {"mp4", "mov", "matroska", "webm"}  # formats that can store a rotation
 
 
 class Writer:
-    """The result, in a temporary file until it is complete.
+    """Writes the result, in a temporary file until it is complete.
 
-    Where the work ends before that, what is there is kept under another name (see `partial_of`), if it can be played. A
-    file that cannot be written is reported as `UserError`.
+    If the work ends early, the frames written so far are kept under another name (see `partial_of`), if they can be
+    played. If the file cannot be written, the context raises a `UserError`.
+
+    Args:
+        target: file to write.
+        container: FFmpeg's name of its format.
+        encoder: encoder and its settings.
+        reader: the input.
+        first: first frame of the input.
+        section: the section to write.
 
     Attributes:
-        target: the file to write.
+        target: file to write.
         result: what was written.
     """
 
@@ -52,7 +60,7 @@ class Writer:
     def __enter__(self) -> Writer:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            # FFmpeg is handed an open file: closing it is the only way to leave off the trailer (see `_salvage`).
+            # FFmpeg gets an open file: only closing this file keeps FFmpeg from writing a trailer (see `_salvage`).
             self._file = ReservedFile(self._temporary)
         except OSError as error:
             raise UserError(f"cannot write {self.target}: {error.strerror}") from error
@@ -70,7 +78,7 @@ class Writer:
 
     @property
     def full(self) -> OSError | None:
-        """The error that said that the disk is full; what is there can still be completed."""
+        """The error of a full disk, or None; the file can still be completed."""
         return self._file.full
 
     def add(self, frame: av.VideoFrame, image: Tensor) -> None:
@@ -115,10 +123,14 @@ class Writer:
             raise UserError(f"cannot write {self.target}: {reason}; {there}") from error
 
     def _salvage(self) -> float:
-        """Keep what was written until now, if it can be played; returns how many seconds of it there are."""
+        """Keep the frames written so far, if they can be played.
+
+        Returns:
+            Their seconds; 0 if nothing was kept.
+        """
         with suppress(OSError, ValueError):
             self._file.close()
-        # The file is closed, so this frees FFmpeg's memory without writing a trailer over what is there.
+        # The file is closed, so this only frees FFmpeg's memory; no trailer overwrites the frames.
         with suppress(OSError, ValueError, av.FFmpegError):
             self._output.close()
         with suppress(OSError):
@@ -139,7 +151,7 @@ class Writer:
             return {}
         options = {"movflags": ""}
         if not any(can_hold(self.container, stream) for stream in self.reader.file.streams.subtitles):
-            # Beside subtitles, FFmpeg gets the times of fragments wrong.
+            # With subtitles, FFmpeg writes wrong times for fragments.
             options = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "2000000"}
         if any(key.startswith("com.") for key in self.reader.file.metadata):  # Apple's: maker, place ...
             options["movflags"] += "+use_metadata_tags"
@@ -156,9 +168,9 @@ class Writer:
             stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio
         context = stream.codec_context
         context.colorspace, context.color_range, context.color_primaries, context.color_trc = self.colour
-        context.flags |= Flags.frame_duration  # those of the frames are meant: the last one has no follower to tell
+        context.flags |= Flags.frame_duration  # use the frames' durations: the last one has no next frame
         if self.encoder.name == "libx265" and self.container in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # the only one that Apple's players take
+            context.codec_tag = "hvc1"  # the only tag that Apple's players accept
         rotation: Any = first.side_data.get("DISPLAYMATRIX")
         if rotation is not None and self.container in ROTATING:
             stream.set_display_matrix(np.frombuffer(bytes(rotation), np.int32).tolist())
@@ -172,7 +184,7 @@ class Writer:
                 continue
             if can_hold(self.container, stream):
                 self._copies[stream.index] = Copy(stream, self._output, self.container)
-            elif stream.type != "data":  # sensor readings of cameras and the like
+            elif stream.type != "data":  # for instance sensor readings of cameras
                 kind = f"{getattr(stream, 'name', None) or ''} {stream.type}".strip()
                 helps = "" if self.container == "matroska" else "; mkv holds more than others"
                 self.result.notes.append(f"a stream of {kind} is left out, as {self.container} cannot hold it{helps}")
@@ -183,7 +195,7 @@ class Writer:
 
 
 def playable_seconds(path: Path) -> float:
-    """How many seconds of video there are in a file that was not finished."""
+    """Seconds of video in a file that was not finished; 0 if it cannot be played."""
     try:
         with av.open(str(path)) as file:
             reached = Fraction(0)
@@ -196,7 +208,7 @@ def playable_seconds(path: Path) -> float:
 
 
 def _notes_about(frame: av.VideoFrame, container: str) -> list[str]:
-    """What a user should know about a video that is enhanced."""
+    """Notes for the user about the input: HDR, transparency, interlacing, rotation."""
     notes = []
     if frame.color_trc in HDR_TRANSFERS:
         notes.append(
