@@ -8,6 +8,7 @@ No convolution in the family has a bias.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.bands import Joined, add_tanh, bands, in_bands
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from llie.ops.padding import any_size
 from llie.ops.parts import keep
+from llie.ops.resizing import conv_and_halve
 from llie.registry import ARCH_REGISTRY
 
 CHANNELS = (36, 36, 72, 144)
@@ -71,7 +74,7 @@ class Down(Resize):
     """Convolution, then resizing to half the size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activate(F.interpolate(self.conv(x), scale_factor=0.5, mode="bilinear", align_corners=True))
+        return self.activate(conv_and_halve(x, self.conv.weight))
 
 
 class Up(Resize):
@@ -87,7 +90,7 @@ class Up(Resize):
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
         kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
         x = F.interpolate(F.conv2d(x, kernel, padding=1), scale_factor=2, mode="bilinear", align_corners=True)
-        return self.activate(x + F.conv2d(skip, merge_skip))
+        return in_bands(lambda x, skip: self.activate(x + F.conv2d(skip, merge_skip)), x, skip, channels=2 * x.shape[1])
 
 
 class CrossAttention(nn.Module):
@@ -103,19 +106,36 @@ class CrossAttention(nn.Module):
         self.kv_dwconv = depthwise(2 * channels)
         self.project_out = conv1x1(channels, channels)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        q = self.q_dwconv(self.q(x))
+    def project(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of x, and keys and values of y."""
         k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
+        return self.q_dwconv(self.q(x)), k, v
+
+    def forward(self, x: Tensor, y: Tensor, norm: nn.Module) -> Tensor:
+        """What y has to say about x; `norm` comes before, on both."""
+        products, norms_q, norms_k, values = [], [], [], Joined(y.shape[2])
+        for band in bands(x, 4 * x.shape[1], halo=1):
+            q, k, v = map(band.of, self.project(norm(band.around(x)), norm(band.around(y))))
+            q, k = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k))
+            products.append(q @ k.transpose(-2, -1))
+            norms_q.append(torch.linalg.vector_norm(q, dim=-1, keepdim=True))
+            norms_k.append(torch.linalg.vector_norm(k, dim=-1, keepdim=True))
+            values.add(v)
         # The cosine of two channels: the product of their norms divides the small matrix, instead of the maps.
-        q, k = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k))
-        of_q, of_k = (torch.linalg.vector_norm(t, dim=-1, keepdim=True).clamp(min=1e-12) for t in (q, k))
-        similarity = q @ k.transpose(-2, -1) / of_q / of_k.transpose(-2, -1)
+        of_q, of_k = (_norm_of_all(norms).clamp(min=1e-12) for norms in (norms_q, norms_k))
+        similarity = functools.reduce(torch.add, products) / of_q / of_k.transpose(-2, -1)
         attention = (similarity * self.temperature).softmax(dim=-1)
         # To mix the channels of v by attention and then by `project_out` is to mix them once, by the product.
         mix = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))
         mix = torch.einsum("ohc,bhcd->bohd", mix, attention).flatten(2)
+        v = values.map
         pixels = v.permute(0, 2, 3, 1).flatten(1, 2) @ mix.transpose(1, 2)
         return pixels.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _norm_of_all(norms: Sequence[Tensor]) -> Tensor:
+    """The norm of vectors of which these are the norms of the parts."""
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(list(norms)), dim=0)
 
 
 class IntensityEnhance(nn.Module):
@@ -133,7 +153,8 @@ class IntensityEnhance(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.dwconv(self.project_in(x))
         kernel = torch.cat((self.dwconv1.weight, self.dwconv2.weight))  # both halves at once, without a copy
-        left, right = (F.conv2d(x, kernel, padding=1, groups=len(kernel)).tanh() + x).chunk(2, dim=1)
+        local = F.conv2d(x, kernel, padding=1, groups=len(kernel))
+        left, right = add_tanh(x, local).chunk(2, dim=1)
         return self.project_out(left * right)
 
 
@@ -148,7 +169,10 @@ class CrossBlock(nn.Module):
         self.enhance = IntensityEnhance(channels)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        x = x + self.attention(self.norm(x), self.norm(other))
+        x = x + self.attention(x, other, self.norm)
+        return in_bands(self._enhanced, x, channels=self.enhance.dwconv.out_channels, halo=2)
+
+    def _enhanced(self, x: Tensor) -> Tensor:
         enhanced = self.enhance(self.norm(x))
         return x + enhanced if self.residual else enhanced
 
@@ -211,7 +235,10 @@ class Trunk(nn.Module):
             h = keep(self.lca5.hv(h, i))  # official: the result of the other half is discarded, so it is never trained
         i, h = keep(*self.lca6(*keep(self.i_up2(i, i1), self.hv_up2(h, h1))))
         i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
-        return torch.cat((self.hv_head(h), self.i_head(i)), dim=1), (i, h)
+        heads = [
+            in_bands(head, x, channels=2 * x.shape[1], halo=1) for head, x in ((self.hv_head, h), (self.i_head, i))
+        ]
+        return torch.cat(heads, dim=1), (i, h)
 
 
 # Official names -> ours. None of our keys contains an official name, so our own keys pass unchanged.
@@ -298,7 +325,9 @@ class ModulationHead(nn.Module):
         self.conv_out = conv3x3(channels, factors, "replicate")
 
     def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
-        return self.conv_out(F.silu(self.norm(self.conv_in(torch.cat(features, dim=1)))))
+        channels = self.conv_out.in_channels
+        x = in_bands(lambda i, hv: self.conv_in(torch.cat((i, hv), dim=1)), *features, channels=2 * channels, halo=1)
+        return in_bands(lambda x: self.conv_out(F.silu(x)), self.norm(x), channels=2 * channels, halo=1)
 
 
 @ARCH_REGISTRY.register()

@@ -63,7 +63,8 @@ def recorded() -> Iterator[list[Part]]:
         _recording.reset(token)
 
 
-def _marks_count() -> bool:
+def recording() -> bool:
+    """Whether a network is being traced for `llie.strips`, so that marks have an effect."""
     # Asked in this order: a compiler does not understand context variables, and must not see them.
     return not torch.compiler.is_compiling() and _recording.get() is not None
 
@@ -73,7 +74,7 @@ def keep(*maps: Tensor) -> Any:
 
     What is not kept is computed again by each pass over the image that needs it, from kept maps or the image.
     """
-    if _marks_count():
+    if recording():
         maps = tuple(_record("keep", lambda x: x, [x], x.shape, x.dtype) for x in maps)
     return maps[0] if len(maps) == 1 else maps
 
@@ -87,7 +88,7 @@ def in_one_piece(function: Function, *inputs: Tensor, shape: Sequence[int], dtyp
         shape: of its result.
         dtype: of its result; that of the first input when None.
     """
-    if not _marks_count():
+    if not recording():
         return function(*inputs)
     return _record("whole", function, list(inputs), shape, dtype or inputs[0].dtype)
 
@@ -103,7 +104,7 @@ def local(function: Function, x: Tensor, like: Function, halo: int | None) -> Te
         like: a function with the same result that can be traced; it shows the shape.
         halo: how many rows around, in pixels of x; None if they may depend on all.
     """
-    if not _marks_count():
+    if not recording():
         return function(x)
     shape = like(x).shape
     if halo is None:
