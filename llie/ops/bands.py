@@ -102,7 +102,11 @@ def in_bands(function: Callable[..., Tensor], *maps: Tensor, channels: int, halo
             result.add(band.of(function(*map(band.around, maps))))
         return result.map
 
-    return local(run, maps[0], function, halo) if len(maps) == 1 else run(*maps)
+    def run_on_strip(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+        above, below = (0 if end else halo for end in ends)
+        return run(x)[:, :, above : x.shape[2] - below]
+
+    return local(run_on_strip, maps[0], function, halo) if len(maps) == 1 else run(*maps)
 
 
 def add_tanh(x: Tensor, y: Tensor) -> Tensor:
@@ -111,6 +115,6 @@ def add_tanh(x: Tensor, y: Tensor) -> Tensor:
     There, tanh(y) = 2 sigmoid(2 y) - 1, correct to 1e-7: PyTorch computes tanh by MKL, which on processors other than
     Intel's takes six times as long as a sigmoid.
     """
-    if not fast(x):
+    if not fast(x) or y.dtype not in (torch.float32, torch.float64):  # a half-precision sigmoid is too coarse near 0
         return x + y.tanh()
     return torch.add(x, y.mul_(2).sigmoid_(), alpha=2).sub_(1)
