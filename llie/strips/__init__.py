@@ -1,9 +1,10 @@
-"""Networks on images of any size in bounded memory, with the result of the whole image.
+"""Runs networks on images of any size in bounded memory, with the result of the whole image.
 
-The network is traced into a graph of its operations. The image streams through it in strips of rows; what an operation
-needs of the rows around it follows from its kind. What depends on the whole image is added up over the strips, in as
-many passes as there are such places one after the other. Networks mark the maps worth keeping between passes
-(`llie.ops.parts`). Inference, tests and training's validation call it.
+`trace` records the network as a graph of operations. `plan` divides the graph into passes over the image; `schedule`
+divides a pass into strips of rows. `rules` and `neighbours` say which rows of its input an operation needs. `sums` adds
+up over the strips what depends on the whole image; each such sum ends a pass. `store` holds maps for later passes;
+networks mark them with `llie.ops.parts`. `run` carries the plan out, and `network` decides when strips are needed.
+Inference, tests and the validation during training call the package.
 """
 
 from llie.strips.network import InMemory

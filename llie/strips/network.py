@@ -1,4 +1,4 @@
-"""A network that is called as usual, and works in strips where an image does not fit into memory in one piece."""
+"""Calls a network as usual, and in strips of rows if an image does not fit into memory in one piece."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class InMemory:
 
     Args:
         network: in evaluation mode; (B, 3, H, W) in, the same out, and controls as further arguments.
-        memory: bytes, or "4GB"; half of what is free when the image comes, if None.
-        tell: gets one line when strips are used for the first time.
+        memory: limit, in bytes or as text ("4GB"); None: half of the free memory at the time of the call.
+        tell: called with one line when strips are used for the first time; None: printed to standard error.
 
     Example:
         >>> InMemory(nn.Conv2d(3, 3, 3, padding=1), memory="1MB", tell=print)(torch.rand(1, 3, 60, 40)).shape
@@ -38,7 +38,7 @@ class InMemory:
         self._planned: tuple[Any, Strips | None] = (None, None)
 
     def __call__(self, x: Tensor, **controls: Any) -> Any:
-        """What the network returns for x; in strips, that is a tensor."""
+        """The network's result for x (B, 3, H, W); when strips are used, a tensor of the same shape."""
         if not self.too_large(x.shape, x.device):
             return self.network(x, **controls)
         result = torch.empty_like(x)
@@ -55,11 +55,11 @@ class InMemory:
         return result if done else self.network(x, **controls)
 
     def budget(self, device: torch.device) -> int:
-        """Bytes to work with."""
+        """Memory limit in bytes."""
         return memory_budget(self.memory, device)
 
     def too_large(self, shape: torch.Size, device: torch.device) -> bool:
-        """Whether images of this shape may not fit in one piece; never on a GPU, where strips are not used."""
+        """Whether an image of this shape may not fit into memory in one piece; false on a GPU: no strips there."""
         pixels = shape.numel() // 3
         return device.type == "cpu" and pixels * BYTES_PER_PIXEL > self.budget(device)
 
@@ -73,7 +73,7 @@ class InMemory:
             controls: further arguments of the network.
 
         Returns:
-            Whether it was done; a network whose code depends on the values of pixels cannot be traced.
+            Whether it was done. False if the network's code depends on the values of pixels: it cannot be traced.
         """
         strips = self._strips(shape, controls)
         if strips is None:

@@ -1,4 +1,4 @@
-"""A network at one image size as a graph of its operations, without executing it."""
+"""Records a network at one size of image as a graph of its operations, without computing them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ aten = torch.ops.aten
 
 
 def trace(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[fx.GraphModule, list[Part]]:
-    """Record what `function` does with a float32 image (B, 3, H, W) of this shape.
+    """Record the operations of `function` on a float32 image of this shape, (B, 3, H, W).
 
     Returns:
-        The graph, free of operations that write in place, and its marked parts (see `llie.ops.parts`).
+        The graph, without operations that write in place, and its marked parts (see `llie.ops.parts`).
 
     Raises:
-        Exception: of any kind, where the function's code depends on the values of pixels.
+        Exception: of any type; the function's code depends on the values of pixels.
     """
     with torch.inference_mode(False), torch.no_grad(), recorded() as parts:
         record = make_fx(
@@ -38,7 +38,7 @@ def trace(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple
 
 
 def _split_group_norms(graph: fx.Graph) -> None:
-    """Group normalisation as two operations: statistics of the whole image, and what is done with each pixel."""
+    """Split group normalisation into two operations: the statistics of the whole image, and their use on each pixel."""
     for node in list(graph.nodes):
         if node.target is not aten.native_group_norm.default:
             continue
