@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.padding import any_size
-from llie.ops.parts import in_one_piece, keep
+from llie.ops.parts import keep, scanned
 from llie.ops.ss2d import ss2d
+from llie.ops.ss2d_blocks import ROWS, BlockScan, Weights
 from llie.registry import ARCH_REGISTRY
 
 
@@ -71,19 +72,16 @@ class LESSM(nn.Module):
 
     def _scan(self, x: Tensor) -> Tensor:
         content = F.silu(self.conv2d(self.in_proj(x, slice(self.inner))))
-        return in_one_piece(self._scan_image, content, shape=content.shape)
+        _, channels, _, width = content.shape
+        states = self.A_logs.shape[1]
+        return scanned(self._scan_image, content, lambda: BlockScan(self._weights, states, channels, width, ROWS))
 
     def _scan_image(self, content: Tensor) -> Tensor:
-        y = ss2d(
-            content.permute(0, 2, 3, 1),
-            self.x_proj_weight,
-            self.dt_projs_weight,
-            self.dt_projs_bias,
-            self.A_logs.unflatten(0, (4, -1)),
-            self.Ds.unflatten(0, (4, -1)),
-            self.scan_backend,
-        )
-        return y.permute(0, 3, 1, 2)
+        return ss2d(content.permute(0, 2, 3, 1), *self._weights()).permute(0, 3, 1, 2)
+
+    def _weights(self) -> Weights:
+        A_log, D = (parameter.unflatten(0, (4, -1)) for parameter in (self.A_logs, self.Ds))
+        return Weights(self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, A_log, D, self.scan_backend)
 
 
 class IRSK(nn.Module):

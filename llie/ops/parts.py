@@ -8,10 +8,11 @@ although its code does not show it.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Part:
     """One marked place of a network.
 
     Attributes:
-        kind: "keep", "whole" or "local".
+        kind: "keep", "whole", "local", or a step of `scanned`: "fold", "upward", "onward".
         function: what is computed there.
         shape: of the result.
         dtype: of the result.
@@ -33,7 +34,7 @@ class Part:
     """
 
     kind: str
-    function: Function
+    function: Callable[..., Any]
     shape: tuple[int, ...]
     dtype: torch.dtype
     halo: int = 0
@@ -114,9 +115,69 @@ def local(function: Function, x: Tensor, like: Function, halo: int | None) -> Te
     return _record("local", function, [x], shape, x.dtype, halo, ratio)
 
 
+class Scan(Protocol):
+    """An operation with states that run through the image, down and up, in blocks of rows.
+
+    Attributes:
+        rows: of a block.
+        size: numbers that describe a block.
+    """
+
+    rows: int
+    size: int
+
+    def describe(self, x: Tensor, ends: tuple[bool, bool]) -> Tensor:
+        """What must be known of blocks for the states that come from below: (1, 1, blocks, size)."""
+
+    def follow(self, before: Any, x: Tensor) -> Any:
+        """Add rows to what must be known of the whole image for the states that begin at the top."""
+
+    def compose(self, before: Any, described: Tensor) -> Any:
+        """Add blocks to what must be known of the whole image for the states that begin at the bottom."""
+
+    def first_states(self, total: Any, backwards: bool) -> Tensor:
+        """The states at the top, or at the bottom, from what is known of the whole image."""
+
+    def from_below(self, described: Tensor, entering: Tensor) -> tuple[Tensor, Tensor]:
+        """The states that enter blocks from below, (1, 1, blocks, size), and those that leave them."""
+
+    def begin(self, first: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function of the rows of blocks, in turn, and of what enters these from below, to the results."""
+
+
+def scanned(function: Function, x: Tensor, scan: Callable[[], Scan]) -> Tensor:
+    """`function(x)`, which has the shape of x (1, C, H, W), and which `scan` computes in blocks of rows."""
+    if not _marks_count():
+        return function(x)
+    made = scan()
+    states: list[int] = []  # shapes that nobody needs
+    blocks = (1, 1, -(-x.shape[2] // made.rows), made.size)
+    described = keep(_record("local", made.describe, [x], blocks, torch.float32, 0, (made.rows, 1)))
+
+    def fold(add: Callable[..., Any], backwards: bool, of: Tensor) -> Tensor:
+        finish = functools.partial(made.first_states, backwards=backwards)
+        return _record("fold", Fold(add, finish), [of], states, torch.float32)
+
+    top, bottom = fold(made.follow, False, x), fold(made.compose, True, described)
+    entering = _record("upward", made.from_below, [described, bottom], blocks, torch.float32)
+    return _record("onward", made.begin, [x, entering, top], x.shape, torch.float32, ratio=(made.rows, 1))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Something that is found from all rows in turn: `finish(add(... add(None, rows) ..., rows))`."""
+
+    add: Callable[..., Any]
+    finish: Callable[[Any], Any]
+
+    def __call__(self, rows: Tensor) -> Any:
+        """Of all rows at once."""
+        return self.finish(self.add(None, rows))
+
+
 def _record(
     kind: str,
-    function: Function,
+    function: Callable[..., Any],
     inputs: list[Tensor],
     shape: Sequence[int],
     dtype: torch.dtype,

@@ -18,8 +18,10 @@ from torch import Tensor, fx
 
 import llie.strips.neighbours  # noqa: F401 - its rules are found by `rule_of`
 from llie.ops.parts import Part
-from llie.strips.rules import Cut, Local, Node, Range, Rows, is_pointwise, rule_of, shape_of
+from llie.strips.rules import Cut, Local, Node, Range, Rows, is_pointwise, rule_of, same, shape_of
 from llie.strips.sums import Sum, sum_of
+
+BLOCK = 16  # rows of an input that are needed at once and are many more than a halo
 
 
 @dataclass(eq=False, repr=False)
@@ -60,7 +62,8 @@ class Step:
 
     def need(self, source: Step, first: int, stop: int) -> Range:
         """The positions of an input that some positions of the result need."""
-        low, high = self.local.need(first, stop) if self.local is not None else (first, stop)
+        need = self.local.others.get(source.node, self.local.need) if self.local is not None else same
+        low, high = need(first, stop)
         size = source.along.size
         return max(0, min(low, size)), min(max(high, 0), size)
 
@@ -71,14 +74,20 @@ class Step:
         return low // unit * unit, min(-(-high // unit) * unit, size)
 
     @functools.cached_property
+    def block(self) -> int:
+        """How many rows of its first input a part of the result needs at once, or more than 1."""
+        coarse = self.part is not None and self.part.kind in ("local", "onward") and self.part.ratio[0] >= BLOCK
+        return self.part.ratio[0] if self.part is not None and coarse else 1
+
+    @functools.cached_property
     def pointwise(self) -> bool:
         """Whether a value depends on those at the same place of every input alone."""
         return is_pointwise(self.node.target)
 
     @functools.cached_property
     def bytes_per_position(self) -> int:
-        """Memory of the result along its rows; none for views."""
-        if self.rows is None or (self.local is not None and self.local.view):
+        """Memory of the result along its rows; none for views, and for blocks of many rows, which strips do not cut."""
+        if self.rows is None or (self.local is not None and self.local.view) or self.block > 1:
             return 0
         value = self.node.meta["val"]
         value = value[0] if isinstance(value, (tuple, list)) else value
@@ -178,9 +187,15 @@ class Plan:
 
     def _part(self, node: fx.Node, inputs: list[Step], depth: int) -> Step:
         part = self._mark(node)
+        if part.kind == "upward":
+            return Step(node, "whole", inputs, Rows(2, part.shape[2]), part=part, depth=depth)
         if part.kind == "whole" or inputs[0].rows is None:
             return self._whole(node, inputs, depth, part)
         source = inputs[0].rows
+        if part.kind == "fold":
+            return Step(node, "sum", inputs, sum=_fold(part), part=part, depth=depth)
+        if part.kind == "onward":
+            return Step(node, "local", inputs, source, _onward(part, inputs), part=part, depth=depth)
         if part.kind == "keep":
             kept = Local(source, lambda a, b: (a, b), lambda args, kwargs, cut: args[0][0], view=True)
             return Step(node, "local", inputs, source, kept, part=part, depth=depth, stored=True)
@@ -209,6 +224,14 @@ class Plan:
         """Compute some rows of a local step."""
         assert step.local is not None
         return step.local.run(*self._arguments(step, of), cut)
+
+    def of(self, node: fx.Node) -> Step:
+        """The step of a node."""
+        return self._of[node]
+
+    def inputs(self, step: Step, of: Callable[[Step], Any]) -> Any:
+        """The tensors that a marked place gets."""
+        return self._arguments(step, of)[0][0]
 
     def partial_sum(self, step: Step, of: Callable[[Step], Any]) -> Any:
         """What some rows add to a sum."""
@@ -260,6 +283,28 @@ class Plan:
     def read_from_store(self, step: Step, number: int) -> bool:
         """Whether a pass finds the step's rows in the store, or in the image."""
         return step.kind in ("image", "whole") or (step.stored and step.depth < number)
+
+
+def _fold(part: Part) -> Sum:
+    """The rule of something that is found from all rows in turn."""
+    fold: Any = part.function
+    return Sum(lambda args: args[0][0], fold.add, fold.finish, start=lambda rows: fold.add(None, rows))
+
+
+def _onward(part: Part, inputs: Sequence[Step]) -> Local:
+    """The rule of a scan that computes blocks of rows in turn, given what enters each of them from below."""
+    rows = part.ratio[0]
+
+    def need(first: int, stop: int) -> Range:
+        return first // rows * rows, -(-stop // rows) * rows
+
+    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
+        raise AssertionError("it has a state, which the run holds")
+
+    def block(first: int, stop: int) -> Range:
+        return first // rows, -(-stop // rows)
+
+    return Local(Rows(2, part.shape[2]), need, run, grain=rows, others={inputs[1].node: block})
 
 
 def _of_function(part: Part) -> Local:

@@ -7,8 +7,8 @@ rule, or whose arguments do not fit its rule, is given whole maps: never wrong, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -55,12 +55,16 @@ class Local:
         run: args and kwargs of the operation, with the parts of the inputs in place of the inputs -> the part of the
             result.
         view: the result shares memory with its input.
+        grain: more than 1 if rows are computed in order, in blocks of so many, each once.
+        others: what inputs with other rows than the first are needed for, in place of `need`.
     """
 
     rows: Rows
     need: Callable[[int, int], Range]
     run: Callable[[Sequence[Any], dict[str, Any], Cut], Any]
     view: bool = False
+    grain: int = 1
+    others: Mapping[fx.Node, Callable[[int, int], Range]] = field(default_factory=dict)
 
 
 class Node:

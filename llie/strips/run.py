@@ -64,6 +64,7 @@ class _Run:
         self.plan, self.read, self.write, self.store, self.working = plan, read, write, store, working
         self.maps: dict[Step, Map] = {}
         self.small: dict[Step, Any] = dict(plan.constants)
+        self.under_way: dict[Step, Any] = {}  # scans, with their states
 
     def all(self) -> None:
         for number in self.plan.passes:
@@ -71,7 +72,11 @@ class _Run:
             if number.targets:
                 self._stream(number)
             for place, step in enumerate(number.whole):
-                self._at_once(step, number.whole[place + 1 :])
+                if step.part is not None and step.part.kind == "upward":
+                    self._upwards(step)
+                else:
+                    self._at_once(step, number.whole[place + 1 :])
+            self.under_way.clear()
             self._forget(number.number)
             return_free_memory()
         if self.plan.result.kind == "whole":
@@ -103,6 +108,20 @@ class _Run:
         else:
             self.maps[step] = self.store.map(step.rows.dim)
             self.maps[step].append(result)
+
+    def _upwards(self, step: Step) -> None:
+        """Compute a step from the last row of its input to the first; each takes the place of what it is made of."""
+        assert step.part is not None and step.rows is not None
+        (source,) = step.inputs
+        (_, state) = (self.plan.of(node) for node in step.node.all_input_nodes)
+        carried = self.small[state]
+
+        def above(rows: Tensor) -> Tensor:
+            nonlocal carried
+            result, carried = step.part.function(rows, carried)  # type: ignore[union-attr]
+            return result
+
+        self.maps[step] = self.maps.pop(source).turned_upwards(above)
 
     def _rows(self, step: Step, first: int, stop: int) -> Tensor:
         return self.read(first, stop) if step.kind == "image" else self.maps[step].read(first, stop)
@@ -144,7 +163,7 @@ class _Run:
                 if not uses[source]:
                     values.pop(source, None)
             if step.sum is not None:
-                sums[step] = step.sum.join(sums[step], value) if step in sums else value
+                sums[step] = step.sum.join(sums[step], value) if step in sums else step.sum.start(value)
                 continue
             if step is self.plan.result:
                 self.write(*part, value)
@@ -171,6 +190,11 @@ class _Run:
 
         if step.kind == "sum":
             return self.plan.partial_sum(step, value)
+        if step.part is not None and step.part.kind == "onward":
+            x, entering, first_state = self.plan.inputs(step, value)
+            if step not in self.under_way:
+                self.under_way[step] = step.part.function(first_state)
+            return self.under_way[step](x, entering)
         return self.plan.part_of(step, Cut(*part, low, high, size), value)
 
     def _sliced(self, source: Step, step: Step, part: Range) -> Any:

@@ -32,6 +32,9 @@ class Schedule:
         self.steps, self.targets, self.strips = this.steps, this.targets, strips
         self.sources = {step for step in this.steps if plan.read_from_store(step, this.number)}
         self.advancing = {s for s in this.steps if s not in self.sources and (s in this.targets or s.stored)}
+        for step in this.steps:
+            if step.block > 1 and step not in self.sources:  # it waits until its block is there
+                self.advancing |= {step, step.inputs[0]} - self.sources
         self._arrived: dict[int, dict[Step, int]] = {}
         middle = 0
         while any(2 * self.reached(middle + 1)[step] < _size(step) for step in this.targets):
@@ -42,7 +45,7 @@ class Schedule:
         self.held = {s for s in self.advancing if s.kind == "local" and (s in read or s.last_pass > this.number)}
 
     def _hold_what_repeats(self, number: int) -> None:
-        before, now = self.reached(number), self.reached(number + 1)
+        before, now = self.done(number), self.done(number + 1)
         needed: dict[Step, Range] = {}
         for step in reversed(self.steps):
             if step in self.sources or (step not in self.advancing and step not in needed):
@@ -66,6 +69,10 @@ class Schedule:
                 if step in self.sources:
                     assert step.rows is not None
                     found[step] = -(-step.rows.size // step.rows.unit * number // self.strips) * step.rows.unit
+                elif step.local is not None and step.local.grain > 1:
+                    # Given away evenly: a row counts when its block is there, wherever in the block it is. Otherwise
+                    # later steps would have to take a whole block at a time.
+                    found[step] = found[step.inputs[0]] - (step.local.grain - 1)
                 else:
                     found[step] = min(_reach(step, source, found[source]) for source in step.inputs)
             self._arrived = {k: v for k, v in self._arrived.items() if k >= number - 1} | {number: found}
@@ -74,6 +81,15 @@ class Schedule:
     def reached(self, number: int) -> dict[Step, int]:
         """Of each step, how many positions are computed after so many strips, if it advances."""
         return {step: min(position, _size(step)) for step, position in self._positions(number).items()}
+
+    def done(self, number: int) -> dict[Step, int]:
+        """As `reached`, but of steps that compute blocks of rows, whole blocks."""
+        done = self.reached(number)
+        for step in self.steps:
+            if step in self.advancing and step.local is not None and step.local.grain > 1:
+                there = done[step.inputs[0]]
+                done[step] = there if there == _size(step) else there // step.local.grain * step.local.grain
+        return done
 
     def strips_of_all(self) -> Iterator[tuple[int, dict[Step, Range]]]:
         """The strips by number, and the positions that each step computes."""
@@ -84,7 +100,7 @@ class Schedule:
 
     def ranges(self, number: int) -> dict[Step, Range]:
         """The positions that each step computes for one strip."""
-        before, now = self.reached(number), self.reached(number + 1)
+        before, now = self.done(number), self.done(number + 1)
         computed = {step: (before[step], now[step]) for step in self.advancing if now[step] > before[step]}
         for step in reversed(self.steps):
             if step in computed:
@@ -95,7 +111,7 @@ class Schedule:
 
     def still_needed(self, number: int) -> dict[Step, int]:
         """After a strip, the first position of every operation that later strips read; nothing of those left out."""
-        now = self.reached(number + 1)
+        now = self.done(number + 1)
         first: dict[Step, int] = {}
         for step in reversed(self.steps):
             start = now[step] if step in self.advancing else first.get(step, _size(step))

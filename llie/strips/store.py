@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -156,6 +157,20 @@ class Map:
             self.store.drop(block)
             del value, block  # before the next one is read
         assert result is not None
+        return result
+
+    def turned_upwards(self, function: Callable[[Tensor], Tensor]) -> Map:
+        """A map of the results of `function`, which gets each block in turn from the last to the first.
+
+        This map is empty afterwards; results have the size of the blocks that they are made of.
+        """
+        result = Map(self.store, self.dim, self.in_memory)
+        result.done = self.done
+        while self._blocks:
+            first, stop, block = self._blocks.pop()
+            value = function(self.store.get(block))
+            self.store.drop(block)
+            result._blocks.insert(0, (first, stop, self.store.put(value, self.in_memory)))
         return result
 
     def release(self, first: int) -> None:

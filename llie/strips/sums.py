@@ -27,11 +27,13 @@ class Sum:
         part: args of the operation with strips in place of its inputs -> the partial result.
         join: two partial results -> one.
         finish: the partial result of all rows -> the operation's result.
+        start: the first partial result -> what `join` expects.
     """
 
     part: Callable[[Sequence[Any]], Any]
     join: Callable[[Any, Any], Any]
     finish: Callable[[Any], Any]
+    start: Callable[[Any], Any] = lambda part: part
 
 
 def sum_of(node: Node) -> Sum | None:

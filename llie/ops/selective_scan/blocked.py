@@ -21,13 +21,13 @@ LOG2E = 1 / math.log(2)
 
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
-    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor, initial: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    """Fill y, the last state and, where `starts` has room, the state before every block; begin with `initial` or 0."""
     blocks = _Blocks(u, delta, A, B, C, bias, softplus, directions, width)
     if y.shape[2] != blocks.groups:
         y.zero_()
-    state = u.new_zeros(blocks.state_shape)
+    state = u.new_zeros(blocks.state_shape) if initial is None else initial.transpose(2, 3).contiguous()
     for index in range(blocks.count):
         if len(starts):
             starts[index] = state

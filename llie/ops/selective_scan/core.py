@@ -46,6 +46,27 @@ def scan(
     return y, last
 
 
+def resume(
+    initial: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    bias: Tensor,
+    directions: Sequence[int],
+    width: int = 0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """`scan` with softplus that begins with a state, (batch, groups, channels, states); without gradients."""
+    y, last, starts = _outputs(u, delta, A, keep=False)
+    compute = backends.choose(backend, u)
+    compute.forward(
+        u, delta, A, B, C, bias, True, list(directions), width, y, last, starts, initial=initial.contiguous()
+    )
+    return y, last
+
+
 def positions(direction: int, length: int, width: int, device: torch.device) -> Tensor:
     """Index of the pixel that each step of a direction visits, (length,)."""
     steps = torch.arange(length, device=device)

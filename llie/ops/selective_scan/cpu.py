@@ -51,13 +51,14 @@ def supports(u: Tensor) -> bool:
 
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
-    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor, initial: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    """Fill y, the last state and, where `starts` has room, the state before every block; begin with `initial` or 0."""
     problem, _keep = _problem(u, delta, A, B, C, bias, softplus, directions, width)
     saved = starts.data_ptr() if len(starts) else None
     threads, ranges = _shares(delta)
-    _check(_library().scan_forward(ctypes.byref(problem), _array(y), last.data_ptr(), saved, ranges, threads))
+    begin = None if initial is None else initial.data_ptr()
+    _check(_library().scan_forward(ctypes.byref(problem), _array(y), begin, last.data_ptr(), saved, ranges, threads))
 
 
 def backward(
@@ -124,7 +125,7 @@ def _library() -> ctypes.CDLL:
     path = _compiled()
     library = ctypes.CDLL(str(path))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    library.scan_forward.argtypes = [pointer, _Array, pointer, pointer, integer, ctypes.c_int]
+    library.scan_forward.argtypes = [pointer, _Array, *[pointer] * 3, integer, ctypes.c_int]
     library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
     return library
 

@@ -59,10 +59,10 @@ def _then(a1, x1, a2, x2):
 
 @triton.jit
 def _forward_kernel(
-    u, delta, rates, b, c, bias, y, last, starts, directions,
+    u, delta, rates, b, c, bias, y, initial, last, starts, directions,
     length, width, groups, channels, states,
     u_b, u_l, u_g, u_e, d_b, d_l, d_g, d_e, b_b, b_l, b_g, b_n, c_b, c_l, c_g, c_n, y_b, y_l, y_g, y_e,
-    SOFTPLUS: tl.constexpr, KEEP: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, KEEP: tl.constexpr, BEGUN: tl.constexpr, STATES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     channel, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     direction = tl.load(directions + group)
@@ -71,6 +71,8 @@ def _forward_kernel(
     offset = tl.load(bias + group * channels + channel)
     rate = tl.load(rates + (group * channels + channel) * states + n, n < states, 0.0)
     h = tl.zeros([STATES], tl.float32)
+    if BEGUN:
+        h = tl.load(initial + row * states + n, n < states, 0.0)
     for first in range(0, length, TILE):
         step = first + tl.arange(0, TILE)
         inside = step < length
@@ -156,18 +158,18 @@ def _backward_kernel(
 
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
-    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor, initial: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    """Fill y, the last state and, where `starts` has room, the state before every block; begin with `initial` or 0."""
     (batch, length, groups, channels), states = delta.shape, A.shape[2]
     part = y if y.shape[2] == groups else torch.empty_like(delta)
     order = constant(directions, u, torch.long)
     _forward_kernel[channels, groups, batch](
-        u, delta, _rates(A), B, C, _bias(bias, A), part, last, starts, order,
+        u, delta, _rates(A), B, C, _bias(bias, A), part, last if initial is None else initial, last, starts, order,
         length, width or length, groups, channels, states,
         *_strides(u, groups), *delta.stride(), *B.stride(), *C.stride(), *part.stride(),
-        SOFTPLUS=softplus, KEEP=len(starts) > 0, STATES=triton.next_power_of_2(states), TILE=BLOCK,
-        num_warps=_warps(states),
+        SOFTPLUS=softplus, KEEP=len(starts) > 0, BEGUN=initial is not None, STATES=triton.next_power_of_2(states),
+        TILE=BLOCK, num_warps=_warps(states),
     )  # fmt: skip
     if part is not y:
         torch.sum(part, 2, keepdim=True, out=y)

@@ -75,11 +75,11 @@ PATHS = types.Array(types.int64, 2, "A")
 
 
 @njit(
-    [types.void(*[ARRAYS[n] for n in (4, 4, 3, 4, 4, 2)], types.boolean, PATHS, *[ARRAYS[n] for n in (4, 4, 5)])],
+    [types.void(*[ARRAYS[n] for n in (4, 4, 3, 4, 4, 2)], types.boolean, PATHS, *[ARRAYS[n] for n in (4, 4, 5, 4)])],
     parallel=True,
     **SETTINGS,
 )
-def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts):
+def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts, initial):
     batch, length, groups, channels = delta.shape
     states, vectors = rates.shape[1], rates.shape[2] // LANES
     shared = u.shape[2] != groups
@@ -91,6 +91,10 @@ def _forward(u, delta, rates, b, c, bias, softplus, at, y, last, starts):
         d, du, out = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.empty(LANES, np.float32)
         for g in range(groups):
             h[:] = 0
+            if initial.shape[0]:
+                for n in range(states):
+                    for i in range(lanes):
+                        h[n, i] = initial[image, g, lane + i, n]
             a[:] = rates[g, :, lane : lane + LANES]
             source = 0 if shared else g
             for t in range(length):
@@ -201,13 +205,15 @@ def _backward(dy, dlast, u, delta, rates, b, c, bias, softplus, at, starts, du, 
 
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
-    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor,
+    directions: list[int], width: int, y: Tensor, last: Tensor, starts: Tensor, initial: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Fill y, the last state and, where `starts` has room, the state before every block."""
+    """Fill y, the last state and, where `starts` has room, the state before every block; begin with `initial` or 0."""
     _use_threads()
     bias = A.new_zeros(A.shape[:2]) if bias is None else bias
-    given, filled = (u, delta, _rates(A), B, C, bias), (_paths(directions, delta.shape[1], width), y, last, starts)
-    _forward(*(t.numpy() for t in given), softplus, *(t.numpy() for t in filled))
+    initial = last[:0] if initial is None else initial
+    given = (u, delta, _rates(A), B, C, bias)
+    others = (_paths(directions, delta.shape[1], width), y, last, starts, initial)
+    _forward(*(t.numpy() for t in given), softplus, *(t.numpy() for t in others))
 
 
 def backward(

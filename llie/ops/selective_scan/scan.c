@@ -134,7 +134,8 @@ static share share_of(const problem *q, int64_t ranges, int64_t index)
     return (share){index / ranges, vectors * r / ranges, vectors * (r + 1) / ranges};
 }
 
-static int forward_share(const problem *q, share w, array y, float *last, float *starts)
+/* `initial`: the state before the first position, laid out like `last`; zero if NULL. */
+static int forward_share(const problem *q, share w, array y, const float *initial, float *last, float *starts)
 {
     const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
     const int64_t vectors = w.last - w.first, state = padded * vectors;
@@ -143,6 +144,11 @@ static int forward_share(const problem *q, share w, array y, float *last, float 
     int failed = !h || !bt;
     for (int64_t g = 0; g < q->groups && !failed; g++) {
         memset(h, 0, sizeof(vec) * (size_t)state);
+        for (int64_t v = 0; v < vectors && initial; v++)
+            for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
+                for (int64_t s = 0; s < q->states; s++)
+                    h[v * padded + s][i] =
+                        initial[((w.batch * q->groups + g) * q->channels + (w.first + v) * LANES + i) * q->states + s];
         for (int64_t first = 0; first < q->length; first += TILE) {
             int n = (int)(q->length - first < TILE ? q->length - first : TILE);
             int64_t at[TILE];
@@ -191,11 +197,13 @@ static int forward_share(const problem *q, share w, array y, float *last, float 
     return failed;
 }
 
-int scan_forward(const problem *q, array y, float *last, float *starts, int64_t ranges, int threads)
+int scan_forward(const problem *q, array y, const float *initial, float *last, float *starts, int64_t ranges,
+                 int threads)
 {
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
-    for (int64_t i = 0; i < q->batch * ranges; i++) failed |= forward_share(q, share_of(q, ranges, i), y, last, starts);
+    for (int64_t i = 0; i < q->batch * ranges; i++)
+        failed |= forward_share(q, share_of(q, ranges, i), y, initial, last, starts);
     return failed;
 }
 
