@@ -147,7 +147,7 @@ class Scan(Protocol):
 
 def scanned(function: Function, x: Tensor, scan: Callable[[], Scan]) -> Tensor:
     """`function(x)`, which has the shape of x (1, C, H, W), and which `scan` computes in blocks of rows."""
-    if not _marks_count():
+    if not recording():
         return function(x)
     made = scan()
     states: list[int] = []  # shapes that nobody needs
