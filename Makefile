@@ -53,7 +53,7 @@ $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip freeze --quiet | grep -E '^torch(vision)?==' > $(VENV)/torch.txt
+	$(BIN)/python -m pip list --quiet --format=freeze | sed -nE 's/^(torch(vision)?==[^+]*).*/\1/p' > $(VENV)/torch.txt
 	$(BIN)/python -m pip install --quiet --build-constraint $(VENV)/torch.txt -e '.[test]'
 	touch $@
 
