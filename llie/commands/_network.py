@@ -31,6 +31,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--provider", metavar="NAME", help="what runs an .onnx file: cpu, cuda, coreml ... (default: its own choice)"
     )
     add_memory_argument(network, "image")
+    network.add_argument(
+        "--fast", action="store_true",
+        help="compute in bfloat16 where that is faster on this machine; says how much it gains and loses",
+    )  # fmt: skip
     result = parser.add_argument_group("result")
     result.add_argument(
         "--strength", type=float, default=1.0, metavar="S",
@@ -104,6 +108,7 @@ def load_enhancer(options: argparse.Namespace) -> Enhancer:
         strength=options.strength,
         exposure=options.exposure,
         memory=options.memory,
+        fast=options.fast,
         provider=options.provider,
         **_controls(options),
     )

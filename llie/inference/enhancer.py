@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import sys
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from llie.archs import card_of, check_controls, create_network, needs_weights
 from llie.engine import allocator
 from llie.errors import UserError
+from llie.inference.fast import Fast
 from llie.inference.tiles import smaller_on_failure, split
 from llie.ops.bilateral_grid import make_thumbnail
 from llie.ops.fusion import fuse
@@ -46,6 +48,8 @@ class Enhancer:
         exposure: change of the result's exposure, in EV, without clipping highlights.
         memory: memory limit for one image ("4GB", "512MiB", or bytes); None: half of the free memory. What would need
             more is enhanced in pieces or strips, with the same result.
+        fast: compute in bfloat16 where that is faster on this machine and loses little, see `llie.inference.fast`; one
+            line says what was decided at the first image. What needs strips is computed in float32.
 
     Raises:
         UserError: the device does not exist, the network has no such control, or a value is out of range.
@@ -64,8 +68,10 @@ class Enhancer:
         strength: float = 1.0,
         exposure: float = 0.0,
         memory: str | float | None = None,
+        fast: bool = False,
     ):
         self.device = pick_device(device)
+        self.fast = Fast(self.device) if fast else None
         self.network = fuse(network.to(self.device).eval())
         self.halo = card_of(network).halo
         if self.halo is not None:  # a third faster for small convolutions at full resolution
@@ -157,6 +163,8 @@ class Enhancer:
             return image.clone()
         allocator.suit(pixels=image.numel() // 3)
         with torch.inference_mode():
+            if self.fast is not None:
+                self.fast.choose(lambda x: self.network(x, **self.controls), _unit(image[:1], self.device))
             if self.halo is not None:
                 return self._in_pieces(image, self.halo, decision)
             if self.in_memory.too_large(image.shape, self.device):
@@ -169,7 +177,8 @@ class Enhancer:
         """The result of a network that needs the whole image at once."""
         x = _unit(image, self.device)
         try:
-            output = self.network(x, **self.controls)
+            with self._precision():
+                output = self.network(x, **self.controls)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"{image.numel() / 3e6:.1f} megapixels do not fit into the GPU's memory with "
@@ -206,7 +215,8 @@ class Enhancer:
                 (top, bottom), (left, right) = tile.outer_rows, tile.outer_columns
                 x = _unit(image[..., top:bottom, left:right], self.device)
                 region = x.new_tensor([[top / height, bottom / height, left / width, right / width]])
-                output = network.render(x, decision, region, **self.controls)[0]
+                with self._precision():
+                    output = network.render(x, decision, region, **self.controls)[0]
                 rows = slice(tile.rows[0] - top, tile.rows[1] - top)
                 columns = slice(tile.columns[0] - left, tile.columns[1] - left)
                 part = (..., slice(*tile.rows), slice(*tile.columns))
@@ -218,8 +228,12 @@ class Enhancer:
         self._tile_pixels = worked if worked < pixels else self._tile_pixels
         return result
 
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.fast is None else self.fast.precision()
+
     def _finished(self, output: Tensor, x: Tensor, image: Tensor) -> Tensor:
         """Apply strength and exposure to the network's output, and convert it to the type and device of `image`."""
+        output = output.float()
         if not output.isfinite().all():
             raise UserError(f"{type(self.network).__name__} gave values that are not finite for this image")
         output = adjust(output.clamp(0, 1), x, self.strength, self.exposure).to(image.device)
@@ -259,6 +273,7 @@ def load(
     exposure: float = 0.0,
     memory: str | float | None = None,
     provider: str | None = None,
+    fast: bool = False,
     **controls: Any,  # numbers or sequences of integers
 ) -> Enhancer:
     """A trained network, ready to use on images.
@@ -274,6 +289,7 @@ def load(
         exposure: change of exposure in EV, see `Enhancer`.
         memory: memory limit for one image, see `Enhancer`.
         provider: what runs an `.onnx` file, "cpu", "cuda", "coreml" ...; None: the first choice of onnxruntime.
+        fast: compute in bfloat16 where that pays, see `Enhancer`.
         **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family, `size` for
             SNR-Aware and LFPV, `denoise` for Dawn).
 
@@ -291,6 +307,8 @@ def load(
         path, network = _weights_of(text), network or named
     else:
         path = resolve_checkpoint(text)
+    if fast and path is not None and path.suffix in (".onnx", ".pt2"):
+        raise UserError(f"fast: {text} computes in the precision that it was exported with; leave fast out")
     if path is not None and path.suffix == ".onnx":
         from llie.export.runtime import OnnxNetwork, provider_for  # onnxruntime is an extra
 
@@ -310,7 +328,7 @@ def load(
         checkpoint = read_checkpoint(path)
         built = _network_of(checkpoint, network, path)
         load_weights(built, checkpoint, need=card_of(built).parts)
-    return Enhancer(built, device, controls, strength, exposure, memory)
+    return Enhancer(built, device, controls, strength, exposure, memory, fast)
 
 
 def network_names() -> dict[str, str]:

@@ -1,0 +1,132 @@
+"""`fast=True`: what is decided, what is said, and what is computed. No test depends on the clock: times are made up."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import llie
+from llie import cli
+from llie.archs import create_network
+from llie.errors import UserError
+from llie.inference import Enhancer, fast
+from llie.inference.fast import Fast
+from tests.strips.test_strips import TINY
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Make up whether the processor has bfloat16, and how many times as fast it is."""
+
+    def pretend(has: bool = True, ratio: float = 2.0):
+        monkeypatch.setattr(fast, "has_bfloat16", lambda device: has)
+        monkeypatch.setattr(Fast, "_seconds", lambda self, run, x, bfloat16: 1.0 if bfloat16 else ratio)
+
+    return pretend
+
+
+class Precision(nn.Module):
+    """A product that shows its precision."""
+
+    def __init__(self, gain: float = 1.0):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1, bias=False)
+        self.conv.weight.data = gain * torch.eye(3)[:, :, None, None]
+        self.seen: list = []
+
+    def forward(self, x):
+        y = self.conv(x)
+        self.seen.append((y.dtype, tuple(y.shape)))
+        return y
+
+
+def decided(network, x):
+    lines: list[str] = []
+    choice = Fast(CPU, lines.append)
+    with torch.inference_mode():
+        choice.choose(network, x)
+        choice.choose(network, x)
+    assert len(lines) == 1
+    return choice, lines[0]
+
+
+def test_bfloat16_where_it_pays(machine):
+    machine(ratio=1.73)
+    network = Precision()
+    choice, line = decided(network, torch.rand(2, 3, 512, 300))
+    assert line.startswith("fast: bfloat16, 1.7 times as fast as float32 and ") and line.endswith("small first picture")
+    assert network.seen[0] == (torch.bfloat16, (1, 3, 256, 150))
+    with choice.precision():
+        assert network(torch.rand(1, 3, 2, 2)).dtype == torch.bfloat16
+    assert network(torch.rand(1, 3, 2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("has", "ratio", "network", "reason"),
+    [
+        (False, 2.0, Precision(), "PyTorch finds no bfloat16 instructions in this processor"),
+        (True, 0.9, Precision(), "bfloat16 is only 0.9 times as fast"),
+        (True, 2.0, lambda x: Precision(3000.0)(x) - 2999 * x, " dB against it, less than 40 dB"),
+    ],
+)
+def test_float32_otherwise_with_the_reason(machine, has, ratio, network, reason):
+    machine(has, ratio)
+    choice, line = decided(network, torch.rand(1, 3, 20, 20))
+    assert line.startswith("fast: float32, because ") and reason in line
+    with choice.precision():
+        assert Precision()(torch.rand(1, 3, 2, 2)).dtype == torch.float32
+
+
+def test_a_network_that_cannot(machine):
+    machine()
+
+    def network(x):
+        y = torch.nn.functional.conv2d(x, torch.eye(3)[:, :, None, None])
+        if y.dtype == torch.bfloat16:
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return y
+
+    assert decided(network, torch.rand(1, 3, 8, 8))[1].endswith("the network cannot compute in bfloat16")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_network_computes_in_bfloat16(machine, capsys, name):
+    machine()
+    torch.manual_seed(0)
+    network = create_network(name.split()[0], **TINY[name])
+    image = (np.random.default_rng(0).random((40, 56, 3)) * 100).astype(np.uint8)
+    exact = Enhancer(network, "cpu")(image)
+    result = Enhancer(network, "cpu", fast=True)(image)
+    assert "fast: bfloat16, 2.0 times" in capsys.readouterr().err
+    assert result.dtype == np.uint8 and result.shape == image.shape
+    assert np.abs(result.astype(int) - exact).max() <= 8
+
+
+def test_the_network_that_ships(machine, capsys):
+    machine()
+    image = np.random.default_rng(0).random((70, 50, 3)).astype(np.float32)
+    enhance = llie.load(device="cpu", fast=True)
+    result = enhance(image)
+    assert result.dtype == np.float32
+    assert 0 < np.abs(result - llie.load(device="cpu")(image)).max() < 0.05
+    enhance.adjusted(strength=0.5)(image)
+    assert capsys.readouterr().err.count("fast:") == 1
+
+
+def test_exported_files_have_their_own_precision(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.touch()
+    with pytest.raises(UserError, match="precision that it was exported with; leave fast out"):
+        llie.load(path, fast=True)
+
+
+def test_the_command(machine, tmp_path, capsys):
+    from llie.data.readers import write_image
+
+    machine(has=False)
+    write_image(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8))
+    assert cli.main(["enhance", str(tmp_path / "a.png"), "--fast", "--device", "cpu"]) == 0
+    assert "fast: float32, because PyTorch finds no bfloat16" in capsys.readouterr().err
+    assert (tmp_path / "a_enhanced.png").exists()
