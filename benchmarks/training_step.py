@@ -1,6 +1,6 @@
 """A training step of each network by its recipe: time, peak memory, and what takes the time.
 
-    python benchmarks/training_step.py [--networks HVISMM ...] [--threads 2] [--seconds 100] [--no-memory]
+    python benchmarks/training_step.py [--networks HVISMM ...] [--threads 2] [--seconds 100]
 
 A step is forward, the recipe's full loss, backward and the recipe's optimiser, with network, loss and options as
 `llie/train.py` builds them; the literal step has the literal network and loss and PyTorch's plain Adam. The variants
@@ -8,8 +8,8 @@ are `train.checkpoint`, `train.amp: bf16`, and this with VGG in bfloat16 besides
 recipe's where a step would take more than 10 s on two cores. VGG has random weights, which cost as much as trained
 ones.
 
-Variants take turns in one process; with one thread, times are CPU times. Memory is measured in a process for each: the
-peak of two steps above what the process held before, which is maps, gradients, and the optimiser's state.
+Variants take turns in one process; with one thread, times are CPU times. Memory is the peak of a step above what is
+held between steps: its maps and gradients.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import argparse
 import ctypes
 import dataclasses
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -166,17 +164,17 @@ def make_step(name: str, variant: str, ratio: float) -> Step:
     return Step(network, create_optimizer(trained, {**train["optim_g"], **still}), loss)
 
 
-def peak_mib(name: str, variant: str, ratio: float) -> int:
-    """The peak memory of two steps, above what this process holds before them; Linux only."""
-    step, own = make_step(name, variant, ratio), Path("/proc/self")
+def peak_mib(step: Step) -> int:
+    """The peak memory of a step, above what this process holds before it; Linux only."""
+    own = Path("/proc/self")
 
     def held(key: str) -> int:
         return next(int(line.split()[1]) for line in (own / "status").read_text().splitlines() if line.startswith(key))
 
-    ctypes.CDLL(None).malloc_trim(0)  # what building the step has left
+    ctypes.CDLL(None).malloc_trim(0)  # give back what other steps have left
     before = held("VmRSS")
     (own / "clear_refs").write_text("5")  # the peak begins anew
-    step(), step()
+    step()
     return (held("VmHWM") - before) // 1024
 
 
@@ -198,22 +196,15 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
     wanted = f"{given['batch_size_per_gpu']} x {crop}"
     print(f"\n{name}: {recipe.batch} x {recipe.crop} (recipe: {wanted}), {arguments.threads} threads, {rounds} rounds")
     for variant, (seconds, ratio) in times.items():
-        peak = "" if arguments.no_memory else f"{in_a_process(name, variant, arguments)} MiB"
         total = sum(steps[variant].seconds.values())
         parts = ", ".join(f"{part} {100 * spent / total:.0f} %" for part, spent in steps[variant].seconds.items())
-        print(f"  {variant:<16} {1000 * seconds:9.1f} ms   {ratio:5.2f}x   {peak:>9}   {parts}", flush=True)
+        peak = peak_mib(steps[variant])
+        print(f"  {variant:<16} {1000 * seconds:9.1f} ms   {ratio:5.2f}x   {peak:6} MiB   {parts}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         write_pairs(Path(folder), 8)
         crops = rate(of_llie(Path(folder), 0, "ram", recipe.crop, recipe.batch), 0, seconds=2)
     load = recipe.batch / crops
     print(f"  loading a batch, without workers {1000 * load:9.1f} ms, {100 * load / times['llie'][0]:.1f} % of a step")
-
-
-def in_a_process(name: str, variant: str, arguments: argparse.Namespace) -> str:
-    command = [sys.executable, __file__, "--networks", name, "--threads", str(arguments.threads)]
-    command += ["--ratio", str(arguments.ratio), "--peak", variant]
-    command += ["--crop", str(RECIPES[name].crop), "--batch", str(RECIPES[name].batch)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:
@@ -224,8 +215,6 @@ def main() -> None:
     parser.add_argument("--crop", type=int, help="instead of those of the table, for all networks")
     parser.add_argument("--batch", type=int, help="see --crop")
     parser.add_argument("--ratio", type=float, default=1.15, help="HVI-SMM: brightness of references over results")
-    parser.add_argument("--no-memory", action="store_true", help="times only")
-    parser.add_argument("--peak", metavar="VARIANT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for name in arguments.networks:
         recipe = RECIPES[name]
@@ -238,9 +227,6 @@ def main() -> None:
         for vgg in {recipe.vgg[0] for recipe in map(RECIPES.get, arguments.networks) if recipe and recipe.vgg}:
             torch.save(random_vgg(vgg), Path(folder) / FILES[vgg])
         os.environ["LLIE_WEIGHTS"] = folder
-        if arguments.peak:
-            print(peak_mib(arguments.networks[0], arguments.peak, arguments.ratio))
-            return
         for name in arguments.networks:
             measure(name, arguments)
 
