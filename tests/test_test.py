@@ -56,6 +56,37 @@ def test_the_averaged_weights_are_measured(trained):
     assert measured["psnr/rgb8"] == pytest.approx(logged[-1]["psnr/rgb8"], rel=1e-6)
 
 
+def means_of(results: Path) -> dict[str, float]:
+    return json.loads((results / "val.json").read_text())["means"]
+
+
+def test_figures_of_pictures_in_strips_are_those_of_whole_pictures(trained, capsys, monkeypatch):
+    words = ["-opt", str(trained / "test.yml")]
+    measuring.main(words)
+    whole, pictures = means_of(trained / "results/run"), trained / "results/run/images/val"
+    before = cv2.imread(str(pictures / "1.png")).astype(int)
+    assert "in strips" not in capsys.readouterr().err
+    monkeypatch.setattr("llie.strips.memory.free_memory", lambda device: 2**16)
+    measuring.main(words)
+    assert capsys.readouterr().err.count("works in strips of rows") == 1
+    assert means_of(trained / "results/run") == pytest.approx(whole, rel=1e-4)
+    assert abs(cv2.imread(str(pictures / "1.png")) - before).max() <= 1
+
+
+def test_validation_in_strips_gives_the_figures_of_whole_pictures(tmp_path, monkeypatch):
+    figures = []
+    for free in (2**34, 2**16):
+        monkeypatch.setattr("llie.strips.memory.free_memory", lambda device, free=free: free)
+        folder = tmp_path / str(free)
+        folder.mkdir()
+        train.main(["-opt", str(make_project(folder, train__total_iter=3))])
+        run = folder / "experiments/run"
+        told = "".join(log.read_text(encoding="utf-8") for log in run.glob("*.log"))
+        assert ("works in strips of rows" in told) == (free == 2**16)
+        figures.append(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["psnr/rgb8"])
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4)
+
+
 def test_missing_weights_are_named(trained):
     words = ["-opt", str(trained / "test.yml"), "--force_yml"]
     with pytest.raises(UserError, match=r"experiments/run/models/net_g_latest\.pth"):

@@ -167,25 +167,29 @@ class Enhancer:
                 self.fast.choose(lambda x: self.network(x, **self.controls), _unit(image[:1], self.device))
             if self.halo is not None:
                 return self._in_pieces(image, self.halo, decision)
-            if self.in_memory.too_large(image.shape, self.device):
+            strips = self.in_memory.too_large(image.shape, self.device)
+            result = None if strips else self._whole(image)
+            if result is None:
                 result = self._in_strips(image)
-                if result is not None:
-                    return result
-            return self._whole(image)
-
-    def _whole(self, image: Tensor) -> Tensor:
-        """The result of a network that needs the whole image at once."""
-        x = _unit(image, self.device)
-        try:
-            with self._precision():
-                output = self.network(x, **self.controls)
-        except torch.OutOfMemoryError:
+            if result is None and strips:
+                result = self._whole(image)
+        if result is None:
             raise UserError(
                 f"{image.numel() / 3e6:.1f} megapixels do not fit into the GPU's memory with "
                 f"{type(self.network).__name__}, which cannot work in pieces; use the device cpu, or the network that "
                 "ships with llie"
-            ) from None
-        return self._finished(output, x, image)
+            )
+        return result
+
+    def _whole(self, image: Tensor) -> Tensor | None:
+        """The result of a network that sees the whole image at once; None if that does not fit into a GPU's memory."""
+        try:
+            x = _unit(image, self.device)
+            with self._precision():
+                output = self.network(x, **self.controls)
+            return self._finished(output, x, image)
+        except torch.OutOfMemoryError:
+            return None
 
     def _in_strips(self, image: Tensor) -> Tensor | None:
         """The result of a network that must see the whole image, within the memory; None if it cannot be had so."""
@@ -199,7 +203,7 @@ class Enhancer:
                 x = _unit(source[:, :, first:stop], self.device)
                 place[:, :, first:stop] = self._finished(rows, x, source)
 
-            if not self.in_memory.in_strips(tuple(source.shape), read, write, self.controls):
+            if not self.in_memory.in_strips(tuple(source.shape), read, write, self.controls, self.device):
                 return None
         return result
 

@@ -40,7 +40,10 @@ class InMemory:
     def __call__(self, x: Tensor, **controls: Any) -> Any:
         """The network's result for x (B, 3, H, W); when strips are used, a tensor of the same shape."""
         if not self.too_large(x.shape, x.device):
-            return self.network(x, **controls)
+            try:
+                return self.network(x, **controls)
+            except torch.OutOfMemoryError:  # of a GPU
+                pass
         result = torch.empty_like(x)
         done = True
         for image, place in zip(x.split(1), result.split(1), strict=True):
@@ -51,7 +54,7 @@ class InMemory:
             def write(first: int, stop: int, rows: Tensor, place: Tensor = place) -> None:
                 place[:, :, first:stop] = rows
 
-            done = done and self.in_strips(tuple(image.shape), read, write, controls)
+            done = done and self.in_strips(tuple(image.shape), read, write, controls, x.device)
         return result if done else self.network(x, **controls)
 
     def budget(self, device: torch.device) -> int:
@@ -59,11 +62,17 @@ class InMemory:
         return memory_budget(self.memory, device)
 
     def too_large(self, shape: torch.Size, device: torch.device) -> bool:
-        """Whether an image of this shape may not fit into memory in one piece; false on a GPU: no strips there."""
-        pixels = shape.numel() // 3
-        return device.type == "cpu" and pixels * BYTES_PER_PIXEL > self.budget(device)
+        """Whether an image of this shape may not fit into memory in one piece.
 
-    def in_strips(self, shape: tuple[int, ...], read: Read, write: Write, controls: dict[str, Any]) -> bool:
+        On a GPU without a given limit, only the attempt tells; after a failure, the image is evaluated in strips.
+        """
+        if self.memory is None and device.type != "cpu":
+            return False
+        return shape.numel() // 3 * BYTES_PER_PIXEL > self.budget(device)
+
+    def in_strips(
+        self, shape: tuple[int, ...], read: Read, write: Write, controls: dict[str, Any], device: torch.device
+    ) -> bool:
         """Evaluate one image in strips.
 
         Args:
@@ -71,14 +80,15 @@ class InMemory:
             read: gives rows of the image, see `Strips`.
             write: takes rows of the result.
             controls: further arguments of the network.
+            device: that of the network and of the rows.
 
         Returns:
             Whether it was done. False if the network's code depends on the values of pixels: it cannot be traced.
         """
-        strips = self._strips(shape, controls)
+        strips = self._strips(shape, controls, device)
         if strips is None:
             return False
-        budget = self.budget(torch.device("cpu"))
+        budget = self.budget(device)
         working = min(WORKING, budget // 4)
         if not self.told:
             self.tell(
@@ -91,12 +101,12 @@ class InMemory:
             self.tell(f"{store.written / 1e9:.1f} GB of feature maps were in a temporary file")
         return True
 
-    def _strips(self, shape: tuple[int, ...], controls: dict[str, Any]) -> Strips | None:
+    def _strips(self, shape: tuple[int, ...], controls: dict[str, Any], device: torch.device) -> Strips | None:
         """The plan for images of this size, kept for the next one."""
-        key = shape, tuple((name, repr(value)) for name, value in controls.items())
+        key = shape, device, tuple((name, repr(value)) for name, value in controls.items())
         if self._planned[0] != key:
             try:
-                planned = Strips(lambda x: self.network(x, **controls), shape)
+                planned = Strips(lambda x: self.network(x, **controls), shape, device)
             except Exception as error:  # of whatever kind the code of the network raises
                 self.tell(f"{type(self.network).__name__} cannot work in strips of rows ({type(error).__name__})")
                 planned = None

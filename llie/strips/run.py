@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from llie.strips.memory import return_free_memory
@@ -26,6 +27,7 @@ class Strips:
     Args:
         function: (B, 3, H, W) -> (B, 3, H, W), for instance a network in evaluation mode.
         shape: (B, 3, H, W).
+        device: of the function.
 
     Attributes:
         plan: what is computed when.
@@ -34,8 +36,10 @@ class Strips:
         Exception: of any kind, where the function cannot be traced.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...]):
-        self.plan = Plan(*trace(function, shape))
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device | str = "cpu"
+    ):
+        self.plan = Plan(*trace(function, shape, device))
 
     def __call__(self, read: Read, write: Write, memory: int, working: int = WORKING) -> Store:
         """Evaluate the function.

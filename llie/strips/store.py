@@ -24,12 +24,14 @@ class _InFile(NamedTuple):
         shape: of the tensor as written.
         dtype: its type.
         channels_last: whether its channels were moved last before writing.
+        device: where it was.
     """
 
     place: int
     shape: tuple[int, ...]
     dtype: torch.dtype
     channels_last: bool
+    device: torch.device
 
 
 class Store:
@@ -83,6 +85,7 @@ class Store:
         view = _bytes(tensor)
         while view:
             view = view[self._file.readinto(view) :]
+        tensor = tensor.to(block.device)
         return tensor.permute(0, 3, 1, 2) if block.channels_last else tensor
 
     def drop(self, block: Tensor | _InFile) -> None:
@@ -96,7 +99,7 @@ class Store:
     def _write(self, block: Tensor, size: int) -> _InFile:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="llie-", buffering=0)  # noqa: SIM115 - closed in `close`
-        block = block.cpu()
+        device, block = block.device, block.cpu()
         channels_last = block.dim() == 4
         block = (block.permute(0, 2, 3, 1) if channels_last else block).contiguous()
         places = self._free.get(size)
@@ -114,7 +117,7 @@ class Store:
                 f"the scratch file in {tempfile.gettempdir()} cannot grow to {self.written / 1e9:.1f} GB "
                 f"({error.strerror}); allow more memory, or set TMPDIR to a folder with more room"
             ) from None
-        return _InFile(place, tuple(block.shape), block.dtype, channels_last)
+        return _InFile(place, tuple(block.shape), block.dtype, channels_last, device)
 
 
 class Map:

@@ -16,7 +16,9 @@ from llie.strips.sums import group_normalise, group_statistics
 aten = torch.ops.aten
 
 
-def trace(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[fx.GraphModule, list[Part]]:
+def trace(
+    function: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> tuple[fx.GraphModule, list[Part]]:
     """Record the operations of `function` on a float32 image of this shape, (B, 3, H, W).
 
     Returns:
@@ -29,7 +31,7 @@ def trace(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple
         record = make_fx(
             functionalize(function, remove="mutations_and_views"), tracing_mode="fake", _allow_non_fake_inputs=True
         )
-        module = record(torch.empty(shape, device="cpu"))
+        module = record(torch.empty(shape, device=device))
     for node in module.graph.find_nodes(op="get_attr"):
         node.meta.setdefault("val", operator.attrgetter(node.target)(module))  # torch before 2.5 leaves it out
     _split_group_norms(module.graph)
