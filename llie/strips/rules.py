@@ -219,6 +219,21 @@ def _layer_norm(node: Node) -> Local:
     return Local(rows, same, lambda args, kwargs, cut: (F.layer_norm(*args),))
 
 
+@rule(aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm)
+def _batch_norm(node: Node) -> Local:
+    """Of networks in evaluation mode, whose statistics are parameters."""
+    rows = node.rows
+    no_training = node.target.overloadpacket is aten._native_batch_norm_legit_no_training
+    check(rows.dim != 1 and (no_training or not node.args[5]))
+    eps = node.args[-1]
+
+    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> tuple[Tensor]:
+        x, weight, bias, mean, variance = args[:5]
+        return (F.batch_norm(x, mean, variance, weight, bias, eps=eps),)
+
+    return Local(rows, same, run)
+
+
 @rule(aten._softmax)
 def _softmax(node: Node) -> Local:
     rows, dim = node.rows, node.args[1]

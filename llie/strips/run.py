@@ -83,9 +83,11 @@ class _Run:
             self.under_way.clear()
             self._forget(number.number)
             return_free_memory()
-        if self.plan.result.kind == "whole":
-            result = self.maps[self.plan.result]
-            self.write(0, result.done, result.read(0, result.done))
+        result = self.plan.result
+        if result.kind == "small":  # everything up to it saw whole maps
+            self.write(0, self.small[result].shape[2], self.small[result])
+        elif result.kind == "whole":
+            self.write(0, self.maps[result].done, self.maps[result].take())
 
     def _fill_in(self, depth: int) -> None:
         """Compute what has no rows and is known by now."""

@@ -117,6 +117,32 @@ def test_operations_of_other_networks():
     torch.testing.assert_close(in_strips(net, x, working=2**12)[0], expected, atol=1e-5, rtol=0)
 
 
+class Pooled(nn.Module):
+    """Ends in operations that need whole maps, one of which has two results."""
+
+    def forward(self, x):
+        y, index = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(y * 2, index, 2) + 0.5
+
+
+def test_results_of_operations_that_need_whole_maps():
+    x = torch.rand(1, 3, 20, 16)
+    assert torch.equal(in_strips(Pooled(), x)[0], Pooled()(x))
+
+
+def test_batch_norm_is_local_in_evaluation():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+    net(torch.rand(2, 3, 8, 8))  # statistics of its own
+    net.eval()
+    x = torch.rand(1, 3, 60, 16)
+    with torch.inference_mode():
+        expected = net(x)
+    result, _, strips = in_strips(net, x, working=2**14)
+    assert strips > 3
+    torch.testing.assert_close(result, expected)
+
+
 class Choosy(nn.Module):
     """Its code depends on the values of pixels."""
 
