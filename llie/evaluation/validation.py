@@ -61,17 +61,22 @@ class Validation:
         for name, dataset in self.datasets.items():
             predict = self.predictor(network, name, iteration)
             report = evaluate(predict, dataset, self.metrics, self.protocols, name=name, average=self.average)
-            for note in set(report.notes) - self.told if is_main() else ():
-                logger.warning("validation: %s", note)
-            self.told.update(report.notes)
+            for note in report.notes:
+                self.tell(note)
             prefix = f"{name}/" if len(self.datasets) > 1 else ""
             values |= {prefix + column: mean for column, mean in report.means.items()}
         return values
 
+    def tell(self, line: str) -> None:
+        """Show a line, once in a run."""
+        if line not in self.told and is_main():
+            logger.warning("validation: %s", line)
+        self.told.add(line)
+
     def predictor(self, network: nn.Module, name: str, iteration: int) -> Callable[[dict[str, Any]], Tensor]:
         """A function from a batch to results, which also shows its first result."""
         first = True
-        bounded = InMemory(network, tell=logger.info)
+        bounded = InMemory(network, tell=self.tell)
 
         def predict(batch: dict[str, Any]) -> Tensor:
             nonlocal first
