@@ -8,8 +8,9 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 Row = dict[str, Any]
@@ -47,6 +48,14 @@ def run(function: Callable[..., dict[str, Any]], *arguments: Any, seconds: float
     return row
 
 
+def _end_with_parent() -> None:
+    """A check must not go on, and hold the GPU, after the script was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _wait(process: Any, receiver: Connection, seconds: float) -> Row:
     try:
         if not receiver.poll(seconds):
@@ -71,6 +80,7 @@ def _child(sender: Connection, log: Path, function: Callable[..., dict[str, Any]
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    Thread(target=_end_with_parent, daemon=True).start()
     start = time.monotonic()
     try:
         row = {"status": "ok", "seconds": round(time.monotonic() - start, 2), **function(*arguments)}

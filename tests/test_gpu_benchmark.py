@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,45 @@ def test_what_goes_wrong_is_a_row(tmp_path, function, seconds, status, reason):
     row = isolated.run(function, seconds=seconds, log=tmp_path / "log")
     assert (row["status"], row["reason"]) == (status, reason)
     assert function is not fails or "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_a_check_ends_with_the_script(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, time\n"
+        "def check(file):\n"
+        "    pathlib.Path(file + '.part').write_text(str(os.getpid()))\n"
+        "    os.replace(file + '.part', file); time.sleep(1000)\n"
+    )
+    script = (
+        "import pathlib, sys, isolated, slow\n"
+        "if __name__ == '__main__':\n"
+        "    isolated.run(slow.check, sys.argv[1], seconds=1000, log=pathlib.Path(sys.argv[1] + '.log'))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    file = tmp_path / "pid"
+    places = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(file)], env=os.environ | {"PYTHONPATH": places}
+    )
+    while not file.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 300
+    while runs(int(file.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def runs(pid):
+    """Whether a process runs; one that ended, but that nobody waited for, does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_failures_are_listed_and_checks_without_time_are_not_run(tmp_path):
