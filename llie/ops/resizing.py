@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,8 +36,11 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
         low, high = 2 * first - 1, 2 * stop + 1
         part = F.pad(x[:, :, max(low, 0) : high], (1, 1, int(low < 0), int(high > height)))
         lines = [torch.lerp(*_pairs(part, 2, shift), down[first:stop]) for shift in range(3)]
-        taps = [torch.lerp(*_pairs(line, 3, shift), across) for line in lines for shift in range(3)]
-        result.add(F.conv2d(torch.cat(taps, dim=1), kernel))
+        shape = (len(x), kernel.shape[1], stop - first, width // 2)
+        taps = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        for tap, (line, shift) in zip(taps.chunk(9, dim=1), itertools.product(lines, range(3)), strict=True):
+            torch.lerp(*_pairs(line, 3, shift), across, out=tap)
+        result.add(F.conv2d(taps, kernel))
     return result.map
 
 
