@@ -94,7 +94,7 @@ def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) ->
         # In strips of rows, only the reduced image, a 16th of the pixels, must be seen whole.
         halo = _HALO if _even(batch) else None
         small = local(functools.partial(_rows_brightened, gamma), batch, lambda x: F.avg_pool2d(x, 4), halo)
-        size = (len(small), *small.shape[2:])
+        size = (small.shape[0], *small.shape[2:])
         regions = in_one_piece(lambda x: _classes(x.double(), classes), small, shape=size, dtype=torch.long)
     return regions if image.dim() == 4 else regions[0]
 

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from llie.archs.snr_aware import of_size, whole_patches
 from llie.export.program import ProgramNetwork
 from llie.export.write import export
 from llie.ops.bilateral_grid import make_thumbnail
+from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.exporting import exporting, for_export
 from llie.ops.padding import pad_to_multiple
@@ -89,3 +91,15 @@ def test_images_that_are_smaller_than_a_patch(tmp_path):
         kept = [max(4, side - side % 4) for side in size]
         assert torch.equal(result[..., : kept[0], : kept[1]], 2 * x[..., : kept[0], : kept[1]])
         assert result.shape == x.shape and not result[..., kept[0] :, :].any() and not result[..., kept[1] :].any()
+
+
+def test_regions_of_haze_for_any_batch(tmp_path):
+    class Hazy(nn.Module):
+        """Adds a hundredth of each pixel's region, as HDM finds it."""
+
+        def forward(self, x):
+            regions = haze_regions(pad_to_multiple(x, 4)).float()[:, None]
+            return x + 0.01 * F.interpolate(regions, scale_factor=4)[..., : x.shape[-2], : x.shape[-1]]
+
+    found = export(Hazy(), tmp_path / "hazy.pt2", report=lambda line: None)
+    assert {difference.size[0] for difference in found} == {1, 2}
