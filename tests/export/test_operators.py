@@ -93,6 +93,7 @@ def test_images_that_are_smaller_than_a_patch(tmp_path):
         assert result.shape == x.shape and not result[..., kept[0] :, :].any() and not result[..., kept[1] :].any()
 
 
+@record_only
 def test_regions_of_haze_for_any_batch(tmp_path):
     class Hazy(nn.Module):
         """Adds a hundredth of each pixel's region, as HDM finds it."""
