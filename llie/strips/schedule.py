@@ -144,7 +144,12 @@ class Schedule:
 
 def schedule_within(plan: Plan, this: Pass, working: int) -> Schedule:
     """The pass in as few strips as keep the values of one within so many bytes."""
-    sources = [step.rows for step in this.steps if plan.read_from_store(step, this.number)]
+    # What enters blocks of rows from below is read a block at a time, however many strips there are.
+    sources = [
+        step.rows
+        for step in this.steps
+        if plan.read_from_store(step, this.number) and (step.part is None or step.part.kind != "upward")
+    ]
     most = min(rows.size // rows.unit for rows in sources if rows is not None)
     schedule = Schedule(plan, this, 1)
     while schedule.strips < most and schedule.peak() > working:
