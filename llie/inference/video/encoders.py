@@ -12,6 +12,7 @@ from av.video.format import VideoFormat
 
 from llie.errors import UserError, suggest
 from llie.inference.video.encoding import Encoding
+from llie.inference.video.priority import usual_priority
 
 
 class Codec(NamedTuple):
@@ -164,7 +165,8 @@ def _opens(encoder: str, pixel_format: str, source: VideoFormat) -> bool:
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
     context.options = dict(_OPTIONS.get(encoder, {}))
     try:
-        context.open()
+        with usual_priority():
+            context.open()
     except (av.FFmpegError, ValueError, OSError):
         return False
     return True

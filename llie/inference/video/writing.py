@@ -17,6 +17,7 @@ from torch import Tensor
 from llie.errors import UserError
 from llie.inference.video.colour import HDR_TRANSFERS, to_frame, written_colour
 from llie.inference.video.encoders import Encoder
+from llie.inference.video.priority import usual_priority
 from llie.inference.video.reading import Reader
 from llie.inference.video.reserved_file import ReservedFile
 from llie.inference.video.result import VideoResult, partial_of
@@ -91,7 +92,9 @@ class Writer:
         encoded.time_base = base
         encoded.pts = (frame.pts or 0) - round(self.section.shift / base)
         encoded.duration = frame.duration
-        self._output.mux(self._stream.encode(encoded))
+        with usual_priority():  # the first call opens the encoder
+            packets = self._stream.encode(encoded)
+        self._output.mux(packets)
         self._begin = time_of(frame) if self._begin is None else self._begin
         self.result.frames += 1
         self.result.seconds = float(time_of(frame) + frame.duration * base - self._begin)
