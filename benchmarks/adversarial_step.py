@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from drbn_inference import DenseBlock, LiteralDRBN, conv, up2x
+from literal_drbn import DenseBlock, LiteralDRBN, conv, up2x
 from literal_losses import literal_ssim
 from timing import compare, report
 from torch import Tensor, nn

@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from drbn_inference import LiteralDRBN
-from hdm_inference import LiteralHDM
-from hvi_smm_inference import LiteralSMM, official_names
+from literal_drbn import LiteralDRBN
+from literal_hdm import LiteralHDM
+from literal_hvi import LiteralSMM, official_names
 from literal_lfpv import LiteralLFPV
 from literal_snr_aware import LiteralSNRAware
 from literal_zero_dce import LiteralZeroDCE

@@ -1,14 +1,7 @@
-"""HVI-SMM inference: ours, eager and compiled, against a literal implementation of the network.
-
-python benchmarks/hvi_smm_inference.py [--compile]
-"""
-
-import argparse
-import os
+"""A literal implementation of HVI-SMM and HVI-CIDNet, with official names: the baseline of benchmarks."""
 
 import torch
 from hvi_transform import masked_hvi_to_rgb, masked_rgb_to_hvi
-from timing import compare, report, threads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -167,33 +160,3 @@ def official_names(ours: dict[str, Tensor], literal: nn.Module) -> dict[str, Ten
     """Our weights under the official names, which the card of any network of the family can turn into ours."""
     names = HVISMM.card.official_keys({name: name for name in literal.state_dict()})
     return {official: ours[name] for name, official in names.items()}
-
-
-@torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--compile", action="store_true", help="time the compiled network, too")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
-    parser.add_argument("--sizes", nargs="+", default=["256x256", "400x600"], help="height x width")
-    arguments = parser.parse_args()
-
-    torch.manual_seed(0)
-    network, literal = HVISMM().eval(), LiteralSMM().eval()
-    literal.load_state_dict(official_names(network.state_dict(), literal))
-    compiled = torch.compile(network, dynamic=False)
-    for size in arguments.sizes:
-        x = torch.rand(1, 3, *map(int, size.split("x"))) * 0.3
-        torch.testing.assert_close(network(x), literal(x)[0], atol=2e-5, rtol=0)
-        for number in arguments.threads:
-            with threads(number):
-                variants = {"literal": lambda x=x: literal(x), "llie": lambda x=x: network(x)}
-                if arguments.compile:
-                    difference = (compiled(x) - network(x)).abs().max().item()
-                    print(f"compiled differs from eager by {difference:.1e}")
-                    variants["llie, compiled"] = lambda x=x: compiled(x)
-                report(f"HVI-SMM {size}", compare(variants, arguments.rounds))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,25 +1,15 @@
-"""HDM inference on a CPU: ours, fused and not, against a literal implementation of the network; peak memory too.
+"""A literal implementation of HDM: the baseline of benchmarks.
 
-    python benchmarks/hdm_inference.py [--size 600x400] [--threads 2] [--rounds 5]
-
-Literal: torchvision's deformable convolution; all region kernels everywhere, then the mask; transposed convolution,
-padding and mean; the three output convolutions one by one. Both compute the regions.
+torchvision's deformable convolution; all region kernels everywhere, then the mask; transposed convolution, padding and
+mean; the three output convolutions one by one. It computes the regions by the same function as ours.
 """
 
-import argparse
-import resource
-import subprocess
-import sys
-
 import torch
-from timing import compare, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from llie.archs.hdm import HDM
 from llie.ops.dark_channel import haze_regions
-from llie.ops.fusion import fuse
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -129,53 +119,3 @@ class LiteralHDM(nn.Module):
             y = self.drconv_phy(self.dcn_block["dcn"](y), mask)
         y = self.mix2(r1, self.deconv1(self.mix1(r2, y)))
         return self.output(self.deconv2(y))
-
-
-def networks() -> dict[str, nn.Module]:
-    """The literal network and ours with the same weights; offsets of several pixels, as trained ones have."""
-    torch.manual_seed(0)
-    ours = HDM()
-    nn.init.normal_(ours.dcn_block["dcn"].conv_offset_mask.weight, std=0.02)
-    literal, fused = LiteralHDM(), HDM()
-    for network in (literal, fused):
-        network.load_state_dict(ours.state_dict())
-    return {"literal": literal, "ours, not fused": ours, "ours": fused}
-
-
-def peak_of(name: str) -> str:
-    """Measured in a separate process, because the peak of a process never falls."""
-    command = [sys.executable, *sys.argv, "--peak", name]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="600x400", help="WIDTHxHEIGHT, multiples of four")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", choices=list(networks()), help="only print the peak memory of this one, in MiB")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    width, height = (int(side) for side in arguments.size.split("x"))
-    x = F.interpolate(torch.rand(1, 3, height // 8, width // 8), (height, width), mode="bilinear")
-
-    peaks = {} if arguments.peak else {name: peak_of(name) for name in networks()}  # before this process grows
-    runs = {name: network.eval() for name, network in networks().items()}
-    fuse(runs["ours"])
-    with torch.inference_mode():
-        if arguments.peak:
-            runs[arguments.peak](x)
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-            return
-        outputs = {name: network(x) for name, network in runs.items()}
-        for name, output in outputs.items():
-            difference = (output - outputs["literal"]).abs().max().item()
-            assert difference < 1e-4, (name, difference)
-        variants = {name: (lambda network=network: network(x)) for name, network in runs.items()}
-        report(f"HDM inference, {arguments.size}", compare(variants, arguments.rounds))
-    for name, peak in peaks.items():
-        print(f"  {name:<28} {peak} MiB peak")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,8 @@
-"""DRBN inference: ours against a literal implementation of the network.
-
-python benchmarks/drbn_inference.py [--sizes 400x600] [--threads 1 2]
-"""
-
-import argparse
-import os
+"""A literal implementation of DRBN's first stage: the baseline of benchmarks."""
 
 import torch
-from timing import compare, report, threads
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from llie.archs.drbn import DRBN
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -76,29 +67,3 @@ class LiteralDRBN(nn.Module):
         for recursion in self.children():
             r1, r2, r4, *features = recursion(torch.cat([r1, x], 1), *features)
         return r1, r2, r4
-
-
-@torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
-    parser.add_argument("--sizes", nargs="+", default=["256x256", "400x600"], help="height x width")
-    arguments = parser.parse_args()
-
-    torch.manual_seed(0)
-    network, literal = DRBN().eval(), LiteralDRBN().eval()
-    literal.load_state_dict(network.state_dict())
-    for size in arguments.sizes:
-        x = torch.rand(1, 3, *map(int, size.split("x"))) * 0.3
-        torch.testing.assert_close(network(x), literal(x)[0], atol=1e-5, rtol=0)
-        for number in arguments.threads:
-            with threads(number):
-                report(
-                    f"DRBN {size}",
-                    compare({"literal": lambda x=x: literal(x), "llie": lambda x=x: network(x)}, arguments.rounds),
-                )
-
-
-if __name__ == "__main__":
-    main()
