@@ -3,190 +3,29 @@
 The image is converted to the HVI colour space. A U-Net with one branch for intensity (I) and one for colour (HV)
 corrects it there; at every level the branches attend to each other (LCA). The result is converted back to RGB.
 
-No convolution in the family has a bias.
+The layers of the U-Net are in `hvi_blocks.py`; `hvi_weights.py` reads official checkpoints.
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from llie.archs.card import Card
+from llie.archs.hvi_blocks import LCA, Down, ModulationHead, Up, conv3x3
+from llie.archs.hvi_weights import detector, official_keys
 from llie.errors import UserError
-from llie.ops.bands import Joined, add_tanh, bands, in_bands
+from llie.ops.bands import in_bands
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from llie.ops.padding import any_size
 from llie.ops.parts import keep
-from llie.ops.resizing import conv_and_halve
 from llie.registry import ARCH_REGISTRY
 
 CHANNELS = (36, 36, 72, 144)
 HEADS = (1, 2, 4, 8)
 BLOCKS = r"trunk\.(lca\d\.(i|hv)|(i|hv)_(down|up)\d)"
-
-
-def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """Mixes channels."""
-    return nn.Conv2d(in_channels, out_channels, 1, bias=False)
-
-
-def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", "replicate"] = "zeros") -> nn.Conv2d:
-    """Keeps the size; the first and last convolutions of a network pad by replication."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, padding_mode=padding_mode)
-
-
-def depthwise(channels: int) -> nn.Conv2d:
-    """A depthwise 3x3 convolution that keeps the size."""
-    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each pixel."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Resize(nn.Module):
-    """The common part of `Down` and `Up`: a convolution, and a PReLU with layer normalisation before, after or none."""
-
-    def __init__(self, in_channels: int, out_channels: int, norm: str | None):
-        super().__init__()
-        self.conv = conv3x3(in_channels, out_channels)
-        self.prelu = nn.PReLU()
-        self.norm = LayerNorm(out_channels) if norm else nn.Identity()
-        self.norm_first = norm == "before"
-
-    def activate(self, x: Tensor) -> Tensor:
-        return self.prelu(self.norm(x)) if self.norm_first else self.norm(self.prelu(x))
-
-
-class Down(Resize):
-    """Convolution, then resizing to half the size."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activate(conv_and_halve(x, self.conv.weight))
-
-
-class Up(Resize):
-    """Convolution, resizing to twice the size, then a 1x1 convolution that merges the features of the encoder."""
-
-    def __init__(self, in_channels: int, out_channels: int, norm: str | None):
-        super().__init__(in_channels, out_channels, norm)
-        self.merge = conv1x1(2 * out_channels, out_channels)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        # merge(cat(resize(conv(x)), skip)). Mixing channels commutes with resizing, so the half of `merge` that acts
-        # on x is folded into the kernel of `conv`: a quarter of the pixels, and no concatenation.
-        merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
-        kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
-        x = F.interpolate(F.conv2d(x, kernel, padding=1), scale_factor=2, mode="bilinear", align_corners=True)
-        return in_bands(lambda x, skip: self.activate(x + F.conv2d(skip, merge_skip)), x, skip, channels=2 * x.shape[1])
-
-
-class CrossAttention(nn.Module):
-    """Channel attention (CAB): rebuilds the channels of one branch from those of the other."""
-
-    def __init__(self, channels: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.q = conv1x1(channels, channels)
-        self.q_dwconv = depthwise(channels)
-        self.kv = conv1x1(channels, 2 * channels)
-        self.kv_dwconv = depthwise(2 * channels)
-        self.project_out = conv1x1(channels, channels)
-
-    def project(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of x, and keys and values of y."""
-        k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
-        return self.q_dwconv(self.q(x)), k, v
-
-    def forward(self, x: Tensor, y: Tensor, norm: nn.Module) -> Tensor:
-        """What y has to say about x; `norm` comes before, on both."""
-        products, norms_q, norms_k, values = [], [], [], Joined(y.shape[2])
-        for band in bands(x, 4 * x.shape[1], halo=1):
-            q, k, v = map(band.of, self.project(norm(band.around(x)), norm(band.around(y))))
-            q, k = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k))
-            products.append(q @ k.transpose(-2, -1))
-            norms_q.append(torch.linalg.vector_norm(q, dim=-1, keepdim=True))
-            norms_k.append(torch.linalg.vector_norm(k, dim=-1, keepdim=True))
-            values.add(v)
-        # The cosine of two channels: the product of their norms divides the small matrix, instead of the maps.
-        of_q, of_k = (_norm_of_all(norms).clamp(min=1e-12) for norms in (norms_q, norms_k))
-        similarity = functools.reduce(torch.add, products) / of_q / of_k.transpose(-2, -1)
-        attention = (similarity * self.temperature).softmax(dim=-1)
-        # To mix the channels of v by attention and then by `project_out` is to mix them once, by the product.
-        mix = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))
-        mix = torch.einsum("ohc,bhcd->bohd", mix, attention).flatten(2)
-        v = values.map
-        pixels = v.permute(0, 2, 3, 1).flatten(1, 2) @ mix.transpose(1, 2)
-        return pixels.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
-
-
-def _norm_of_all(norms: Sequence[Tensor]) -> Tensor:
-    """The norm of vectors of which these are the norms of the parts."""
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(list(norms)), dim=0)
-
-
-class IntensityEnhance(nn.Module):
-    """Gated feed-forward layer (IEL): the product of two locally enhanced halves."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        hidden = int(2.66 * channels)
-        self.project_in = conv1x1(channels, 2 * hidden)
-        self.dwconv = depthwise(2 * hidden)
-        self.dwconv1 = depthwise(hidden)
-        self.dwconv2 = depthwise(hidden)
-        self.project_out = conv1x1(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.dwconv(self.project_in(x))
-        kernel = torch.cat((self.dwconv1.weight, self.dwconv2.weight))  # both halves at once, without a copy
-        local = F.conv2d(x, kernel, padding=1, groups=len(kernel))
-        left, right = add_tanh(x, local).chunk(2, dim=1)
-        return self.project_out(left * right)
-
-
-class CrossBlock(nn.Module):
-    """One branch attends to the other, then enhances itself; the HV branch has no residual around the second step."""
-
-    def __init__(self, channels: int, heads: int, residual: bool):
-        super().__init__()
-        self.residual = residual
-        self.norm = LayerNorm(channels)  # one module in three places, as published
-        self.attention = CrossAttention(channels, heads)
-        self.enhance = IntensityEnhance(channels)
-
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        x = x + self.attention(x, other, self.norm)
-        return in_bands(self._enhanced, x, channels=self.enhance.dwconv.out_channels, halo=2)
-
-    def _enhanced(self, x: Tensor) -> Tensor:
-        enhanced = self.enhance(self.norm(x))
-        return x + enhanced if self.residual else enhanced
-
-
-class LCA(nn.Module):
-    """Lighten cross-attention: each branch attends to the other branch's input."""
-
-    def __init__(self, channels: int, heads: int):
-        super().__init__()
-        self.i = CrossBlock(channels, heads, residual=True)
-        self.hv = CrossBlock(channels, heads, residual=False)
-
-    def forward(self, i: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
-        return self.i(i, hv), self.hv(hv, i)
 
 
 class Trunk(nn.Module):
@@ -241,57 +80,6 @@ class Trunk(nn.Module):
         return torch.cat(heads, dim=1), (i, h)
 
 
-# Official names -> ours. None of our keys contains an official name, so our own keys pass unchanged.
-_RENAMES = {
-    "trans.density_k": "density_k",
-    "alpha_predictor.predictor.1.": "head.conv_in.",
-    "alpha_predictor.predictor.2.": "head.norm.",
-    "alpha_predictor.predictor.5.": "head.conv_out.",
-    "HVE_block0.1.": "trunk.hv_stem.",
-    "IE_block0.1.": "trunk.i_stem.",
-    "HVD_block0.1.": "trunk.hv_head.",
-    "ID_block0.1.": "trunk.i_head.",
-    "HVE_block": "trunk.hv_down",
-    "IE_block": "trunk.i_down",
-    "HVD_block": "trunk.hv_up",
-    "ID_block": "trunk.i_up",
-    ".down.0.": ".conv.",
-    ".up_scale.0.": ".conv.",
-    ".up.": ".merge.",
-    ".ffn.": ".attention.",  # officially the attention is called ffn, and the feed-forward layer gdfn
-    ".gdfn.": ".enhance.",
-}
-
-
-def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of an official checkpoint in our names."""
-
-    def rename(key: str) -> str:
-        for official, ours in _RENAMES.items():
-            key = key.replace(official, ours)
-        return re.sub(r"^(I|HV)_LCA(\d)", lambda match: f"trunk.lca{match[2]}.{match[1].lower()}", key)
-
-    return {rename(key): value for key, value in state.items()}
-
-
-def detector(factors: int | None) -> Callable[[Mapping[str, Tensor]], dict[str, Any] | None]:
-    """A function that reads the constructor arguments from a state dict of the network with that many factors."""
-
-    def detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        head = state.get("head.conv_out.weight")
-        if "trunk.i_stem.weight" not in state or (None if head is None else len(head)) != factors:
-            return None
-        convs = ["trunk.i_stem", *(f"trunk.i_down{level}.conv" for level in (1, 2, 3))]
-        temperatures = [f"trunk.lca{level}.i.attention.temperature" for level in (1, 2, 3)]
-        return {
-            "channels": [len(state[f"{conv}.weight"]) for conv in convs],
-            "heads": [1, *(len(state[temperature]) for temperature in temperatures)],
-            "norm": "trunk.i_down1.norm.weight" in state,
-        }
-
-    return detect
-
-
 class HVINetwork(nn.Module):
     """The common part of the family: colour transform, trunk, and residual in HVI."""
 
@@ -313,21 +101,6 @@ class HVINetwork(nn.Module):
         """`hvi_to_rgb` with the exponent of the forward transform, which gets a gradient if `k_grad_in_inverse`."""
         k = self.density_k if self.k_grad_in_inverse else self.density_k.detach()
         return hvi_to_rgb(hvi, k, *alphas).to(hvi.dtype)
-
-
-class ModulationHead(nn.Module):
-    """Last features of both branches -> one unbounded map for each factor."""
-
-    def __init__(self, channels: int, factors: int):
-        super().__init__()
-        self.conv_in = conv3x3(2 * channels, channels, "replicate")
-        self.norm = nn.GroupNorm(1, channels)
-        self.conv_out = conv3x3(channels, factors, "replicate")
-
-    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
-        channels = self.conv_out.in_channels
-        x = in_bands(lambda i, hv: self.conv_in(torch.cat((i, hv), dim=1)), *features, channels=2 * channels, halo=1)
-        return in_bands(lambda x: self.conv_out(F.silu(x)), self.norm(x), channels=2 * channels, halo=1)
 
 
 @ARCH_REGISTRY.register()
