@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llie.ops.exporting import exporting
-from llie.ops.parts import local, recording
+from llie.ops.parts import as_graph, local
 
 BYTES = 2**22  # of a band of the widest map; from 1 to 8 MiB, time differs little
 
@@ -41,8 +40,7 @@ class Band(NamedTuple):
 
 def fast(x: Tensor) -> bool:
     """Whether forms for inference on CPUs may be used: nobody needs gradients, or a graph of the plain operations."""
-    recorded = torch.compiler.is_compiling() or exporting() or recording() or torch.jit.is_tracing()
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not recorded
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not as_graph()
 
 
 def bands(x: Tensor, channels: int, halo: int = 0) -> Iterator[Band]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.errors import UserError
-from llie.ops.constants import constant
+from llie.ops.constants import constant, remembered
 from llie.ops.lanczos import lanczos8
 from llie.ops.padding import reflected
 from llie.ops.parts import in_one_piece, local
@@ -54,7 +54,7 @@ def guided_filter(guide: Tensor, image: Tensor, window: int = 60, eps: float = 1
     Returns:
         (..., H, W).
     """
-    rows, columns = (_box(side, window, guide) for side in guide.shape[-2:])
+    rows, columns = (_box(side, window, guide.dtype, guide.device) for side in guide.shape[-2:])
 
     def mean(x: Tensor) -> Tensor:
         return rows @ x @ columns.T
@@ -148,13 +148,14 @@ def reduced8(levels: Tensor, gamma: float | None) -> Tensor:
     return small if gamma is None else (255 * (small / 255) ** gamma).floor()
 
 
-def _box(size: int, window: int, like: Tensor) -> Tensor:
+@remembered
+def _box(size: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Matrix (size, size) of means over a window from `window // 2` before to `(window - 1) // 2` after each position.
 
     The line is mirrored at its ends, without repeating the end points, as often as the window needs.
     """
-    centre = torch.arange(size, device=like.device)[:, None]
-    mirrored = reflected(centre + torch.arange(window, device=like.device) - window // 2, size)
-    return torch.zeros(size, size, dtype=like.dtype, device=like.device).scatter_add_(
-        1, mirrored, torch.full_like(mirrored, 1, dtype=like.dtype) / window
+    centre = torch.arange(size, device=device)[:, None]
+    mirrored = reflected(centre + torch.arange(window, device=device) - window // 2, size)
+    return torch.zeros(size, size, dtype=dtype, device=device).scatter_add_(
+        1, mirrored, torch.full_like(mirrored, 1, dtype=dtype) / window
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llie.ops.constants import remembered
 from llie.ops.exporting import exporting
 
 _PRECISION = 22  # fractional bits of a weight
@@ -44,6 +45,7 @@ def _rounded(total: Tensor) -> Tensor:
     return ((total + 2 ** (_PRECISION - 1)) / 2**_PRECISION).floor().clamp(0, 255)
 
 
+@remembered
 def _weights(
     size: int,
     reduced: int,

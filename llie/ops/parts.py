@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from llie.ops.exporting import exporting
+
 Function = Callable[..., Tensor]
 
 
@@ -68,6 +70,11 @@ def recording() -> bool:
     """Whether a network is being traced for `llie.strips`, so that marks have an effect."""
     # Asked in this order: a compiler does not understand context variables, and must not see them.
     return not torch.compiler.is_compiling() and _recording.get() is not None
+
+
+def as_graph() -> bool:
+    """Whether operations become a graph, for strips, an exporter or a compiler, so that they must be the plain ones."""
+    return torch.compiler.is_compiling() or exporting() or recording() or torch.jit.is_tracing()
 
 
 def keep(*maps: Tensor) -> Any:
