@@ -14,6 +14,10 @@ from llie.metrics import MetricUnavailable, brisque, niqe
 from tests import needs
 
 
+def dark_with_flat_areas():
+    return (data.chelsea() / 255 * 24).astype(np.uint8)
+
+
 @needs.basicsr_only
 def test_equals_basicsr_on_photographs():
     """Up to its computing in float32, which moves grey values at ties and hence statistics."""
@@ -22,7 +26,7 @@ def test_equals_basicsr_on_photographs():
     bridge.basicsr()
     from basicsr.metrics import calculate_niqe
 
-    for image in (data.chelsea(), data.coffee()[:197, 50:441]):
+    for image in (data.chelsea(), data.coffee()[:197, 50:441], dark_with_flat_areas()):
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         assert niqe(image) == pytest.approx(calculate_niqe(bgr, crop_border=0), abs=1e-2)
         assert niqe(image, crop_border=2, convert_to="gray") == pytest.approx(
@@ -53,6 +57,11 @@ def test_a_partly_flat_image_is_measured_by_its_other_blocks():
     image = data.chelsea()[:288, :384].copy()
     image[:96, :96] = 0
     assert 1 < niqe(image) < 30
+
+
+def test_rounding_errors_in_flat_areas_do_not_count():
+    image = dark_with_flat_areas()
+    assert niqe(image + 64, convert_to="gray") == pytest.approx(niqe(image, convert_to="gray"), abs=1e-6)
 
 
 def test_protocols_that_need_a_reference_are_refused():
