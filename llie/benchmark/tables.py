@@ -20,7 +20,7 @@ from llie.benchmark.runs import Row
 from llie.engine.checkpoint import write_atomically
 
 FORMAT = 1  # of results.json
-DECIMALS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4, "delta_e": 2, "niqe": 2, "brisque": 1, "loe": 0}
+DECIMALS = {"psnr": 2, "delta_e": 2, "niqe": 2, "brisque": 1, "loe": 0}
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -95,7 +95,7 @@ def as_text(plan: Plan, rows: Sequence[Row]) -> str:
             for line in table
         ]
         failures = [f"{row.model} failed: {row.error}" for row in own if row.error]
-        parts.append("\n".join([f"{dataset}: {conditions(own)}", *aligned, *failures]))
+        parts.append("\n".join([f"{dataset}: {conditions(own)}", *aligned, *failures, *_notes(lines)]))
     return "\n\n".join(parts)
 
 
@@ -110,6 +110,15 @@ def conditions(rows: Sequence[Row]) -> str:
         if row.cost
     }
     return "; ".join([images, *sorted(machines)])
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Each note once; a note that is not about all rows names them."""
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.notes:
+            models.setdefault(note, []).append(row.model)
+    return [f"note{'' if len(own) == len(rows) else ' on ' + ', '.join(own)}: {note}" for note, own in models.items()]
 
 
 def flat_cost(row: Row) -> dict[str, Any]:

@@ -95,6 +95,12 @@ def test_metrics_that_are_not_finite_are_left_empty(pairs, tmp_path, cheap):
     assert any("1 of 4 images infinite" in note for note in row.notes)
 
 
+def test_notes_stand_once_below_the_table(pairs):
+    rows = [row_of("DRBN", notes=["lpips is left out"]), row_of("other", notes=["lpips is left out", "niqe: 1 of 15"])]
+    lines = as_text(plan_for(pairs), rows).splitlines()
+    assert lines[-2:] == ["note: lpips is left out", "note on other: niqe: 1 of 15"]
+
+
 def row_of(model="DRBN", dataset="LOLv1", images=15, psnr=19.0, **changes):
     figures = {"psnr/rgb8": psnr, "psnr/rgb8-gtmean": 22.5}
     facts = {"identity": {"data": "d"}, "network": "DRBN", "better": {"psnr": "higher"}, "cost": COST, "means": figures}
