@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]  # to write ONNX files, and to run them
+METRICS = ["piq", "torchmetrics>=1.9"]  # BRISQUE and MS-SSIM; DISTS
 WEB = ["gradio>=6.31"]  # with ImageSlider, and without requests to other hosts
 GUIDE = [
     *("mkdocs<2", "mkdocs-material", "mkdocstrings[python]"),
@@ -64,14 +65,14 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "pytest-xdist", "hypothesis", "piq", "ruff", "mypy", "types-PyYAML", "types-tqdm"),
+            *("pytest", "pytest-xdist", "hypothesis", *METRICS, "ruff", "mypy", "types-PyYAML", "types-tqdm"),
             *("codespell", "jsonschema", "playwright", "pillow-heif", "rawpy", "av>=17.1"),
             *("httpx", *SERVER, *EXPORT),
             *("sybil", *GUIDE),  # examples and pages of the guide
         ],
         "docs": GUIDE,
         "hub": ["huggingface_hub"],
-        "metrics": ["piq"],  # BRISQUE, MS-SSIM
+        "metrics": METRICS,
         "fast": ["numba"],
         "export": EXPORT,
         "photo": ["pillow-heif", "rawpy"],  # HEIC, and camera raw

@@ -17,6 +17,7 @@ TOLERANCES = {
     "ssim": 0.0005,
     "ms_ssim": 0.0005,
     "lpips": 0.001,
+    "dists": 0.001,
     "delta_e": 0.01,
     "niqe": 0.02,
     "mae": 1e-4,

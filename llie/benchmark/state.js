@@ -6,10 +6,10 @@ const state = {
 };
 
 const TITLES = {
-  psnr: "PSNR", ssim: "SSIM", ms_ssim: "MS-SSIM", lpips: "LPIPS", niqe: "NIQE", brisque: "BRISQUE", mae: "MAE",
+  psnr: "PSNR", ssim: "SSIM", ms_ssim: "MS-SSIM", lpips: "LPIPS", dists: "DISTS", niqe: "NIQE", brisque: "BRISQUE", mae: "MAE",
   delta_e: "ΔE 2000", loe: "LOE",
 };
-const DECIMALS = { psnr: 2, ssim: 3, ms_ssim: 3, lpips: 3, delta_e: 2, niqe: 2, brisque: 1, loe: 0 };
+const DECIMALS = { psnr: 2, ssim: 3, ms_ssim: 3, lpips: 3, dists: 3, delta_e: 2, niqe: 2, brisque: 1, loe: 0 };
 const COSTS = {
   latency: { title: "Latency", of: (cost) => cost.latency.median * 1000, text: (value) => `${figure3(value)} ms` },
   macs: { title: "MACs", of: (cost) => cost.macs, text: (value) => short(value) },

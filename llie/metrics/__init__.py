@@ -15,7 +15,7 @@ from llie.metrics.fidelity import delta_e, mae, ms_ssim, psnr, ssim
 from llie.metrics.lightness_order import loe
 from llie.metrics.metric import Metric, MetricUnavailable, create_metric, register_metric
 from llie.metrics.naturalness import brisque, niqe
-from llie.metrics.perceptual import lpips
+from llie.metrics.perceptual import dists, lpips
 from llie.metrics.protocols import PROTOCOLS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "brisque",
     "create_metric",
     "delta_e",
+    "dists",
     "loe",
     "lpips",
     "mae",
