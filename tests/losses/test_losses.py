@@ -1,6 +1,7 @@
 """Losses against their definitions, written here as plainly as possible."""
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ FULL_REFERENCE = [
     {"type": "SSIMLoss"},
     {"type": "SSIMLoss", "padding": "valid"},
     {"type": "EdgeLoss"},
+    {"type": "ColourfulnessLoss"},
+    {"type": "ColourfulnessLoss", "window": 4},
 ]
 
 
@@ -50,7 +53,7 @@ def test_equal_images_cost_nothing(spec):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (30, 5)])
-@pytest.mark.parametrize("kind", ["SSIMLoss", "EdgeLoss", "TVLoss", "CharbonnierLoss"])
+@pytest.mark.parametrize("kind", ["SSIMLoss", "EdgeLoss", "TVLoss", "CharbonnierLoss", "ColourfulnessLoss"])
 def test_any_size(kind, size):
     pred = images(0, size).requires_grad_()
     create_loss({"type": kind})(pred, images(1, size)).backward()
@@ -85,6 +88,29 @@ def test_psnr_loss_on_luminance():
     expected = 10 * torch.tensor(((luma[0] - luma[1]) ** 2).mean()).log10()
     loss = create_loss({"type": "PSNRLoss", "toY": True})
     torch.testing.assert_close(loss(pred[:1], target[:1]), expected, rtol=1e-4, atol=0)
+
+
+def test_colourfulness_of_a_region_is_that_of_its_definition():
+    image = images(0, (8, 12))[:1]
+    values = create_loss({"type": "ColourfulnessLoss", "window": 8}).loss.colourfulness(image)
+    red, green, blue = image[0, :, :, :8].numpy()
+    rg, yb = red - green, (red + green) / 2 - blue
+    assert values.shape == (1, 1, 1, 1)
+    expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    assert values.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_colourfulness_pulls_pale_results_towards_the_target_but_not_further():
+    target = images(1)
+    grey = target.mean(1, keepdim=True)
+    loss = create_loss({"type": "ColourfulnessLoss"})
+    costs = [loss(grey + strength * (target - grey), target).item() for strength in (0.0, 0.5, 1.0, 1.5)]
+    assert costs[0] > costs[1] > costs[2] == pytest.approx(0, abs=1e-9) and costs[3] > 0
+
+
+def test_colourfulness_of_single_pixels_is_refused():
+    with pytest.raises(UserError, match="window: 1 is too small"):
+        create_loss({"type": "ColourfulnessLoss", "window": 1})
 
 
 def test_sum_reduction():
