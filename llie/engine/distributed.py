@@ -212,7 +212,20 @@ def group(num_gpu: int | str = "auto", backend: str | None = None) -> Iterator[t
             # Disconnecting stops gloo's threads only if nothing refers to the group. A thread that frees a tensor after
             # Python has ended aborts the process with "terminate called without an active exception".
             gc.collect()
-            dist.destroy_process_group()
+            disconnect()
+
+
+def disconnect() -> None:
+    """Leave the group of processes.
+
+    In PyTorch 2.4, the end of a group waits for gloo's threads, which may wait for Python's lock to free a tensor: that
+    never ends. The end of a backend releases the lock, so backends must outlive the group.
+    """
+    world: Any = dist.group.WORLD
+    backends = [world._get_backend(device) for device in world._device_types]
+    del world
+    dist.destroy_process_group()
+    del backends
 
 
 def _forget_locals(error: BaseException | None) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from llie.archs import create_network
+from llie.engine.distributed import disconnect
 from tests.processes import together
 
 STEPS = 5
@@ -44,7 +45,7 @@ def share(rank, folder):
         case: train(case, rank, 2, lambda net: DistributedDataParallel(net, broadcast_buffers=False)) for case in CASES
     }
     torch.save(states, f"{folder}/{rank}.pth")
-    torch.distributed.destroy_process_group()
+    disconnect()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from llie.archs.mamballie import MambaLLIE
+from llie.engine.distributed import disconnect
 from tests.processes import together
 
 
@@ -27,7 +28,7 @@ def half(rank, folder):
     # Without find_unused_parameters: a single parameter without a gradient would keep all others from being averaged.
     found = gradients(images()[rank : rank + 1], DistributedDataParallel)
     torch.save(found, f"{folder}/{rank}.pth")
-    torch.distributed.destroy_process_group()
+    disconnect()
 
 
 def test_two_processes_give_the_gradients_of_the_double_batch(tmp_path):

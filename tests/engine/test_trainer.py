@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from llie.engine import checkpoint
+from llie.engine.distributed import disconnect
 from llie.engine.trainer import Trainer
 from llie.errors import UserError
 from tests.engine.tiny import TinyLoader, TinyModel, settings, weights
@@ -294,7 +295,7 @@ def alone_in_a_group():
     torch.set_warn_always(True)  # by default one test hears what PyTorch says once
     yield
     torch.set_warn_always(False)
-    torch.distributed.destroy_process_group()
+    disconnect()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

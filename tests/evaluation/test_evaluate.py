@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from llie.engine.distributed import disconnect
 from llie.errors import UserError
 from llie.evaluation import Report, evaluate
 from llie.evaluation.evaluate import image_names
@@ -216,7 +217,7 @@ def evaluate_in_a_group(rank, folder):
         evaluate(broken_at(3), dataset, METRICS, results_folder=folder)
     except UserError as error:
         (folder / f"error{rank}.txt").write_text(str(error))
-    dist.destroy_process_group()
+    disconnect()
 
 
 def test_two_processes_share_the_work_agree_and_fail_together(tmp_path):
