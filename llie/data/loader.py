@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -83,7 +84,8 @@ class TrainLoader:
         finally:
             # A traceback would keep the workers alive, and as they ignore SIGTERM, Python would wait for them at exit.
             if self.workers:
-                batches._shutdown_workers()
+                with suppress(RuntimeError):  # all batches are here: a worker that aborts on its way out costs nothing
+                    batches._shutdown_workers()
 
 
 class Order:

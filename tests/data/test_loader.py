@@ -144,6 +144,22 @@ def test_workers_outlive_ctrl_c(dataset):
         assert not worker.is_alive()
 
 
+def test_a_worker_that_aborts_on_its_way_out_costs_nothing(dataset, monkeypatch):
+    """What PyTorch raises from its handler of SIGCHLD when one of its threads in a worker outlives Python there."""
+    kind = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    shut_down = kind._shutdown_workers
+
+    def aborted(self):
+        shut_down(self)
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Aborted.")
+
+    monkeypatch.setattr(kind, "_shutdown_workers", aborted)
+    stream = loader(dataset, workers=1).batches()
+    assert same(next(stream), take(loader(dataset).batches(), 1)[0])
+    stream.close()
+    monkeypatch.undo()  # the iterator calls it again when it is freed
+
+
 def test_a_failure_in_a_users_data_set_is_reported():
     class Broken(torch.utils.data.Dataset):
         def __len__(self):
