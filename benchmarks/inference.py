@@ -3,21 +3,29 @@
     python benchmarks/inference.py [--networks HVISMM DRBN] [--threads 1 2] [--fast] [--compile]
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/inference.py
 
-Both work on the same image with the same weights, alternately; a cell is the median of the ratios. Sizes are width x
-height. MambaLLIE, whose literal scan takes minutes, is in `mamballie_inference.py`.
+All work on the same image with the same weights, alternately; a cell is the median of the ratios. Each has its own
+process: that of the literal form allocates memory as the C library does by default, as official code; the others as
+`llie enhance`, unless LLIE_KEEP_MEMORY=0. Sizes are width x height. MambaLLIE, whose literal scan takes minutes, is in
+`mamballie_inference.py`.
 """
 
 import argparse
+import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 
+import numpy as np
 import torch
 from literal_networks import literal_form
-from timing import compare, threads
-from torch import Tensor, nn
+from literal_snr_aware import literal_snr_map
+from timing import compare
+from torch import Tensor
 from torch.nn import functional as F
 
 from llie.archs import create_network
+from llie.engine.allocator import keep_large_blocks
 from llie.inference.fast import psnr
 from llie.models.base import result_of
 from llie.ops.fusion import fuse
@@ -29,45 +37,75 @@ TOLERANCE = 1e-4  # of results of order one, with random weights
 
 def dark_image(width: int, height: int) -> Tensor:
     """A smooth dark image with a little noise, (1, 3, H, W)."""
+    torch.manual_seed(0)
     smooth = F.interpolate(torch.rand(1, 3, height // 16 + 1, width // 16 + 1), (height, width), mode="bilinear")
     return (0.2 * smooth + 0.02 * torch.rand(1, 3, height, width)).clamp(0, 1)
 
 
-def both(name: str) -> tuple[nn.Module, nn.Module]:
-    """A network as `llie enhance` runs it, and its literal form, with the same random weights."""
+class Variant:
+    """One way to compute a network's result, in a process of its own.
+
+    Args:
+        name: of the network.
+        form: "literal", "llie", "bfloat16", "compiled", or "both" of these.
+        size: width and height of the image.
+    """
+
+    def __init__(self, name: str, form: str, size: tuple[int, int]):
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=(name, form, size))
+
+    def __call__(self) -> None:
+        self.pool.submit(_run).result()
+
+    def result(self) -> Tensor:
+        """The image that it computes."""
+        return torch.from_numpy(self.pool.submit(_result).result())
+
+    def use_threads(self, number: int) -> None:
+        """From now on, compute with this number of threads."""
+        self.pool.submit(torch.set_num_threads, number).result()
+
+
+_computation: list[Callable[[], Tensor]] = []  # of this process
+
+
+def _prepare(name: str, form: str, size: tuple[int, int]) -> None:
+    if form != "literal":
+        keep_large_blocks()
     torch.manual_seed(0)
     network = create_network(name).eval()
     literal = literal_form(name, network, {}, pixels=0)
     assert literal is not None, name
-    return fuse(network), literal.eval()
-
-
-def variants_of(name: str, x: Tensor, fast: bool, compiled: bool) -> dict[str, Callable[[], Tensor]]:
-    """The computations to compare; the literal form first."""
-    network, literal = both(name)
+    literal.eval()
+    x = dark_image(*size)
+    if form in ("compiled", "both"):
+        network = torch.compile(network, dynamic=False)
+    elif form != "literal":
+        fuse(network)
 
     def run_literal() -> Tensor:
-        if name == "LFPV":  # works at the next smaller size that its patches divide, as published
-            size = [side - side % 16 for side in x.shape[-2:]]
-            return at_size(size)(lambda _, image: result_of(literal(image)))(None, x)
-        return result_of(literal(x))
+        if name != "LFPV":
+            return result_of(literal(x))
+        # It works at the next smaller size that its patches divide, as published, with the map of the whole image.
+        smaller = [side - side % 16 for side in x.shape[-2:]]
+        return at_size(smaller)(lambda _, x, snr: literal.network(x, snr))(None, x, literal_snr_map(x))
 
-    def run(network: nn.Module = network, bfloat16: bool = False) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            return network(x)
+    def run() -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=form in ("bfloat16", "both")):
+            return run_literal() if form == "literal" else network(x)
 
-    variants: dict[str, Callable[[], Tensor]] = {"literal": run_literal, "llie": run}
-    if fast:
-        variants["bfloat16"] = lambda: run(bfloat16=True).float()
-    if compiled:
-        module = torch.compile(network, dynamic=False)
-        variants["compiled"] = lambda: run(module)
-        if fast:
-            variants["both"] = lambda: run(module, bfloat16=True).float()
-    return variants
+    _computation.append(run)
 
 
-@torch.inference_mode()
+def _run() -> None:
+    _computation[0]()
+
+
+def _result() -> np.ndarray:  # because tensors would travel in shared memory
+    return _computation[0]().float().numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
@@ -78,21 +116,25 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compiled, too")
     options = parser.parse_args()
 
-    print(f"{torch.backends.cpu.get_cpu_capability()}, medians of {options.rounds} rounds")
+    forms = ["literal", "llie"] + ["bfloat16"] * options.fast + ["compiled"] * options.compile
+    forms += ["both"] * (options.fast and options.compile)
+    print(f"{torch.backends.cpu.get_cpu_capability()}, medians of {options.rounds} rounds", flush=True)
     for name in options.networks:
         for size in options.sizes:
-            variants = variants_of(name, dark_image(*map(int, size.split("x"))), options.fast, options.compile)
-            expected = variants["literal"]()
-            torch.testing.assert_close(variants["llie"](), expected, atol=TOLERANCE, rtol=0)
-            for number in options.threads:
-                with threads(number):
-                    results = compare(variants, options.rounds)
-                cells = [f"{name:<10}{size:>9}{number:>3} threads"]
-                for variant, (seconds, ratio) in results.items():
-                    cells.append(f"{variant} {1000 * seconds:7.1f} ms" + f" {ratio:5.2f}x" * (variant != "literal"))
-                if options.fast:
-                    cells.append(f"{psnr(variants['bfloat16'](), expected):.1f} dB")
-                print("   ".join(cells), flush=True)
+            variants = {form: Variant(name, form, tuple(map(int, size.split("x")))) for form in forms}
+            with ExitStack() as processes:
+                for variant in variants.values():
+                    processes.enter_context(variant.pool)
+                expected = variants["literal"].result()
+                torch.testing.assert_close(variants["llie"].result(), expected, atol=TOLERANCE, rtol=0)
+                loss = f"   {psnr(variants['bfloat16'].result(), expected):.1f} dB" if options.fast else ""
+                for number in options.threads:
+                    for variant in variants.values():
+                        variant.use_threads(number)
+                    row = f"{name:<10}{size:>9}{number:>3} threads"
+                    for form, (seconds, ratio) in compare(variants, options.rounds).items():
+                        row += f"   {form} {1000 * seconds:7.1f} ms" + f" {ratio:5.2f}x" * (form != "literal")
+                    print(row + loss, flush=True)
 
 
 if __name__ == "__main__":

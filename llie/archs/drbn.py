@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.fusion import ConvChain
 from llie.ops.padding import any_size, pad_to_multiple
 from llie.registry import ARCH_REGISTRY
 
@@ -65,8 +66,7 @@ class RDB(nn.Module):
         for c in range(1, len(layers)):
             sums = convolve(c, maps[-1]).add_(sums[:, growth:])
             maps.append(F.relu(sums[:, :growth]))
-        of_input, of_maps = self.LFF.weight.split([self.channels[0], sum(self.channels[1:])], dim=1)
-        return F.conv2d(x, of_input, self.LFF.bias).add_(x).add_(F.conv2d(torch.cat(maps, dim=1), of_maps))
+        return self.LFF(torch.cat([x, *maps], dim=1)).add_(x)
 
 
 class Recursion(nn.Module):
@@ -85,7 +85,7 @@ class Recursion(nn.Module):
         self.Up1 = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
         self.UPNet4 = nn.Sequential(conv3x3(deep, width), conv3x3(width, 3))
         self.UPNet2 = nn.Sequential(conv3x3(width, width), conv3x3(width, 3))
-        self.UPNet = nn.Sequential(conv3x3(width, width), conv3x3(width, 3))
+        self.UPNet = ConvChain(conv3x3(width, width), conv3x3(width, 3))  # pays at full size only
 
     def forward(self, images: Tensor, last: Scales | None) -> tuple[Scales, Scales]:
         """Images (B, 6, H, W), features of the last recursion -> results (B, 3, ...), features (B, width.., ...)."""
