@@ -30,7 +30,9 @@ def on_tensors(function: Callable[..., torch.Tensor], **options: object) -> Scor
     """A metric of (1, 3, H, W) in float64 on the 0..255 scale."""
 
     def score(*images: np.ndarray) -> float:
-        return float(function(*(torch.from_numpy(i.transpose(2, 0, 1).astype(float))[None] for i in images), **options))
+        return float(
+            function(*(torch.from_numpy(i).double().permute(2, 0, 1)[None].contiguous() for i in images), **options)
+        )
 
     return score
 
@@ -90,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="pairs in low/ and high/")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="such as NIQE; default: all")
     arguments = parser.parse_args()
 
     warnings.simplefilter("ignore")  # about packages that are not needed here
@@ -98,7 +101,9 @@ def main() -> None:
     torch.set_num_threads(1)
     images = list(pairs(arguments.folder))
     print(f"{len(images)} pairs, the first of {images[0][0].shape[1]}x{images[0][0].shape[0]} pixels")
-    for metric, scores in variants().items():
+    chosen = variants()
+    for metric in arguments.metrics or chosen:
+        scores = chosen[metric]
         differences = {
             name: max(abs(score(*pair) - scores["llie"](*pair)) for pair in images) for name, score in scores.items()
         }
