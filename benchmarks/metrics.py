@@ -1,6 +1,6 @@
 """llie's metrics with those of other libraries, on pairs: largest difference, and time in one thread.
 
-python benchmarks/metrics.py datasets/LOLv1/eval15
+python benchmarks/metrics.py datasets/LOLv1/eval15          (CIEDE2000 also needs: pip install colour-science)
 """
 
 import argparse
