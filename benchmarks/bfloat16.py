@@ -15,8 +15,8 @@ from torch import nn
 import llie
 from llie.archs import create_network
 from llie.errors import UserError
-from llie.inference.enhancer import network_names
 from llie.inference.fast import psnr
+from llie.inference.loading import network_names
 from llie.ops.fusion import fuse
 
 NETWORKS = ["dawn", "HVICIDNet", "HVISMM", "SNRAware", "DRBN", "HDM", "MambaLLIE", "ZeroDCE"]

@@ -3,6 +3,7 @@
 Called by the commands and by users' programs.
 """
 
-from llie.inference.enhancer import Enhancer, load
+from llie.inference.enhancer import Enhancer
+from llie.inference.loading import load
 
 __all__ = ["Enhancer", "load"]

@@ -12,7 +12,7 @@ import torch
 from llie.archs import controls_of
 from llie.errors import UserError
 from llie.inference import Enhancer, load
-from llie.inference.enhancer import SHIPPED
+from llie.inference.loading import SHIPPED
 
 # Test-time controls that clients may set, with their ranges. Others are left out: with `size`, a client could make the
 # server use any amount of memory.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llie.archs import card_of, controls_of
 from llie.inference import Enhancer, load
-from llie.inference.enhancer import SHIPPED
+from llie.inference.loading import SHIPPED
 from llie.registry import ARCH_REGISTRY
 from llie.weights import find_weights
 

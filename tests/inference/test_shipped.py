@@ -7,7 +7,7 @@ from skimage import data
 
 import llie
 from llie.data.lowlight import Camera
-from llie.inference.enhancer import PRETRAINED
+from llie.inference.loading import PRETRAINED
 from llie.metrics import psnr
 
 EXACT = {"untouched": 0.0, "uneven": 0.0, "cast": 0.0, "gamma": (1, 1), "jpeg": 0.0}
