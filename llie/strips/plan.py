@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-import llie.strips.neighbours  # noqa: F401 - its rules are found by `rule_of`
+import llie.strips.neighbours
+import llie.strips.views  # noqa: F401 - as well
 from llie.ops.parts import Part
 from llie.strips.rules import Cut, Local, Node, Range, Rows, is_pointwise, rule_of, same, shape_of
 from llie.strips.sums import Sum, sum_of
