@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["256x256", "600x400"], help="width x height")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--fast", action="store_true", help="bfloat16, too, with its PSNR against the literal result")
+    parser.add_argument("--fast", action="store_true", help="bfloat16, too; its PSNR is with random weights")
     parser.add_argument("--compile", action="store_true", help="compiled, too")
     options = parser.parse_args()
 
