@@ -12,7 +12,7 @@ from torch import nn
 
 from llie.errors import UserError
 from llie.losses.backbones import backbone_state, freeze, load_backbone
-from llie.losses.lpips import lpips_network
+from llie.losses.lpips import BACKBONES, lpips_network
 from llie.metrics.images import Image, Pixels
 from llie.metrics.metric import MetricUnavailable, mean_over_pairs, register_metric
 
@@ -42,7 +42,7 @@ def lpips(
 
     Raises:
         MetricUnavailable: the backbone's weights are missing; the message says which file to put where.
-        UserError: as `psnr`.
+        UserError: as `psnr`; an unknown backbone; the file named by `weights` does not fit.
     """
     network = _lpips_network(net, weights)
     return _mean_distance("lpips", network, pred, gt, protocol, crop_border, input_order, normalize=True)
@@ -72,7 +72,7 @@ def dists(
 
     Raises:
         MetricUnavailable: VGG16's weights or the package torchmetrics are missing; the message says how to get them.
-        UserError: as `psnr`.
+        UserError: as `psnr`; the file named by `weights` does not fit.
     """
     return _mean_distance("dists", _dists_network(weights), pred, gt, protocol, crop_border, input_order)
 
@@ -108,6 +108,8 @@ def _lpips_network(net: str, weights: str | Path | None) -> nn.Module:
     try:
         return lpips_network(net, None if weights is None else str(weights))
     except UserError as error:
+        if weights is not None or net not in BACKBONES:
+            raise  # what the option file names is wrong; only what a machine lacks may be left out
         raise MetricUnavailable(str(error)) from None
 
 
@@ -122,6 +124,8 @@ def _dists_network(weights: str | Path | None) -> nn.Module:
     try:
         state = backbone_state("vgg16", weights, needed_by="DISTS")
     except UserError as error:
+        if weights is not None:
+            raise
         raise MetricUnavailable(str(error)) from None
     with torch.device("meta"):
         vgg = nn.ModuleDict({"features": torchvision.models.vgg16().features})
