@@ -78,7 +78,7 @@ def test_a_host_keeps_the_block_around_its_banks():
 
 
 def test_compiles():
-    network = build("DRBN").train()
+    network = build("SNRAware").train()
     x = torch.rand(1, 3, 16, 16)
     expected = gradients(copy.deepcopy(network), x)
     recompute(network, blocks_of(network))

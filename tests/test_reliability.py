@@ -33,7 +33,7 @@ def latest(log, total):
 
 
 @pytest.mark.parametrize(
-    ("workers", "processes", "kills"), [(0, 1, 5), (2, 1, 2), (0, 2, 2)], ids=["alone", "workers", "two-processes"]
+    ("workers", "processes", "kills"), [(0, 1, 5), (2, 1, 1), (0, 2, 2)], ids=["alone", "workers", "two-processes"]
 )
 def test_kill_nine_at_random_moments(tmp_path, children, workers, processes, kills):
     total = 12 * kills
