@@ -1,4 +1,5 @@
 # make demo: the main job on an embedded default.  make test: lint, types, tests.  make docs: the guide, in site/.
+# make tests-avx2: the golden tests as a processor without AVX-512 computes them; CI runs them after make test.
 # make gpu: checks and times on a GPU, in results/gpu.
 # Each sets up .venv by itself; for another Python: make test PYTHON=python3.12 VENV=.venv312
 PYTHON ?= python3
@@ -11,7 +12,7 @@ READY  := $(VENV)/.installed
 AVX2   := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
 GOLDEN := $(shell grep -rlw golden tests --include='test_*.py')
 
-.PHONY: demo test test-oldest lint types tests mutations docs gpu clean
+.PHONY: demo test tests-avx2 test-oldest lint types tests mutations docs gpu clean
 
 demo: $(READY)
 	$(BIN)/llie data demo datasets/demo
@@ -24,6 +25,8 @@ test: lint types tests
 
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+tests-avx2: $(READY)
 	$(AVX2) $(BIN)/python -m pytest -n 2 --dist worksteal -m golden $(GOLDEN)
 
 # Make small mistakes on purpose, one at a time: the golden tests must fail.
