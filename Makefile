@@ -51,13 +51,14 @@ docs: $(READY)
 gpu: $(READY)
 	$(BIN)/python benchmarks/gpu.py -o results/gpu
 
-# Torch first: basicsr's own build then takes the same version, from pip's cache.
+# Torch first: basicsr's own build then takes the same version, from pip's cache. Without warnings: setuptools has one for
+# every editable installation.
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip list --quiet --format=freeze | sed -nE 's/^(torch(vision)?==[^+]*).*/\1/p' > $(VENV)/torch.txt
-	$(BIN)/python -m pip install --quiet --build-constraint $(VENV)/torch.txt -e '.[test]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --build-constraint $(VENV)/torch.txt -e '.[test]'
 	touch $@
 
 clean:
