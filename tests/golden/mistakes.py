@@ -39,12 +39,12 @@ MISTAKES = {
         ("losses.pixel:CharbonnierLoss.distance", "+ self.eps", "+ self.eps**2"),
     ],
     "archs/test_hvi.py": [
+        ("archs.hvi_blocks:Up.forward", "x, kernel, padding=1", "F.pad(x, (1, 1, 1, 1), mode='replicate'), kernel"),
         ("archs.hvi_blocks:conv3x3", "padding_mode=padding_mode", "padding_mode='zeros'"),
-        ("archs.hvi_blocks:conv3x3", "padding_mode=padding_mode", "padding_mode='replicate'"),
         ("archs.hvi_blocks:LayerNorm.__init__", "1e-6", "1e-5"),
         ("archs.hvi_blocks:Resize.__init__", '== "before"', '== "after"'),
         ("ops.resizing:_between", "(size - 1)", "size"),
-        ("ops.resizing:conv_and_halve", "low, high = 2 * first - 1", "low, high = 2 * first"),
+        ("ops.resizing:conv_and_halve", "int(high > height)))", "int(high > height)), mode='replicate')"),
         ("archs.hvi_blocks:Up.forward", "merge_x, merge_skip =", "merge_skip, merge_x ="),
         ("archs.hvi_blocks:CrossAttention.forward", "/ of_q / of_k.transpose(-2, -1)", "/ of_q"),
         ("archs.hvi_blocks:CrossAttention.forward", " * self.temperature", ""),
@@ -58,6 +58,7 @@ MISTAKES = {
         ("archs.hvi:HVISSM.forward_features", "(self.max_scale_factor - low)", "self.max_scale_factor"),
     ],
     "archs/test_hvi_train_step.py": [
+        ("ops.resizing:conv_and_halve", "x, weight, padding=1", "F.pad(x, (1, 1, 1, 1), mode='replicate'), weight"),
         ("archs.hvi:HVINetwork.to_rgb", "if self.k_grad_in_inverse else self.density_k.detach()", ""),
         ("archs.hvi_blocks:conv3x3", "padding_mode=padding_mode", "padding_mode='zeros'"),
         ("ops.hvi:rgb_to_hvi", "(high + EPS) * (high.detach() != 0)", "(high + EPS).detach()"),
