@@ -111,7 +111,7 @@ MISTAKES = {
         ("ops.dark_channel:dark_channel", "(window, 1), 1, (half, 0)", "(window - 2, 1), 1, (half - 1, 0)"),
     ],
     "archs/test_drbn.py": [
-        ("archs.drbn:conv3x3", "padding=1", "padding=1, padding_mode='replicate'"),
+        ("archs.drbn:conv3x3", "padding=1", "padding=1, padding_mode='zeros' if stride == 1 else 'replicate'"),
         ("archs.drbn:enlarge", "align_corners=False", "align_corners=True"),
         ("archs.drbn:RDB.forward", ".add_(x)", ""),
         ("archs.drbn:Recursion.forward", "f1, stem, last1", "f1, last1"),
