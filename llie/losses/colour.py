@@ -41,6 +41,8 @@ class ColourfulnessLoss(ImageLoss):
 
     def colourfulness(self, images: Tensor) -> Tensor:
         """Colourfulness of each region: (..., 3, H, W) in [0, 1] -> (..., 1, H // window, W // window)."""
+        if images.shape[-3] != 3:
+            raise UserError(f"ColourfulnessLoss compares colours, RGB; this output has {images.shape[-3]} channels")
         red, green, blue = images.split(1, dim=-3)
         rg, yb = red - green, (red + green) / 2 - blue
         mean_rg, mean_yb = self._mean(rg), self._mean(yb)

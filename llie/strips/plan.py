@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 import llie.strips.neighbours
-import llie.strips.views  # noqa: F401 - as well
+import llie.strips.views  # noqa: F401 - the rules of both are found by `rule_of`
 from llie.ops.parts import Part
 from llie.strips.rules import Cut, Local, Node, Range, Rows, is_pointwise, rule_of, same, shape_of
 from llie.strips.sums import Sum, sum_of

@@ -108,9 +108,11 @@ def test_colourfulness_pulls_pale_results_towards_the_target_but_not_further():
     assert costs[0] > costs[1] > costs[2] == pytest.approx(0, abs=1e-9) and costs[3] > 0
 
 
-def test_colourfulness_of_single_pixels_is_refused():
+def test_colourfulness_of_single_pixels_or_channels_is_refused():
     with pytest.raises(UserError, match="window: 1 is too small"):
         create_loss({"type": "ColourfulnessLoss", "window": 1})
+    with pytest.raises(UserError, match="this output has 1 channels"):
+        create_loss({"type": "ColourfulnessLoss"})(images(0)[:, :1], images(1)[:, :1])
 
 
 def test_sum_reduction():
