@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from llie.losses.base import ImageLoss, check_choice
 from llie.losses.vgg import VGGFeatures
 from llie.registry import LOSS_REGISTRY
 
-CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": lambda a, b: (a - b).abs(),
-    "l2": lambda a, b: (a - b) ** 2,
-    "mse": lambda a, b: (a - b) ** 2,
-}
+CRITERIA: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "mse": F.mse_loss}
 
 
 @LOSS_REGISTRY.register()
@@ -83,11 +80,16 @@ class PerceptualLoss(ImageLoss):
         for name, weight in self.layer_weights.items():
             found, sought = (_at_least_float32(maps[name]) for maps in (features, wanted))
             if self.perceptual_weight:
-                total = total + self.perceptual_weight * weight * self.reduce(self.criterion(found, sought))
+                total = total + self.perceptual_weight * weight * self._distances(found, sought)
             if self.style_weight:
-                style = self.reduce(self.criterion(_gram(found), _gram(sought)), dims=(-2, -1))
-                total = total + self.style_weight * weight * style
+                total = total + self.style_weight * weight * self._distances(_gram(found), _gram(sought))
         return total
+
+    def _distances(self, found: Tensor, sought: Tensor) -> Tensor:
+        """Distances of n tensors from one, (n, ...) and (1, ...) -> (n,)."""
+        if found.ndim == 4:  # in the order of memory, because the gradients of losses are slow in any other on CPUs
+            found, sought = (maps.permute(0, 2, 3, 1) for maps in (found, sought))
+        return torch.stack([self.criterion(each, sought[0], reduction=self.reduction) for each in found])
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from llie.errors import UserError, suggest
 from llie.losses.backbones import backbone_state, load_backbone
 from llie.losses.base import check_choice
+from llie.ops.winograd import pays, transformed, winograd
 
 CHANNELS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -72,9 +73,9 @@ class VGGFeatures(nn.Module):
             features = nn.Sequential(*(self._layer(index) for index in range(len(self.names))))
         state = backbone_state(vgg_type, weights, needed_by="the perceptual loss")
         load_backbone(nn.ModuleDict({"features": features}), state, vgg_type)
-        # On CPUs, channels last is twice as fast in bfloat16, but hardly faster in float32.
-        self.layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
-        self.features = features.to(getattr(torch, precision)).to(memory_format=self.layout)
+        # On CPUs, channels last is twice as fast in bfloat16; in float32 it makes pooling twenty times as fast.
+        self.features = features.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
+        self.transformed: dict[str, tuple[Tensor, Tensor]] = {}  # by layer: its kernel, and that for `winograd`
 
         # range_norm and the ImageNet statistics, combined into one multiplication and one addition.
         mean = torch.tensor([0.485, 0.456, 0.406]) if use_input_norm else torch.zeros(3)
@@ -96,10 +97,17 @@ class VGGFeatures(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features of (B, 3, H, W) by layer, (B, channels, H / 2^n, W / 2^n) each."""
         dtype = next(self.features.buffers()).dtype
-        x = (images * self.scale + self.shift).to(dtype, memory_format=self.layout)
+        x = (images * self.scale + self.shift).to(dtype, memory_format=torch.channels_last)
         found = {}
         for name, layer in zip(self.names, self.features, strict=True):
-            x = layer(x)
+            x = self._convolve(name, layer, x) if isinstance(layer, nn.Conv2d) and pays(x, layer.weight) else layer(x)
             if name in self.wanted:
                 found[name] = x
         return found
+
+    def _convolve(self, name: str, layer: nn.Conv2d, x: Tensor) -> Tensor:
+        weight, kernel = self.transformed.get(name, (None, None))
+        if weight is not layer.weight:  # at the first call, and after a conversion
+            kernel = transformed(layer.weight)
+            self.transformed[name] = layer.weight, kernel
+        return winograd(x, layer.weight, layer.bias, kernel)

@@ -115,7 +115,8 @@ class TestPerceptual:
         expected = sum(weight * distance(a, b, reduction=reduction) for weight, a, b in pairs)
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
         ours, theirs = (torch.autograd.grad(each, pred)[0] for each in (value, expected))
-        assert (ours - theirs).norm() < 1e-3 * theirs.norm()  # single signs of |a - b| may differ in l1
+        # Rounding may change single signs of |a - b|; each contributes as much as all others.
+        assert (ours - theirs).norm() < {"l1": 1e-2, "l2": 1e-4}[criterion] * theirs.norm()
 
     def test_style_compares_gram_matrices(self, small_vgg):
         state = torch.load(small_vgg, weights_only=True)
@@ -146,6 +147,17 @@ class TestPerceptual:
             value = loss(images(0), images(1))
         assert not value.requires_grad
         assert value == loss(images(0).requires_grad_(), images(1))
+
+    def test_a_converted_loss_uses_its_converted_weights(self, small_vgg):
+        loss = create_loss(spec(small_vgg))
+        loss(images(0), images(1))
+        loss.to(torch.float64).to(torch.float32)
+        for weight in loss.buffers():
+            weight.mul_(0.5)
+        loss.to(torch.float64)
+        expected = loss(images(0).double(), images(1).double())
+        value = loss.to(torch.float32)(images(0), images(1))
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
 
     def test_bfloat16_is_near(self, small_vgg):
         values = [create_loss(spec(small_vgg, precision=p))(images(0), images(1)) for p in ("float32", "bfloat16")]

@@ -1,0 +1,87 @@
+"""Winograd's convolutions against the direct form: values, gradients, and where they step aside."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llie.ops.exporting import for_export
+from llie.ops.winograd import _matrices, pays, transformed, winograd
+
+
+def tensors(shape, outputs, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    sizes = (shape, (outputs, shape[1], 3, 3), (outputs,))
+    return [torch.randn(size, dtype=dtype, generator=generator).requires_grad_() for size in sizes]
+
+
+def direct(x, weight, bias=None):
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+# Whole tiles and parts of tiles, one image and several, more tiles than are worked on at a time.
+SHAPES = [((1, 3, 8, 12), 2), ((2, 3, 13, 10), 5), ((5, 2, 3, 1), 1), ((1, 1, 48, 44), 2), ((200, 1, 4, 5), 1)]
+
+
+@pytest.mark.parametrize(("shape", "outputs"), SHAPES)
+def test_equals_the_direct_form(shape, outputs):
+    inputs = tensors(shape, outputs)
+    result, expected = winograd(*inputs), direct(*inputs)
+    torch.testing.assert_close(result, expected)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(1))
+    for ours, theirs in zip(*(torch.autograd.grad(each, inputs, weights) for each in (result, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_and_their_gradients():
+    inputs = tensors((2, 2, 5, 4), 2)
+    assert torch.autograd.gradcheck(winograd, inputs)
+    assert torch.autograd.gradgradcheck(winograd, inputs)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_rounding_is_near_that_of_the_direct_form(layout):
+    x, weight, _ = tensors((1, 64, 32, 32), 64, torch.float32)
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
+    exact = direct(x.double(), weight.double())
+    inputs = (x, weight)
+    wanted = (exact, *torch.autograd.grad(exact.square().sum(), inputs))
+    result = winograd(x, weight)
+    for ours, theirs in zip((result, *torch.autograd.grad(result.square().sum(), inputs)), wanted, strict=True):
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def test_a_frozen_kernel_is_transformed_once_and_keeps_no_image():
+    x, weight, bias = tensors((1, 2, 8, 8), 3)
+    weight, bias = weight.detach(), bias.detach()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
+        result = winograd(x, weight, bias, transformed(weight))
+    assert all(saved is None or saved.shape != x.shape for saved in kept)
+    (ours,), (theirs,) = (torch.autograd.grad(each.sin().sum(), x) for each in (result, direct(x, weight, bias)))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_flipped_kernel_has_the_same_matrices():
+    weight = tensors((1, 3, 4, 4), 2)[1].detach()
+    matrices = _matrices(torch.float64)
+    flipped = matrices.flipped()
+    assert not torch.equal(flipped.image, matrices.image)
+    turned = transformed(weight.flip(2, 3).transpose(0, 1))
+    order = [int((matrices.image == row).all(1).nonzero()) for row in flipped.image]
+    torch.testing.assert_close(turned[order], transformed(weight).transpose(1, 2))
+
+
+def test_it_pays_only_for_large_float32_on_a_cpu():
+    x, weight = torch.rand(1, 64, 32, 32), torch.rand(64, 64, 3, 3)
+    assert pays(x, weight)
+    assert not pays(x.double(), weight.double())
+    assert not pays(x.bfloat16(), weight.bfloat16())
+    assert not pays(x[:, :, :8, :8], weight)
+    assert not pays(x, weight[:, :, :1, :1])
+    assert not pays(x[:, :48], weight[:, :48])
+    assert not pays(x.to("meta"), weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not pays(x, weight)
+    with for_export():
+        assert not pays(x, weight)
