@@ -124,8 +124,8 @@ class _Matrices(NamedTuple):
 
 @functools.cache
 def _matrices(dtype: torch.dtype) -> _Matrices:
-    # By Toom and Cook: the kernel's values at the points, times those of the tile by Lagrange's interpolation,
-    # transposed. Rows of the kernel's map are divided by |p|, so that p and 1 / p differ by the order of coefficients.
+    # The kernel's values at the points; and the transpose of Lagrange's interpolation from values to coefficients.
+    # Rows of the kernel's map are divided by |p|, so that p and 1 / p differ by the order of coefficients.
     kernel, image, result = (torch.zeros(REACH, n, dtype=torch.float64) for n in (3, REACH, TILE))
     for row, p in enumerate(POINTS):
         size = abs(p) or 1.0
