@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llie.ops.selective_scan.core import resume
+from llie.ops.selective_scan.core import ends, resume
 
 ROWS = 64  # in a block: more rows take more memory for the block, fewer take more for what is kept of all blocks
 CHUNK = 2**20  # values of a piece of a block that is computed at a time: its step sizes stay in the cache
+FORGOTTEN = 1e-20  # a decay after which nothing of a state is left: none is so much larger than others
 
 DOWN, UP, ROWS_BACK = 1, 3, 2  # directions, as in `llie.ops.ss2d`
 
@@ -82,27 +83,30 @@ class BlockScan:
 
     def describe(self, x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
         """What the backward directions need of each block: (1, C, blocks * rows, W) -> (1, 1, blocks, size)."""
-        found = []
-        for block in x.split(self.rows, 2):
-            columns = self._columns(UP, block, None)
-            line = self._rows(ROWS_BACK, block, None)
-            found.append(torch.cat([part.flatten() for part in (*columns[:2], *line[:2])]))
-        return torch.stack(found)[None, None]
+        blocks = x.split(self.rows, 2)
+        result = x.new_zeros(1, 1, len(blocks), self.size, dtype=torch.float32)
+        for block, described in zip(blocks, result[0, 0], strict=True):
+            columns, row = self._unpacked(described)
+            self._end_of_columns(UP, block, columns)
+            self._end_of_rows_back(block, row)
+        return result
 
     def follow(self, before: Lines | None, x: Tensor) -> Lines:
-        """Columns forwards: the stretches from the top to the end of x, given those to its start."""
-        own, steps, _ = self._columns(DOWN, x, None if before is None else before.own)
-        return Lines(own, steps if before is None else before.steps + steps)
+        """Columns forwards: the stretches from the top to the end of x; those to its start, if given, are extended."""
+        if before is None:
+            before = Lines(*(x.new_zeros(shape, dtype=torch.float32) for shape in self.shapes[:2]))
+        self._end_of_columns(DOWN, x, before)
+        return before
 
     def compose(self, above: Lines | None, described: Tensor) -> Lines:
         """Columns backwards: the stretches from the end of described blocks to the top, given those above them."""
+        if above is None:
+            above = Lines(*(described.new_zeros(shape) for shape in self.shapes[:2]))
         for block in described[0, 0]:
-            columns = self._unpacked(block)[0]
-            if above is None:
-                above = Lines(*(t.clone() for t in columns))  # what is described may be overwritten
-            else:
-                above = Lines(above.own + self._decay(UP, above.steps) * columns.own, above.steps + columns.steps)
-        assert above is not None
+            columns, _ = self._unpacked(block)
+            for part in self._parts_of_states(self.width):
+                above.own[part] += self._decay(UP, above.steps[part]).mul_(columns.own[part])
+            above.steps.add_(columns.steps)
         return above
 
     def first_states(self, columns: Lines, backwards: bool) -> Tensor:
@@ -119,24 +123,27 @@ class BlockScan:
         """Descriptions of blocks, from which the states follow that enter them from below.
 
         Args:
-            described: (1, 1, blocks, size).
+            described: (1, 1, blocks, size); it becomes the first result.
             entering: the states that enter the last of them: those of columns, or of columns and of the row, as
-                (W or W + 1, channels, states).
+                (W or W + 1, channels, states). The latter become the second result.
 
         Returns:
             The states that enter each of them, at the start of (1, 1, blocks, size), and those that leave at the top.
         """
-        columns_in, row_in = entering[: self.width], entering[self.width :]
-        row_in = row_in if len(row_in) else torch.zeros_like(entering[:1])
-        result = torch.zeros_like(described)
-        for k in range(described.shape[2] - 1, -1, -1):
-            columns, row = self._unpacked(described[0, 0, k])
-            into_columns, into_row = self._unpacked(result[0, 0, k])
-            into_columns.own.copy_(columns_in)
-            into_row.own.copy_(row_in)
-            columns_in = columns.own + self._decay(UP, columns.steps) * columns_in
-            row_in = row.own + self._decay(ROWS_BACK, row.steps) * row_in
-        return result, torch.cat([columns_in, row_in])
+        states = entering
+        if len(entering) == self.width:
+            states = torch.cat([entering, torch.zeros_like(entering[:1])])
+        for block in reversed(described[0, 0].unbind()):
+            columns, row = self._unpacked(block)
+            for direction, lines, state in (
+                (UP, columns, states[: self.width]),
+                (ROWS_BACK, row, states[self.width :]),
+            ):
+                for part in self._parts_of_states(len(state)):
+                    leaving = self._decay(direction, lines.steps[part]).mul_(state[part]).add_(lines.own[part])
+                    lines.own[part] = state[part]
+                    state[part] = leaving
+        return described, states
 
     def begin(self, columns: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """A function of successive blocks from the top, and of what enters each from below, to their results.
@@ -144,21 +151,18 @@ class BlockScan:
         Args:
             columns: the states with which the columns begin at the top, (W, channels, states).
         """
-        row = torch.zeros_like(columns[:1])
+        columns, row = columns.clone(), torch.zeros_like(columns[:1])
         D = self.weights.D.float().sum(0)
 
         def run(x: Tensor, entering: Tensor) -> Tensor:
-            nonlocal columns, row
-            results = []
-            for block, described in zip(x.split(self.rows, 2), entering[0, 0], strict=True):
-                from_below = self._unpacked(described)
-                y = block * D[:, None, None]
-                columns = self._columns(DOWN, block, columns, y)[0]
-                row = self._rows(0, block, row, y)[0]
-                self._columns(UP, block, from_below[0].own, y)
-                self._rows(ROWS_BACK, block, from_below[1].own, y)
-                results.append(y)
-            return results[0] if len(results) == 1 else torch.cat(results, 2)
+            nonlocal row
+            y = x * D[:, None, None]
+            for block, result, below in zip(x.split(self.rows, 2), y.split(self.rows, 2), entering[0, 0], strict=True):
+                columns_up, row_back = self._unpacked(below)
+                self._add_columns(block, columns, columns_up.own, result)
+                row = self._add_rows(0, block, row, result)
+                self._add_rows(ROWS_BACK, block, row_back.own, result)
+            return y
 
         return run
 
@@ -169,58 +173,82 @@ class BlockScan:
         return Lines(parts[0], parts[1]), Lines(parts[2], parts[3])
 
     def _decay(self, direction: int, steps: Tensor) -> Tensor:
-        return (self.rates[direction] * steps[..., None]).exp()
+        return (self.rates[direction] * steps[..., None]).exp_()
 
-    def _columns(self, direction: int, x: Tensor, state: Tensor | None, y: Tensor | None = None) -> _Scanned:
-        """Scan the columns of (1, C, rows, W) one by one, each from its state; the results are added to y."""
-        wide = max(1, CHUNK // (x.shape[1] * x.shape[2]))
-        ends, steps = [], []
-        for first in range(0, self.width, wide):
-            part = slice(first, first + wide)
-            lines = x[:, :, :, part].permute(3, 2, 0, 1)  # (columns, rows, 1, C)
-            begun = None if state is None else state[part]
-            end, step, result = self._scan(direction, lines, begun, y is None)
-            ends.append(end)
-            steps.append(step)
-            if y is not None:
-                y[:, :, :, part] += result.permute(2, 3, 1, 0)
-        return _Scanned(torch.cat(ends), torch.cat(steps), y)
+    def _parts_of_states(self, lines: int) -> Iterator[slice]:
+        """Lines whose states are computed at a time."""
+        return _parts(lines, self.rates[0].numel())
 
-    def _rows(self, direction: int, x: Tensor, state: Tensor | None, y: Tensor | None = None) -> _Scanned:
-        """Scan the rows of (1, C, rows, W) as a single line, from its state; the results are added to y."""
-        high = max(1, CHUNK // (x.shape[1] * self.width))
-        state = torch.zeros_like(self.rates[:1]) if state is None else state
-        total = torch.zeros_like(state[..., 0])
-        parts: Iterator[int] = iter(range(0, x.shape[2], high))
-        for first in reversed(list(parts)) if direction == ROWS_BACK else parts:
-            lines = x[:, :, first : first + high].permute(0, 2, 3, 1)
-            size = lines.shape[1:3]
-            state, step, result = self._scan(direction, lines.flatten(1, 2).unsqueeze(2), state, y is None)
-            total += step
-            if y is not None:
-                y[:, :, first : first + high] += result.squeeze(2).unflatten(1, size).permute(0, 3, 1, 2)
-        return _Scanned(state, total, y)
+    def _add_columns(self, x: Tensor, down: Tensor, up: Tensor, y: Tensor) -> None:
+        """Add the results of the columns of (1, C, rows, W), from their first states; `down` becomes the last ones."""
+        for part in _parts(self.width, x.shape[1] * x.shape[2]):
+            lines = _columns(x, part)
+            result, down[part] = self._scan(DOWN, lines, down[part])
+            result += self._scan(UP, lines, up[part])[0]
+            y[:, :, :, part] += result.permute(2, 3, 1, 0)
 
-    def _scan(
-        self, direction: int, lines: Tensor, state: Tensor | None, describe: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scan lines (lines, length, 1, C): states at their ends, sums of step sizes (0 unless asked for), results."""
-        x_proj, dt_proj, dt_bias, _, _, backend = self.weights
-        rank, states = dt_proj.shape[2], self.rates.shape[2]
-        u = lines.float()
-        low_rank, B, C = F.linear(u, x_proj[direction].float()).split([rank, states, states], 3)
-        delta = F.linear(low_rank, dt_proj[direction].float())
-        bias, rates = dt_bias[direction : direction + 1].float(), self.rates[direction : direction + 1]
-        state = u.new_zeros(len(u), *rates.shape[1:]) if state is None else state
+    def _add_rows(self, direction: int, x: Tensor, state: Tensor, y: Tensor) -> Tensor:
+        """Add the results of the rows of (1, C, rows, W) as a single line, from a state; returns the last state."""
+        parts = list(_parts(x.shape[2], x.shape[1] * self.width))
+        for part in reversed(parts) if direction == ROWS_BACK else parts:
+            result, state = self._scan(direction, _row(x, part), state)
+            y[:, :, part] += result.squeeze(2).unflatten(1, (-1, self.width)).permute(0, 3, 1, 2)
+        return state
+
+    def _end_of_columns(self, direction: int, x: Tensor, columns: Lines) -> None:
+        """Extend stretches by the columns of (1, C, rows, W)."""
+        for part in _parts(self.width, x.shape[1] * x.shape[2]):
+            columns.own[part], steps = self._end(direction, _columns(x, part), columns.own[part])
+            columns.steps[part] += steps
+
+    def _end_of_rows_back(self, x: Tensor, row: Lines) -> None:
+        """Describe the rows of (1, C, rows, W) as a single line from the last pixel to the first.
+
+        From its end to its start, and only as far as anything reaches the end: decays from the rest are zero in effect.
+        """
+        for part in _parts(x.shape[2], x.shape[1] * self.width):
+            decay = self._decay(ROWS_BACK, row.steps)
+            if decay.max() < FORGOTTEN:
+                break
+            own, steps = self._end(ROWS_BACK, _row(x, part), torch.zeros_like(row.own))
+            row.own.add_(decay.mul_(own))
+            row.steps.add_(steps)
+
+    def _scan(self, direction: int, lines: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Scan lines (lines, length, 1, C) from their states: results, and states at their ends."""
+        inputs = self._inputs(direction, lines, outputs=True)
+        y, last = resume(state[:, None], lines, *inputs)
+        return y, last[:, 0]
+
+    def _end(self, direction: int, lines: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_scan`, without results: states at the ends, and the sums of step sizes."""
+        inputs = self._inputs(direction, lines, outputs=False)
+        last, steps = ends(state[:, None], lines, *inputs)
+        return last[:, 0], steps[:, 0]
+
+    def _inputs(self, direction: int, lines: Tensor, outputs: bool) -> tuple[Any, ...]:
+        """What a scan needs beside the lines and states, from delta on; without C unless there are outputs."""
+        x_proj, dt_proj, dt_bias = (w[direction].float() for w in self.weights[:3])
+        rank, states = dt_proj.shape[1], self.rates.shape[2]
+        sizes = [rank, states, states] if outputs else [rank, states]
+        low_rank, *B_and_C = F.linear(lines, x_proj[: sum(sizes)]).split(sizes, 3)
+        delta = F.linear(low_rank, dt_proj)
         order = [2 if direction in (UP, ROWS_BACK) else 0]
-        y, last = resume(state[:, None], u, delta, rates, B, C, bias, order, backend=backend)
-        steps = F.softplus(delta + bias).sum((1, 2)) if describe else u.new_zeros(len(u), u.shape[3])
-        return last[:, 0], steps, y
+        return delta, self.rates[direction, None], *B_and_C, dt_bias[None], order, 0, self.weights.backend
 
 
-class _Scanned(NamedTuple):
-    """States at the ends of lines, sums of their step sizes, and the results."""
+def _parts(count: int, values: int) -> Iterator[slice]:
+    """Of so many lines or rows with so many values each, as many as make a piece, in turn."""
+    size = max(1, CHUNK // values)
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
-    own: Tensor
-    steps: Tensor
-    y: Tensor | None
+
+def _columns(x: Tensor, part: slice) -> Tensor:
+    """Some columns of (1, C, rows, W) as lines, (columns, rows, 1, C)."""
+    # A copy in the cache: products with strided lines take longer.
+    return x[:, :, :, part].permute(3, 2, 0, 1).float().contiguous()
+
+
+def _row(x: Tensor, part: slice) -> Tensor:
+    """Some rows of (1, C, rows, W) as a single line, (1, rows * W, 1, C)."""
+    return x[:, :, part].permute(0, 2, 3, 1).float().flatten(1, 2).unsqueeze(2).contiguous()

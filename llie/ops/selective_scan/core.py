@@ -15,6 +15,7 @@ from typing import Any, Optional, Sequence  # noqa: UP035 - torch 2.4 reads only
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from llie.ops.exporting import exporting
@@ -67,6 +68,28 @@ def resume(
     return y, last
 
 
+def ends(
+    initial: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor,
+    directions: Sequence[int],
+    width: int = 0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """As `resume`, without results: the last state, and the sum of the step sizes, (batch, groups, channels)."""
+    compute = backends.choose(backend, u)
+    if not hasattr(compute, "ends"):
+        _, last = resume(initial, u, delta, A, B, B, bias, directions, width, backend)
+        return last, F.softplus(delta + bias).sum(1)
+    last, _ = _states(u, delta, A, keep=False)
+    sums = last.new_empty(last.shape[:3])
+    compute.ends(u, delta, A, B, bias, list(directions), width, last, sums, initial.contiguous())
+    return last, sums
+
+
 def positions(direction: int, length: int, width: int, device: torch.device) -> Tensor:
     """Index of the pixel that each step of a direction visits, (length,)."""
     steps = torch.arange(length, device=device)
@@ -102,11 +125,16 @@ def _forward(
 
 
 def _outputs(u: Tensor, delta: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(u), *_states(u, delta, A, keep)
+
+
+def _states(u: Tensor, delta: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """Room for the last state, and for those before every block."""
     batch, length, groups, channels = delta.shape
     states = A.shape[2]
     blocks = -(-length // BLOCK) if keep else 0
     last = u.new_empty(batch, groups, channels, states)
-    return torch.empty_like(u), last, u.new_empty(blocks, batch, groups, states, channels)
+    return last, u.new_empty(blocks, batch, groups, states, channels)
 
 
 @_forward.register_fake

@@ -61,6 +61,20 @@ def forward(
     _check(_library().scan_forward(ctypes.byref(problem), _array(y), begin, last.data_ptr(), saved, ranges, threads))
 
 
+def ends(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, directions: list[int], width: int,
+    last: Tensor, sums: Tensor, initial: Tensor,
+) -> None:  # fmt: skip
+    """Fill the last state and the sums of step sizes (after softplus), (batch, groups, channels), without results."""
+    problem, _keep = _problem(u, delta, A, B, B, bias, True, directions, width)
+    threads, ranges = _shares(delta)
+    _check(
+        _library().scan_ends(
+            ctypes.byref(problem), initial.data_ptr(), last.data_ptr(), sums.data_ptr(), ranges, threads
+        )
+    )
+
+
 def backward(
     dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None,
     softplus: bool, directions: list[int], width: int, starts: Tensor,
@@ -126,6 +140,7 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.scan_forward.argtypes = [pointer, _Array, *[pointer] * 3, integer, ctypes.c_int]
+    library.scan_ends.argtypes = [*[pointer] * 4, integer, ctypes.c_int]
     library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
     return library
 

@@ -134,16 +134,19 @@ static share share_of(const problem *q, int64_t ranges, int64_t index)
     return (share){index / ranges, vectors * r / ranges, vectors * (r + 1) / ranges};
 }
 
-/* `initial`: the state before the first position, laid out like `last`; zero if NULL. */
-static int forward_share(const problem *q, share w, array y, const float *initial, float *last, float *starts)
+/* `initial`: the state before the first position, laid out like `last`; zero if NULL.
+ * `results`: whether to fill y, else `sums` of the step sizes, (batch, groups, channels); a constant after inlining. */
+static inline __attribute__((always_inline)) int forward_share(const problem *q, share w, int results, array y,
+                                                               const float *initial, float *last, float *starts,
+                                                               float *sums)
 {
     const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
     const int64_t vectors = w.last - w.first, state = padded * vectors;
-    vec *h = buffer(sizeof(vec) * (size_t)state);
+    vec *h = buffer(sizeof(vec) * (size_t)(state + vectors)), *sum = h + state;
     float *bt = buffer(sizeof(float) * (size_t)(2 * padded * TILE)), *ct = bt + padded * TILE;
     int failed = !h || !bt;
     for (int64_t g = 0; g < q->groups && !failed; g++) {
-        memset(h, 0, sizeof(vec) * (size_t)state);
+        memset(h, 0, sizeof(vec) * (size_t)(state + vectors));
         for (int64_t v = 0; v < vectors && initial; v++)
             for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
                 for (int64_t s = 0; s < q->states; s++)
@@ -154,7 +157,7 @@ static int forward_share(const problem *q, share w, array y, const float *initia
             int64_t at[TILE];
             for (int t = 0; t < n; t++) at[t] = place(q, g, first + t);
             gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
-            gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
+            if (results) gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
             for (int64_t v = 0; v < vectors; v++) {
                 int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
                 vec d[TILE], du[TILE], out[TILE] = {};
@@ -162,6 +165,11 @@ static int forward_share(const problem *q, share w, array y, const float *initia
                 gather(du, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
                 to_steps(d, NULL, q, g, c, n);
                 for (int t = 0; t < n; t++) du[t] *= d[t];
+                if (!results) {
+                    vec tile = d[0];
+                    for (int t = 1; t < n; t++) tile += d[t];
+                    sum[v] += tile;
+                }
                 if (starts) {
                     int64_t block = (first / TILE * q->batch + w.batch) * q->groups + g;
                     float *save = starts + block * q->states * q->channels;
@@ -178,13 +186,17 @@ static int forward_share(const problem *q, share w, array y, const float *initia
                         const float *bs = bt + t * padded + s, *cs = ct + t * padded + s;
                         for (int k = 0; k < CHUNK; k++) {
                             x[k] = exp2v(d[t] * a[k]) * x[k] + du[t] * bs[k];
-                            out[t] += x[k] * cs[k];
+                            if (results) out[t] += x[k] * cs[k];
                         }
                     }
                     for (int k = 0; k < CHUNK; k++) h[v * padded + s + k] = x[k];
                 }
-                scatter(&y, out, w.batch, q->shared ? 0 : g, c, lanes, at, n, q->shared && g);
+                if (results) scatter(&y, out, w.batch, q->shared ? 0 : g, c, lanes, at, n, q->shared && g);
             }
+        }
+        for (int64_t v = 0; v < vectors && !results; v++) {
+            int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+            memcpy(sums + (w.batch * q->groups + g) * q->channels + c, &sum[v], sizeof(float) * (size_t)lanes);
         }
         for (int64_t v = 0; v < vectors; v++)
             for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
@@ -203,7 +215,17 @@ int scan_forward(const problem *q, array y, const float *initial, float *last, f
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
     for (int64_t i = 0; i < q->batch * ranges; i++)
-        failed |= forward_share(q, share_of(q, ranges, i), y, initial, last, starts);
+        failed |= forward_share(q, share_of(q, ranges, i), 1, y, initial, last, starts, NULL);
+    return failed;
+}
+
+/* The last state and the sums of step sizes, without results. */
+int scan_ends(const problem *q, const float *initial, float *last, float *sums, int64_t ranges, int threads)
+{
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
+    for (int64_t i = 0; i < q->batch * ranges; i++)
+        failed |= forward_share(q, share_of(q, ranges, i), 0, (array){}, initial, last, NULL, sums);
     return failed;
 }
 
