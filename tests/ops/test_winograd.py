@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import llie.ops.winograd
 from llie.ops.exporting import for_export
-from llie.ops.winograd import _matrices, pays, transformed, winograd
+from llie.ops.winograd import Conv3x3, pays, transformed, winograd
+from llie.ops.winograd_matrices import matrices as matrices_of
 
 
 def tensors(shape, outputs, dtype=torch.float64):
@@ -39,16 +41,55 @@ def test_gradients_and_their_gradients():
     assert torch.autograd.gradgradcheck(winograd, inputs)
 
 
+@pytest.fixture(params=["matrices", "kernel"])
+def form(request, monkeypatch):
+    """In C, or by matrix products alone."""
+    if request.param == "matrices":
+        monkeypatch.setattr(llie.ops.winograd, "_kernel_works", lambda: False)
+    elif not llie.ops.winograd._kernel_works():
+        pytest.skip("needs a C compiler: install gcc or clang")
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_rounding_is_near_that_of_the_direct_form(layout):
-    x, weight, _ = tensors((1, 64, 32, 32), 64, torch.float32)
+@pytest.mark.parametrize(("shape", "outputs"), [*SHAPES, ((2, 36, 21, 30), 16), ((1, 64, 32, 32), 67)])
+def test_rounding_is_near_that_of_the_direct_form(layout, shape, outputs, form):
+    x, weight, bias = tensors(shape, outputs, torch.float32)
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
-    exact = direct(x.double(), weight.double())
-    inputs = (x, weight)
-    wanted = (exact, *torch.autograd.grad(exact.square().sum(), inputs))
-    result = winograd(x, weight)
-    for ours, theirs in zip((result, *torch.autograd.grad(result.square().sum(), inputs)), wanted, strict=True):
+    inputs = (x, weight, bias)
+    exact, result = direct(*(each.double() for each in inputs)), winograd(*inputs)
+    gradients = (torch.autograd.grad(each.square().sum(), inputs) for each in (result, exact))
+    for ours, theirs in [(result, exact), *zip(*gradients, strict=True)]:
         assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_in_every_run(threads, form):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, weight, bias = tensors((2, 24, 37, 50), 16, torch.float32)
+        runs = []
+        for _ in range(3):
+            result = winograd(x, weight, bias)
+            runs.append((result, *torch.autograd.grad(result.square().sum(), (x, weight, bias))))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
+
+
+def test_a_layer_of_a_network(form):
+    torch.manual_seed(0)
+    layer, x = Conv3x3(64, 64), torch.rand(1, 64, 32, 32)
+    with torch.no_grad():
+        expected = layer(x)
+    assert torch.equal(expected, direct(x, layer.weight, layer.bias))  # as ever, where nobody needs gradients
+    result = layer(x)
+    assert "Winograd" in type(result.grad_fn).__name__
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    compiled = torch.export.export(layer, (x,)).module()
+    torch.testing.assert_close(compiled(x), expected)
 
 
 def test_a_frozen_kernel_is_transformed_once_and_keeps_no_image():
@@ -64,7 +105,7 @@ def test_a_frozen_kernel_is_transformed_once_and_keeps_no_image():
 
 def test_the_flipped_kernel_has_the_same_matrices():
     weight = tensors((1, 3, 4, 4), 2)[1].detach()
-    matrices = _matrices(torch.float64)
+    matrices = matrices_of(torch.float64)
     flipped = matrices.flipped()
     assert not torch.equal(flipped.image, matrices.image)
     turned = transformed(weight.flip(2, 3).transpose(0, 1))
@@ -75,11 +116,13 @@ def test_the_flipped_kernel_has_the_same_matrices():
 def test_it_pays_only_for_large_float32_on_a_cpu():
     x, weight = torch.rand(1, 64, 32, 32), torch.rand(64, 64, 3, 3)
     assert pays(x, weight)
+    assert pays(x, weight.clone().requires_grad_())
     assert not pays(x.double(), weight.double())
     assert not pays(x.bfloat16(), weight.bfloat16())
     assert not pays(x[:, :, :8, :8], weight)
     assert not pays(x, weight[:, :, :1, :1])
-    assert not pays(x[:, :48], weight[:, :48])
+    assert not pays(x[:, :12], weight[:, :12])
+    assert not pays(x[:, :, :16], weight.clone().requires_grad_())
     assert not pays(x.to("meta"), weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert not pays(x, weight)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import math
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from llie.ops.c_library import compiled_library
+
 SOURCE = Path(__file__).with_name("scan.c")
-# No -ffast-math: in a library, it would turn on flush-to-zero for the whole process.
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 LANES, CHUNK = 16, 4  # as in scan.c
 
 
@@ -136,51 +130,9 @@ def _check(failed: int) -> None:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    path = _compiled()
-    library = ctypes.CDLL(str(path))
+    library = compiled_library(SOURCE)
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.scan_forward.argtypes = [pointer, _Array, *[pointer] * 3, integer, ctypes.c_int]
     library.scan_ends.argtypes = [*[pointer] * 4, integer, ctypes.c_int]
     library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
     return library
-
-
-def _compiled() -> Path:
-    """The shared library for this source, compiler and processor; compiled unless it is already there."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
-        raise OSError("no C compiler found")
-    identity = f"{SOURCE.read_text(encoding='utf-8')} {FLAGS} {compiler} {_processor()} {torch.__file__}"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llie"
-    target = folder / f"scan-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if target.exists():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    # Processes that start together each compile a copy and rename it into place, so the file is always complete.
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        compiled, made = Path(scratch) / "scan.o", Path(scratch) / target.name
-        _run([*compiler.split(), *FLAGS, "-c", "-o", str(compiled), str(SOURCE)])
-        _run([*compiler.split(), "-shared", "-o", str(made), str(compiled)])
-        try:  # without an OpenMP of its own it shares PyTorch's threads; two pools would compete for the cores
-            ctypes.CDLL(str(made))
-        except OSError:
-            _run([*compiler.split(), "-shared", "-fopenmp", "-o", str(made), str(compiled)])
-        made.replace(target)
-    return target
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        raise OSError(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
-
-
-def _processor() -> str:
-    """The facts that -march=native depends on, because different machines may share a cache folder."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return f"{platform.machine()} {platform.processor()}"
-    lines = info.read_text(encoding="utf-8").splitlines()
-    return " ".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
-    )

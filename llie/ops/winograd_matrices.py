@@ -1,0 +1,135 @@
+"""The matrices of Winograd's convolutions, and the form that consists of matrix products alone; see `winograd.py`.
+
+The points are 0, 2/3, -2/3, 3/2, -3/2 and infinity, whose rounding error is small; and with p, 1/p is one of them, too.
+So the flipped kernel, which gradients need, has the same 36 matrices in another order.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TILE, REACH = 4, 6  # sides of a tile of results, and of the values that it depends on
+POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
+INVERSES = (5, 3, 4, 1, 2, 0)  # the position of 1 / p
+TILES = 96  # at a time, about: so many stay in the cache, and make the matrices large enough
+
+
+class Matrices(NamedTuple):
+    """The linear maps of the algorithm, for both axes at once.
+
+    Attributes:
+        image: (36, 36), from a tile's 6x6 values.
+        kernel: (36, 9), from a 3x3 kernel.
+        result: (16, 36), to 4x4 results.
+    """
+
+    image: Tensor
+    kernel: Tensor
+    result: Tensor
+
+    def flipped(self) -> Matrices:
+        """Those for a kernel that is flipped along both axes, but given as it was before."""
+        order = [REACH * i + j for i in INVERSES for j in INVERSES]
+        return Matrices(self.image[order], self.kernel[order], self.result[:, order])
+
+
+@functools.cache
+def matrices(dtype: torch.dtype) -> Matrices:
+    """They are computed once for each type."""
+    # The kernel's values at the points; and the transpose of Lagrange's interpolation from values to coefficients.
+    # Rows of the kernel's map are divided by |p|, so that p and 1 / p differ by the order of coefficients.
+    kernel, image, result = (torch.zeros(REACH, n, dtype=torch.float64) for n in (3, REACH, TILE))
+    for row, p in enumerate(POINTS):
+        size = abs(p) or 1.0
+        others = [q for q in POINTS if q != p]
+        kernel[row] = torch.tensor([1.0, p, p**2], dtype=torch.float64) / size
+        image[row, :-1] = _coefficients(others) * (size / math.prod(p - q for q in others))
+        result[row] = torch.tensor([p**i for i in range(TILE)], dtype=torch.float64)
+    kernel[-1, -1] = result[-1, -1] = 1
+    image[-1] = _coefficients(POINTS)
+    both = (torch.kron(each, each) for each in (image, kernel, result.T.contiguous()))
+    return Matrices(*(each.to(dtype) for each in both))
+
+
+def _coefficients(roots: tuple[float, ...] | list[float]) -> Tensor:
+    """Of the polynomial with these roots, the constant first."""
+    found = torch.ones(1, dtype=torch.float64)
+    for root in roots:
+        found = F.pad(found, (1, 0)) - root * F.pad(found, (0, 1))
+    return found
+
+
+def transformed(weight: Tensor) -> Tensor:
+    """A kernel (C', C, 3, 3) at the 6x6 points, without gradient, (36, C, C'): what a tile is multiplied by."""
+    kernel = matrices(weight.dtype).kernel @ weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
+    return kernel.view(-1, weight.shape[1], weight.shape[0])
+
+
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, flipped: bool, result: Tensor) -> None:
+    """Fill the convolution of x (B, C, H, W) with a transformed kernel (36, C, C'); both maps are channels last."""
+    to = matrices(x.dtype).flipped() if flipped else matrices(x.dtype)
+    channels, outputs, width = x.shape[1], result.shape[1], result.shape[3]
+    padded, pixels = _padded(x, 1), result.permute(0, 2, 3, 1)
+    across = padded.shape[2] // TILE
+    for part in _in_parts(x):
+        tiles = torch.mm(to.image, _gather(padded, part, REACH)).view(REACH * REACH, -1, channels)
+        results = torch.mm(to.result, torch.bmm(tiles, kernel).view(REACH * REACH, -1)).view(-1, outputs)
+        if bias is not None:
+            results += bias
+        rows = pixels[part.images, TILE * part.first : TILE * (part.first + part.rows)]
+        placed = results.view(TILE, TILE, len(rows), part.rows, across, outputs).permute(2, 3, 0, 4, 1, 5)
+        whole = placed.reshape(len(rows), TILE * part.rows, TILE * across, outputs)
+        rows.copy_(whole[:, : rows.shape[1], :width])
+
+
+def correlate(x: Tensor, grad: Tensor, total: Tensor) -> None:
+    """Add the gradient of a transformed kernel to `total` (36, C, C'), from the image and the result's gradient."""
+    to = matrices(x.dtype)
+    images, grads = _padded(x, 1), _padded(grad, 0)
+    for part in _in_parts(x):
+        of_image = torch.mm(to.image, _gather(images, part, REACH)).view(REACH * REACH, -1, x.shape[1])
+        of_grad = torch.mm(to.result.T, _gather(grads, part, TILE)).view(REACH * REACH, -1, grad.shape[1])
+        total.baddbmm_(of_image.transpose(1, 2), of_grad)
+
+
+class _Tiles(NamedTuple):
+    """Some images, and some rows of tiles in them: the first, and how many."""
+
+    images: slice
+    first: int
+    rows: int
+
+
+def _in_parts(x: Tensor) -> Iterator[_Tiles]:
+    """All tiles of (B, C, H, W), about `TILES` at a time."""
+    down, across = (-(-size // TILE) for size in x.shape[2:])
+    images = max(1, TILES // (down * across))
+    rows = min(down, max(1, TILES // across))
+    rows = math.ceil(down / math.ceil(down / rows))
+    for image in range(0, len(x), images):
+        for first in range(0, down, rows):
+            yield _Tiles(slice(image, min(image + images, len(x))), first, min(rows, down - first))
+
+
+def _padded(x: Tensor, margin: int) -> Tensor:
+    """(B, C, H, W) -> (B, H', W', C): with zeros around, and beyond, for whole tiles."""
+    height, width = x.shape[2:]
+    sides = (margin, margin - width % -TILE, margin, margin - height % -TILE)
+    return F.pad(x.permute(0, 2, 3, 1), (0, 0, *sides)).contiguous()
+
+
+def _gather(padded: Tensor, part: _Tiles, side: int) -> Tensor:
+    """The values of some tiles, (side * side, tiles * C), from (B, H', W', C)."""
+    images = padded[part.images, TILE * part.first :]
+    of_image, of_row, of_column, _ = padded.stride()
+    across = padded.shape[2] // TILE
+    shape = (side, side, len(images), part.rows, across, padded.shape[3])
+    strides = (of_row, of_column, of_image, TILE * of_row, TILE * of_column, 1)
+    return images.as_strided(shape, strides, images.storage_offset()).reshape(side * side, -1)
