@@ -135,6 +135,12 @@ class _Run:
     def _forget(self, number: int) -> None:
         for step in [step for step in self.maps if step.last_pass < number + 1]:
             self.maps.pop(step).release(1 << 62)
+        # States of scans are not small in a wide image, and each is read in one pass or two.
+        later = [step for this in self.plan.passes if this.number > number for step in (*this.steps, *this.whole)]
+        later += [step for step in self.plan.steps if step.kind == "small" and step not in self.small]
+        read = {self.plan.of(node) for step in later for node in step.node.all_input_nodes}
+        for step in [step for step in self.small if step.kind == "sum" and step not in read]:
+            del self.small[step]
 
     def _stream(self, this: Pass) -> None:
         """One pass over the image, from the top to the bottom."""
