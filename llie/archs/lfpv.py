@@ -192,7 +192,7 @@ class LFPV(nn.Module):
             controls["snr"] = self.host.snr(x, controls.get("snr"))  # of the image before it is resized
             controls |= {"twice": True} if self.training and self.at is None else {}
         if size is None and self.fit == "resize":
-            size = tuple(max(side - side % self.multiple, self.multiple) for side in x.shape[-2:])  # type: ignore[assignment]
+            size = tuple(max(side // self.multiple, 1) * self.multiple for side in x.shape[-2:])  # type: ignore[assignment]
         enhance = any_size(self.multiple)(LFPV._enhance)
         if size is not None:
             enhance = at_size(size)(enhance)

@@ -328,7 +328,7 @@ def completed_patches(x: Tensor) -> Tensor:
 
 def whole_patches(x: Tensor) -> Tensor:
     """Whole patches of (..., H, W): the last rows and columns are left out, unless they are all that there is."""
-    height, width = (torch.sym_max(size - size % PATCH, PATCH) for size in x.shape[-2:])
+    height, width = (PATCH * torch.sym_max(size // PATCH, 1) for size in x.shape[-2:])
     if exporting() or height > x.shape[-2] or width > x.shape[-1]:  # a graph must hold for smaller images, too
         rows, columns = (
             reflected(torch.arange(kept, device=x.device), size)

@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from llie.errors import UserError
 from llie.export.graph import Graph
 from llie.export.quiet import quiet
+from llie.export.sizes import WholeSizes
 from llie.ops.exporting import for_export
 
 
@@ -27,7 +28,7 @@ def capture(graph: Graph) -> ExportedProgram:
     if len(example) > 1:
         sizes.append((None,) * (len(example) - 1))
     try:
-        with for_export(), torch.no_grad(), quiet():
+        with for_export(), WholeSizes(), torch.no_grad(), quiet():
             return torch.export.export(plain, example, dynamic_shapes=tuple(sizes), strict=False)
     except UserError:
         raise

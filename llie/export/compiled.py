@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from llie.errors import UserError
 from llie.export.quiet import quiet
+from llie.export.sizes import quickly_simplified
 
 _FACTS = "llie"  # name of our entry in the file's metadata
 _MACHINE = "compiled_for"  # the fact that says where the code runs
@@ -62,7 +63,7 @@ def save(recorded: ExportedProgram, path: Path, facts: Mapping[str, str]) -> Non
         "cpp_cache_precompile_headers": False,  # would leave 300 MB in the temporary folder
     }
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), quickly_simplified(), torch.no_grad():
             aoti_compile_and_package(recorded, package_path=str(path), inductor_configs=settings)
     except OSError:
         raise

@@ -1,4 +1,4 @@
-"""Silences exporters, which print and warn about their internal steps."""
+"""Silences exporters, which warn and log about their internal steps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Context in which libraries neither print nor warn nor log; exceptions are raised as usual."""
+    """Context in which libraries write nothing to standard error, neither warnings nor logs; exceptions are raised.
+
+    Standard output stays open: another thread may show progress.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -6,6 +6,7 @@ The file gets its name only after the comparison.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 TOLERANCE = 1 / 510  # half a level of 8 bits
 SUFFIXES = (".onnx", ".pt2")
+REMINDER = 30.0  # seconds between lines that say that a step goes on
 LEAST_PSNR = {"float16": 40.0, "int8": 20.0}  # dB; below, the export fails
 
 
@@ -86,7 +88,7 @@ def export(
     with _appears_when_right(path) as temporary:
         if path.suffix == ".pt2":
             if compile:
-                with _step(report, "compiling"):
+                with _step(report, f"compiling {len(recorded.graph.nodes)} operations"):
                     compiled.save(recorded, temporary, facts)
             else:
                 program.save(recorded, temporary, facts)
@@ -121,10 +123,22 @@ def _translated(
 
 @contextmanager
 def _step(report: Report, what: str) -> Iterator[None]:
-    """Context of one step: reports its beginning and its seconds."""
+    """Context of one step: reports its beginning, from time to time that it goes on, and its seconds."""
     report(f"{what} ...")
     start = time.monotonic()
-    yield
+    ended = threading.Event()
+
+    def goes_on() -> None:
+        while not ended.wait(REMINDER):
+            report(f"  {time.monotonic() - start:.0f} s so far")
+
+    reminder = threading.Thread(target=goes_on, name="reminder", daemon=True)
+    reminder.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reminder.join()
     report(f"  {time.monotonic() - start:.0f} s")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ import llie
 from llie import cli
 from llie.data.readers import write_image
 from llie.errors import UserError
-from llie.export import quantise
+from llie.export import quantise, write
 from llie.export.graph import Graph, numeric_controls
 from llie.export.runtime import OnnxNetwork
 from llie.export.verify import compare
@@ -35,6 +36,25 @@ def test_the_command_says_what_it_does_and_how_far_file_and_network_differ(expor
     assert len(found) == 3 and all(float(mean) <= float(largest) < 1e-5 for largest, mean in found)
     assert re.search(r"net\.onnx: \d+\.\d\d MB", exported.said)
     assert not list(exported.file.parent.glob(".*"))  # nothing temporary stays
+
+
+def test_a_long_step_says_that_it_goes_on(monkeypatch):
+    monkeypatch.setattr(write, "REMINDER", 0.01)
+    said, reminded = [], threading.Event()
+
+    def report(line):
+        said.append(line)
+        if line.endswith("so far"):
+            reminded.set()
+
+    with write._step(report, "compiling"):
+        assert reminded.wait(60)
+    assert (
+        said[0] == "compiling ..." and re.fullmatch(r"  \d+ s so far", said[1]) and re.fullmatch(r"  \d+ s", said[-1])
+    )
+    with pytest.raises(UserError), write._step(report, "compiling"):
+        raise UserError("it cannot be compiled")
+    assert not [thread for thread in threading.enumerate() if thread.name == "reminder"]
 
 
 def test_the_file_says_what_it_holds(exported):
