@@ -88,7 +88,8 @@ def export(
     with _appears_when_right(path) as temporary:
         if path.suffix == ".pt2":
             if compile:
-                with _step(report, f"compiling {len(recorded.graph.nodes)} operations"):
+                operations = sum(node.op == "call_function" for node in recorded.graph.nodes)
+                with _step(report, f"compiling {operations} operations"):
                     compiled.save(recorded, temporary, facts)
             else:
                 program.save(recorded, temporary, facts)

@@ -31,7 +31,8 @@ def compiled_file(tmp_path_factory):
         found = export(Brighten().eval(), folder / "net.pt2", {"gain": 3.0}, compile=True, report=said.append)
     assert [difference.controls for difference in found] == [{"gain": 2.25}, {}, {}]
     assert max(difference.largest for difference in found) < 1e-6
-    assert "compiling 4 operations ..." in said and not list(folder.glob(".*"))
+    assert "compiling 2 operations ..." in said  # times, clip
+    assert not list(folder.glob(".*"))
     return folder / "net.pt2"
 
 
