@@ -19,6 +19,7 @@ from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.fusion import ConvChain
 from llie.ops.padding import any_size, pad_to_multiple
+from llie.ops.winograd import Conv3x3, convolve_3x3
 from llie.registry import ARCH_REGISTRY
 
 Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
@@ -26,7 +27,7 @@ Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution that keeps the size, or halves it with a stride of 2."""
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+    return Conv3x3(inputs, outputs) if stride == 1 else nn.Conv2d(inputs, outputs, 3, stride, padding=1)
 
 
 def enlarge(image: Tensor, factor: int) -> Tensor:
@@ -58,7 +59,7 @@ class RDB(nn.Module):
         kernels = [layer.weight.split(self.channels[: c + 1], dim=1) for c, layer in enumerate(layers)]
 
         def convolve(c: int, feature: Tensor, bias: Tensor | None = None) -> Tensor:
-            return F.conv2d(feature, torch.cat([kernel[c] for kernel in kernels[c:]]), bias, padding=1)
+            return convolve_3x3(feature, torch.cat([kernel[c] for kernel in kernels[c:]]), bias)
 
         growth = self.channels[1]
         sums = convolve(0, x, torch.cat([layer.bias for layer in layers]))

@@ -22,6 +22,7 @@ from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
 from llie.ops.parts import in_one_piece, keep
 from llie.ops.region_conv import RegionConv2d, region_map
+from llie.ops.winograd import Conv3x3
 from llie.registry import ARCH_REGISTRY
 
 # Statistics by which the published dehazing and deraining networks normalise their input.
@@ -57,8 +58,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(width, width)
+        self.conv2 = Conv3x3(width, width)
         self.calayer = ChannelAttention(width)
         self.palayer = PixelAttention(width)
 
@@ -73,7 +74,7 @@ class Group(nn.Module):
 
     def __init__(self, width: int, blocks: int):
         super().__init__()
-        self.gp = nn.Sequential(*(Block(width) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1))
+        self.gp = nn.Sequential(*(Block(width) for _ in range(blocks)), Conv3x3(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return keep(self.gp(x) + x)
@@ -219,7 +220,7 @@ class HDM(nn.Module):
         self.regions, self.fab_passes, self.normalise, self.gamma = regions, fab_passes, normalise, gamma
 
         def down() -> ConvChain:
-            return ConvChain(nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, 2, 1))
+            return ConvChain(Conv3x3(width, width), nn.Conv2d(width, width, 3, 2, 1))
 
         self.conv0 = nn.Sequential(nn.Conv2d(3, width, 5, padding=2))
         self.conv1 = down()

@@ -20,6 +20,7 @@ from llie.ops.exporting import exporting
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
 from llie.ops.parts import in_one_piece, keep
 from llie.ops.snr import snr_map
+from llie.ops.winograd import Conv3x3, convolve_3x3
 from llie.registry import ARCH_REGISTRY
 
 PATCH = 4
@@ -31,6 +32,8 @@ QUERIES = 2048  # computed at a time; this bounds the memory where a kernel expa
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution with zero padding and bias, like all in this network."""
+    if stride == 1:
+        return Conv3x3(in_channels, out_channels)
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
 
 
@@ -171,7 +174,7 @@ class Context(NamedTuple):
         """`conv(cat(y, stem feature))`, of which `skip` is the second part or its share in the sum."""
         if not self.twice:
             return conv(torch.cat([y, skip], dim=1))
-        return F.conv2d(y, conv.weight[:, : y.shape[1]], padding=1).add_(skip)
+        return convolve_3x3(y, conv.weight[:, : y.shape[1]]).add_(skip)
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -298,7 +301,7 @@ class SNRAware(nn.Module):
         if twice:
             pairs = ((self.HRconv, full), (self.upconv2, half), (self.upconv1, quarter))
             full, half, quarter = (
-                F.conv2d(skip, conv.weight[:, -skip.shape[1] :], conv.bias, padding=1) for conv, skip in pairs
+                convolve_3x3(skip, conv.weight[:, -skip.shape[1] :], conv.bias) for conv, skip in pairs
             )
         return f, Context(x, snr[..., ::4, ::4], full, half, quarter, twice)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.winograd import Conv3x3
 from llie.registry import ARCH_REGISTRY
 
 
@@ -70,7 +71,7 @@ class ZeroDCE(nn.Module):
                 raise UserError(f"ZeroDCE: {name} must be at least 1, not {value}")
         inputs = (3, width, width, width, 2 * width, 2 * width, 2 * width)
         for number, channels in enumerate(inputs, 1):
-            conv = nn.Conv2d(channels, 3 * iterations if number == 7 else width, 3, padding=1)
+            conv = Conv3x3(channels, 3 * iterations if number == 7 else width)
             nn.init.normal_(conv.weight, 0, 0.02)
             self.add_module(f"e_conv{number}", conv)
 

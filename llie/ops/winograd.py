@@ -22,13 +22,13 @@ from llie.ops import winograd_kernel, winograd_matrices
 from llie.ops.parts import as_graph
 from llie.ops.winograd_matrices import TILE, transformed
 
-__all__ = ["Conv3x3", "conv3x3", "pays", "transformed", "winograd"]
+__all__ = ["Conv3x3", "convolve_3x3", "pays", "transformed", "winograd"]
 
 log = logging.getLogger(__name__)
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution that keeps the size; see `conv3x3`.
+    """A 3x3 convolution that keeps the size; see `convolve_3x3`.
 
     Args:
         in_channels: of the input.
@@ -41,10 +41,10 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
-        return conv3x3(x, self.weight, self.bias)
+        return convolve_3x3(x, self.weight, self.bias)
 
 
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.conv2d(x, weight, bias, padding=1)`; in training on CPUs by `winograd`, where that is faster."""
     if torch.is_grad_enabled() and pays(x, weight):
         return winograd(x, weight, bias)
