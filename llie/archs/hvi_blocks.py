@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from llie.ops.bands import Joined, add_tanh, bands, fast, in_bands
 from llie.ops.resizing import conv_and_halve
+from llie.ops.winograd import convolve_3x3
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -75,7 +76,7 @@ class Up(Resize):
         # on x is folded into the kernel of `conv`: a quarter of the pixels, and no concatenation.
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
         kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
-        x = F.interpolate(F.conv2d(x, kernel, padding=1), scale_factor=2, mode="bilinear", align_corners=True)
+        x = F.interpolate(convolve_3x3(x, kernel), scale_factor=2, mode="bilinear", align_corners=True)
         return in_bands(lambda x, skip: self.activate(x + F.conv2d(skip, merge_skip)), x, skip, channels=2 * x.shape[1])
 
 

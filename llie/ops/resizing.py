@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.ops.bands import Joined, bands, fast
+from llie.ops.winograd import convolve_3x3
 
 
 def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
     """
     height, width = x.shape[2:]
     if not fast(x) or height % 2 or width % 2 or x.dtype not in (torch.float32, torch.float64):
-        return F.interpolate(F.conv2d(x, weight, padding=1), scale_factor=0.5, mode="bilinear", align_corners=True)
+        return F.interpolate(convolve_3x3(x, weight), scale_factor=0.5, mode="bilinear", align_corners=True)
     kernel = weight.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # shifts as channels
     down, across = _between(height, x.dtype)[:, None], _between(width, x.dtype)
     result = Joined(height // 2)

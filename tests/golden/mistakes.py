@@ -39,7 +39,11 @@ MISTAKES = {
         ("losses.pixel:CharbonnierLoss.distance", "+ self.eps", "+ self.eps**2"),
     ],
     "archs/test_hvi.py": [
-        ("archs.hvi_blocks:Up.forward", "x, kernel, padding=1", "F.pad(x, (1, 1, 1, 1), mode='replicate'), kernel"),
+        (
+            "archs.hvi_blocks:Up.forward",
+            "(x, kernel)",
+            "(F.pad(x, (1, 1, 1, 1), mode='replicate'), kernel)[..., 1:-1, 1:-1]",
+        ),
         ("archs.hvi_blocks:conv3x3", "padding_mode=padding_mode", "padding_mode='zeros'"),
         ("archs.hvi_blocks:LayerNorm.__init__", "1e-6", "1e-5"),
         ("archs.hvi_blocks:Resize.__init__", '== "before"', '== "after"'),
@@ -58,7 +62,11 @@ MISTAKES = {
         ("archs.hvi:HVISSM.forward_features", "(self.max_scale_factor - low)", "self.max_scale_factor"),
     ],
     "archs/test_hvi_train_step.py": [
-        ("ops.resizing:conv_and_halve", "x, weight, padding=1", "F.pad(x, (1, 1, 1, 1), mode='replicate'), weight"),
+        (
+            "ops.resizing:conv_and_halve",
+            "convolve_3x3(x, weight)",
+            "F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight)",
+        ),
         ("archs.hvi:HVINetwork.to_rgb", "if self.k_grad_in_inverse else self.density_k.detach()", ""),
         ("archs.hvi_blocks:conv3x3", "padding_mode=padding_mode", "padding_mode='zeros'"),
         ("ops.hvi:rgb_to_hvi", "(high + EPS) * (high.detach() != 0)", "(high + EPS).detach()"),
