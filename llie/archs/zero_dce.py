@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.tanh import tanh
 from llie.ops.winograd import Conv3x3
 from llie.registry import ARCH_REGISTRY
 
@@ -85,7 +86,7 @@ class ZeroDCE(nn.Module):
         f4 = F.relu_(conv4(f3))
         f5 = F.relu_(conv5(torch.cat([f3, f4], dim=1)))
         f6 = F.relu_(conv6(torch.cat([f2, f5], dim=1)))
-        return torch.tanh(conv7(torch.cat([f1, f6], dim=1)))
+        return tanh(conv7(torch.cat([f1, f6], dim=1)))
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape; in training a dict, with "curves"."""

@@ -63,7 +63,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     tiles = len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE)
     # With few tiles, most of the work is to transform the kernel; a frozen one has been transformed before.
     least_tiles = 48 if weight.requires_grad else 16
-    least_channels = 64 if _form(x.dtype) is winograd_matrices else 16
+    least_channels = 64 if _form(x.dtype) is winograd_matrices else 24
     return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= least_channels and tiles >= least_tiles
 
 

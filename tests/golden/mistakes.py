@@ -167,7 +167,7 @@ MISTAKES = {
             "return F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight, bias)",
         ),
         ("archs.zero_dce:ZeroDCE.curves", "[f2, f5]", "[f5, f2]"),
-        ("archs.zero_dce:ZeroDCE.curves", "torch.tanh(", "torch.sin("),
+        ("archs.zero_dce:ZeroDCE.curves", "tanh(", "torch.sin("),
     ],
     "losses/test_zero_reference.py": [
         ("losses.zero_reference:SpatialConsistencyLoss.forward", "along[..., inner, :].sum()", "along.sum()"),
