@@ -11,6 +11,8 @@ from llie import cli
 from llie.data.readers import read_image, write_image
 from llie.errors import UserError
 from llie.export.runtime import OnnxNetwork, pick_provider
+from llie.server.models import load_models
+from llie.web.models import Devices, offered
 from tests.export.files import brighten
 
 OTHERS = ("AzureExecutionProvider", "CUDAExecutionProvider")  # which the tests' onnxruntime cannot start
@@ -42,6 +44,26 @@ def test_the_command_takes_it_as_model(exported, picture, tmp_path, monkeypatch,
     assert "no provider 'cudda'" in capsys.readouterr().err
     assert cli.main(["enhance", "a.png", "-o", "c.png", "--model", str(exported.checkpoint), "--provider", "cpu"]) == 2
     assert "only .onnx files have a provider" in capsys.readouterr().err
+
+
+def test_video_page_and_server_take_it_too(tmp_path, picture):
+    """Pictures have the same gain in all of them: that of the file."""
+    pytest.importorskip("av", reason="needs PyAV: pip install 'llie[video]'")
+    from tests.inference.clips import frames_of, make_clip
+
+    path = brighten(tmp_path / "brighten.onnx")
+    clip = make_clip(tmp_path / "clip.mp4", sound=None)
+    words = ["enhance", str(clip), "--model", str(path), "-o", str(tmp_path / "out.mp4")]
+    assert cli.main(words) == 0
+    before, after = (
+        np.mean([frame.to_ndarray(format="rgb24").mean() for frame in frames_of(file)])
+        for file in (clip, tmp_path / "out.mp4")
+    )
+    assert after / before == pytest.approx(2, rel=0.03)
+    with Devices(offered([f"mine={path}"]), ["cpu"]).use("mine") as enhance:
+        assert np.array_equal(enhance(picture), picture * 2)
+    (served,) = load_models([f"mine={path}"], ["cpu"])
+    assert np.array_equal(served["mine"](picture), picture * 2)
 
 
 def test_controls_by_name(tmp_path, picture):
