@@ -20,7 +20,7 @@ from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
-from llie.ops.parts import in_one_piece, keep
+from llie.ops.parts import WHOLE, Ends, in_one_piece, keep
 from llie.ops.region_conv import RegionConv2d, region_map
 from llie.ops.winograd import Conv3x3
 from llie.registry import ARCH_REGISTRY
@@ -109,17 +109,15 @@ class Up(Fusable, nn.Sequential):
             for column, horizontal in enumerate((even, odd))
         }
 
-        def run(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+        def run(x: Tensor, ends: Ends = WHOLE) -> Tensor:
             batch, width, h, w = x.shape
-            above, below = (0 if end else 1 for end in ends)
-            rows = h - above - below
-            out = torch.empty(
-                (batch, width, 2 * rows, 2 * w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-            )
+            rows = ends.without(1, h)
+            size = batch, width, 2 * (rows.stop - rows.start), 2 * w
+            out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
             for (row, column), kernel in kernels.items():
                 part = F.conv2d(x, kernel, bias, padding=1)
-                out[:, :, row::2, column::2] = part[:, :, above : above + rows, :w].relu_()
-            if ends[0]:
+                out[:, :, row::2, column::2] = part[:, :, rows, :w].relu_()
+            if ends.top:
                 out[:, :, 0] = out[:, :, 1]
             out[:, :, :, 0] = out[:, :, :, 1]
             return out

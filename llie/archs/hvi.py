@@ -17,10 +17,10 @@ from llie.archs.card import Card
 from llie.archs.hvi_blocks import LCA, Down, ModulationHead, Up, conv3x3
 from llie.archs.hvi_weights import detector, official_keys
 from llie.errors import UserError
-from llie.ops.bands import in_bands
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from llie.ops.padding import any_size
 from llie.ops.parts import keep
+from llie.ops.tiles import in_tiles
 from llie.registry import ARCH_REGISTRY
 
 CHANNELS = (36, 36, 72, 144)
@@ -58,7 +58,7 @@ class Trunk(nn.Module):
     def forward(self, hvi: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         # Channels last is the faster layout for this network on CPU and GPU; all later operations keep it.
         hvi = hvi.contiguous(memory_format=torch.channels_last)
-        # `keep`: large images, in strips, store these maps; those of full size would be the largest, and are cheap.
+        # `keep`: large images, in strips, store these maps; i0 and h0 would be the largest, and are cheap.
         i0, h0 = self.i_stem(hvi[:, 2:]), self.hv_stem(hvi)
         i1, h1 = keep(*self.lca1(*keep(self.i_down1(i0), self.hv_down1(h0))))
         i2, h2 = keep(self.i_down2(i1), self.hv_down2(h1))
@@ -75,7 +75,7 @@ class Trunk(nn.Module):
         i, h = keep(*self.lca6(*keep(self.i_up2(i, i1), self.hv_up2(h, h1))))
         i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
         heads = [
-            in_bands(head, x, channels=2 * x.shape[1], halo=1) for head, x in ((self.hv_head, h), (self.i_head, i))
+            in_tiles(head, x, channels=2 * x.shape[1], halo=1) for head, x in ((self.hv_head, h), (self.i_head, i))
         ]
         return torch.cat(heads, dim=1), (i, h)
 
@@ -191,7 +191,7 @@ class HVISMM(HVINetwork):
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """RGB (B, 3, H, W) -> enhanced image in HVI, and its factors (B, 2, H, W) on saturation and intensity."""
         hvi, features = self.correct(x)
-        return hvi, 1 + self.gamma * self.head(features).tanh()
+        return keep(hvi), 1 + self.gamma * self.head(features).tanh()
 
     def forward(
         self, x: Tensor, alpha_s: Tensor | float = 1.0, alpha_i: Tensor | float = 1.0, alpha_rgb: Tensor | float = 1.0
@@ -245,6 +245,7 @@ class HVISSM(HVINetwork):
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """RGB (B, 3, H, W) -> enhanced image in HVI, and its factors (B, 4, H, W) on saturation, R, G and B."""
         hvi, features = self.correct(x)
+        hvi = keep(hvi)
         low = 1 / self.max_scale_factor
         return hvi, low + self.head(features).sigmoid() * (self.max_scale_factor - low)
 

@@ -5,16 +5,16 @@ No convolution in the family has a bias.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llie.ops.bands import Joined, add_tanh, bands, fast, in_bands
+from llie.ops.parts import keep
 from llie.ops.resizing import conv_and_halve
+from llie.ops.tiles import add_tanh, fast, in_parts, in_tiles, summed
 from llie.ops.winograd import convolve_3x3
 
 
@@ -77,7 +77,11 @@ class Up(Resize):
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
         kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
         x = F.interpolate(convolve_3x3(x, kernel), scale_factor=2, mode="bilinear", align_corners=True)
-        return in_bands(lambda x, skip: self.activate(x + F.conv2d(skip, merge_skip)), x, skip, channels=2 * x.shape[1])
+
+        def merged(x: Tensor, skip: Tensor, merge_skip: Tensor) -> Tensor:
+            return self.activate(x + F.conv2d(skip, merge_skip))
+
+        return in_tiles(merged, x, skip, also=[merge_skip], channels=2 * x.shape[1])
 
 
 class CrossAttention(nn.Module):
@@ -93,43 +97,53 @@ class CrossAttention(nn.Module):
         self.kv_dwconv = depthwise(2 * channels)
         self.project_out = conv1x1(channels, channels)
 
-    def project(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of x, and keys and values of y."""
-        k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
-        return self.q_dwconv(self.q(x)), k, v
+    def queries(self, x: Tensor) -> Tensor:
+        return self.q_dwconv(self.q(x))
 
-    def forward(self, x: Tensor, y: Tensor, norm: nn.Module) -> Tensor:
-        """What y has to say about x; `norm` comes before, on both."""
-        products, norms_q, norms_k, values = [], [], [], Joined(y.shape[2])
-        for band in bands(x, 4 * x.shape[1], halo=1):
-            q, k, v = map(band.of, self.project(norm(band.around(x)), norm(band.around(y))))
-            q, k = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k))
-            products.append(q @ k.transpose(-2, -1))
-            norms_q.append(_norm(q))
-            norms_k.append(_norm(k))
-            values.add(v)
+    def keys_and_values(self, y: Tensor, part: slice = slice(None)) -> Tensor:
+        """Of all channels, or of a part of them: the first half are keys, the second values."""
+        mixed = F.conv2d(y, self.kv.weight[part])
+        return F.conv2d(mixed, self.kv_dwconv.weight[part], padding=1, groups=mixed.shape[1])
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, heads, C / heads, H W)."""
+        return x.flatten(2).unflatten(1, (self.heads, -1))
+
+    def sums(self, q: Tensor, k: Tensor) -> Tensor:
+        """What pixels add to products of queries and keys, and to squares: (B, heads, c, c + 2), c = C / heads."""
+        q, k = self.by_head(q), self.by_head(k)
+        return torch.cat([_precise(q @ k.transpose(-2, -1)), _squares(q), _squares(k)], dim=-1)
+
+    def mixing(self, products: Tensor, of_q: Tensor, of_k: Tensor) -> Tensor:
+        """How the channels of the result are mixed from those of the values: (B, C, C).
+
+        Args:
+            products: of queries and keys, summed over the pixels, (B, heads, C / heads, C / heads).
+            of_q: norms of the queries over the pixels, (B, heads, C / heads, 1).
+            of_k: norms of the keys.
+        """
         # The cosine of two channels: the product of their norms divides the small matrix, instead of the maps.
-        of_q, of_k = (_norm_of_all(norms).clamp(min=1e-12) for norms in (norms_q, norms_k))
-        similarity = functools.reduce(torch.add, products) / of_q / of_k.transpose(-2, -1)
+        similarity = products / of_q.clamp(min=1e-12) / of_k.clamp(min=1e-12).transpose(-2, -1)
         attention = (similarity * self.temperature).softmax(dim=-1)
         # To mix the channels of v by attention and then by `project_out` is to mix them once, by the product.
-        mix = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))
-        mix = torch.einsum("ohc,bhcd->bohd", mix, attention).flatten(2)
-        v = values.map
-        pixels = v.permute(0, 2, 3, 1).flatten(1, 2) @ mix.transpose(1, 2)
+        project = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))
+        return torch.einsum("ohc,bhcd->bohd", project, attention.to(project.dtype)).flatten(2)
+
+    @staticmethod
+    def mixed(v: Tensor, mix: Tensor) -> Tensor:
+        """The channels of v (B, C, H, W), mixed by (B, C, C)."""
+        pixels = v.permute(0, 2, 3, 1).flatten(1, 2) @ mix.to(v.dtype).transpose(1, 2)
         return pixels.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
 
-def _norm(x: Tensor) -> Tensor:
-    """The norm along the last axis, which remains with size 1."""
-    if fast(x) and x.dtype in (torch.float32, torch.float64):
-        return x.square().sum(-1, keepdim=True).sqrt()  # four times as fast, but without a gradient at zero
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+def _precise(x: Tensor) -> Tensor:
+    """In a type to add many values up in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _norm_of_all(norms: Sequence[Tensor]) -> Tensor:
-    """The norm of vectors of which these are the norms of the parts."""
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(list(norms)), dim=0)
+def _squares(x: Tensor) -> Tensor:
+    """Sums of squares along the last axis, which remains with size 1."""
+    return _precise(x).square().sum(-1, keepdim=True)
 
 
 class IntensityEnhance(nn.Module):
@@ -177,8 +191,32 @@ class CrossBlock(nn.Module):
         self.enhance = IntensityEnhance(channels)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        x = x + self.attention(x, other, self.norm)
-        return in_bands(self._enhanced, x, channels=self.enhance.dwconv.out_channels, halo=2)
+        attention, norm = self.attention, self.norm
+        if in_parts(x):
+            return self._in_tiles(x, other)
+        k, v = attention.keys_and_values(norm(other)).chunk(2, dim=1)
+        q, k = attention.by_head(attention.queries(norm(x))), attention.by_head(k)
+        of_q, of_k = (torch.linalg.vector_norm(t, dim=-1, keepdim=True) for t in (q, k))
+        mix = attention.mixing(q @ k.transpose(-2, -1), of_q, of_k)
+        return self._enhanced(x + attention.mixed(v, mix))
+
+    def _in_tiles(self, x: Tensor, other: Tensor) -> Tensor:
+        """The same in two runs over the tiles: the first sums up what decides on the attention."""
+        attention, norm, channels = self.attention, self.norm, x.shape[1]
+        keys, values = slice(0, channels), slice(channels, None)
+
+        def sums(x: Tensor, y: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+            q, k = attention.queries(norm(x)), attention.keys_and_values(norm(y), keys)
+            return attention.sums(of(q), of(k)).flatten(1)
+
+        def result(x: Tensor, y: Tensor, mix: Tensor) -> Tensor:
+            return self._enhanced(x + attention.mixed(attention.keys_and_values(norm(y), values), mix))
+
+        per_head = channels // attention.heads
+        found = summed(sums, x, other, size=channels * (per_head + 2), channels=4 * channels, halo=1)
+        found = found.unflatten(1, (attention.heads, per_head, -1))
+        mix = attention.mixing(found[..., :-2], *found[..., -2:].sqrt().split(1, dim=-1))
+        return in_tiles(result, x, other, also=[mix], channels=self.enhance.dwconv.out_channels, halo=3)
 
     def _enhanced(self, x: Tensor) -> Tensor:
         enhanced = self.enhance(self.norm(x))
@@ -208,5 +246,6 @@ class ModulationHead(nn.Module):
 
     def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
         channels = self.conv_out.in_channels
-        x = in_bands(lambda i, hv: self.conv_in(torch.cat((i, hv), dim=1)), *features, channels=2 * channels, halo=1)
-        return in_bands(lambda x: self.conv_out(F.silu(x)), self.norm(x), channels=2 * channels, halo=1)
+        x = in_tiles(lambda i, hv: self.conv_in(torch.cat((i, hv), dim=1)), *features, channels=2 * channels, halo=1)
+        x = keep(x)  # cheaper than to compute all that leads to it once more after the statistics of `norm`
+        return in_tiles(lambda x: self.conv_out(F.silu(x)), self.norm(x), channels=2 * channels, halo=1)

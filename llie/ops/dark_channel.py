@@ -19,7 +19,7 @@ from llie.errors import UserError
 from llie.ops.constants import constant, remembered
 from llie.ops.lanczos import lanczos8
 from llie.ops.padding import reflected
-from llie.ops.parts import in_one_piece, local
+from llie.ops.parts import WHOLE, Ends, in_one_piece, local
 
 # OpenCV's weights of grey in 15-bit fixed point, blue first: the published code takes RGB images for BGR.
 _GREY = (3735, 19235, 9798)
@@ -93,17 +93,16 @@ def haze_regions(image: Tensor, classes: int = 5, gamma: float | None = None) ->
         batch = image if image.dim() == 4 else image[None]
         # In strips of rows, only the reduced image, a 16th of the pixels, must be seen whole.
         halo = _HALO if _even(batch) else None
-        small = local(functools.partial(_rows_brightened, gamma), batch, lambda x: F.avg_pool2d(x, 4), halo)
+        small = local(functools.partial(_rows_brightened, gamma), batch, like=lambda x: F.avg_pool2d(x, 4), halo=halo)
         size = (small.shape[0], *small.shape[2:])
         regions = in_one_piece(lambda x: _classes(x.double(), classes), small, shape=size, dtype=torch.long)
     return regions if image.dim() == 4 else regions[0]
 
 
-def _rows_brightened(gamma: float | None, image: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+def _rows_brightened(gamma: float | None, image: Tensor, ends: Ends = WHOLE) -> Tensor:
     """`_brightened` of some rows, exact in float32; for `ends` see `llie.ops.parts.local`."""
     small = _brightened(image, gamma).float()
-    above, below = (0 if end else _HALO // 4 for end in ends)
-    return small[:, :, above : small.shape[2] - below]
+    return small[:, :, ends.without(_HALO // 4, small.shape[2])]
 
 
 def _even(image: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
-from llie.ops.parts import local
+from llie.ops.parts import WHOLE, Ends, local
 
 Network = TypeVar("Network", bound=nn.Module)
 Function = Callable[..., Tensor]
@@ -72,7 +72,7 @@ class Fusable(nn.Module):
         fast, made_of = self.__dict__.get("_fast", (None, None))
         if fast is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.plain(x)  # a compiled or exported graph must stay valid when parameters change
-        return local(fast, x, self.plain, self.halo()) if made_of == self._state() else self.plain(x)
+        return local(fast, x, like=self.plain, halo=self.halo()) if made_of == self._state() else self.plain(x)
 
     def _state(self) -> list[tuple[int, int]]:
         """A value that changes whenever a parameter is written to, replaced or moved."""
@@ -121,14 +121,13 @@ class ConvChain(Fusable, nn.Sequential):
         else:
             inner = functools.partial(_strip_conv, weight, bias, whole)
 
-        def run(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+        def run(x: Tensor, ends: Ends = WHOLE) -> Tensor:
             edges = {dim: _edges(_sizes(x.shape[dim], convs), later) for dim in (2, 3)}
             before, after, size = edges[2]
-            edges[2] = before if ends[0] else 0, after if ends[1] else size, size
-            halo = self.halo() // whole.stride
-            skipped = 0 if ends[0] else halo, size - (0 if ends[1] else halo)  # rows of the result
+            edges[2] = before if ends.top else 0, after if ends.bottom else size, size
+            rows = ends.without(self.halo() // whole.stride, size)  # of the result
             if any(before >= after for before, after, _ in edges.values()):
-                return self.plain(x)[:, :, slice(*skipped)]
+                return self.plain(x)[:, :, rows]
             out = inner(x, ends)
             for dim, (before, after, size) in edges.items():
                 for first, stop in ((0, before), (after, size)):
@@ -136,19 +135,19 @@ class ConvChain(Fusable, nn.Sequential):
                         continue
                     slab = _slab(x, convs, dim, first, stop)
                     if dim == 3:
-                        out[..., first:stop] = slab[:, :, slice(*skipped)]
+                        out[..., first:stop] = slab[:, :, rows]
                     else:
-                        out.narrow(2, first - skipped[0], stop - first).copy_(slab)
+                        out.narrow(2, first - rows.start, stop - first).copy_(slab)
             return out
 
         return run
 
 
-def _strip_conv(weight: Tensor, bias: Tensor, span: _Span, x: Tensor, ends: tuple[bool, bool]) -> Tensor:
+def _strip_conv(weight: Tensor, bias: Tensor, span: _Span, x: Tensor, ends: Ends) -> Tensor:
     """A convolution padded with zeros; at the top and at the bottom only if they are those of the image."""
     rows = span.padding
-    if not all(ends):
-        x, rows = F.pad(x, (0, 0, *(span.padding if end else 0 for end in ends))), 0
+    if ends != WHOLE:
+        x, rows = F.pad(x, (0, 0, *(span.padding if end else 0 for end in (ends.top, ends.bottom)))), 0
     return F.conv2d(x, weight, bias, span.stride, (rows, span.padding))
 
 
@@ -231,7 +230,7 @@ def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32
     outputs, _, k, _ = weight.shape
     columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C_out, C, 1, k)
 
-    def convolve(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+    def convolve(x: Tensor, ends: Ends = WHOLE) -> Tensor:
         height = x.shape[2]
         rows = strip if x.device.type == "cpu" else height
         total = bias.view(-1, 1, 1).repeat(len(x), 1, height + k - 1, x.shape[3] + 2 * padding - k + 1)
@@ -239,7 +238,7 @@ def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32
             terms = F.conv2d(x[:, :, top : top + rows], columns, padding=(0, padding))
             for row, term in enumerate(terms.split(outputs, 1)):
                 total.narrow(2, top + k - 1 - row, term.shape[2]).add_(term)
-        above, below = (padding if end else 0 for end in ends)
+        above, below = (padding if end else 0 for end in (ends.top, ends.bottom))
         return total[:, :, k - 1 - above : height + below]
 
     return convolve

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,17 +22,38 @@ from llie.ops.exporting import exporting
 Function = Callable[..., Tensor]
 
 
+class Ends(NamedTuple):
+    """Where some rows of a map lie in it.
+
+    Attributes:
+        top: whether the first is that of the map.
+        bottom: whether the last is that of the map.
+        first: number of the first.
+    """
+
+    top: bool
+    bottom: bool
+    first: int
+
+    def without(self, halo: int, height: int) -> slice:
+        """The rows but for a halo where they are not at the end of the map; `height` is how many there are."""
+        return slice(0 if self.top else halo, height if self.bottom else height - halo)
+
+
+WHOLE = Ends(True, True, 0)
+
+
 @dataclass(frozen=True)
 class Part:
     """One marked place of a network.
 
     Attributes:
-        kind: "keep", "whole", "local", or a step of `scanned`: "fold", "upward", "onward".
+        kind: "keep", "whole", "local", "blocks", or a step of `scanned`: "fold", "upward", "onward".
         function: what is computed there.
         shape: of the result.
         dtype: of the result.
-        halo: for "local": rows of the input around those of a result that it depends on, at most.
-        ratio: for "local": rows of the input and rows of the result that belong together; (2, 1) halves the size.
+        halo: for "local" and "blocks": rows of the input around those of a result that it depends on, at most.
+        ratio: for them: rows of the input and rows of the result that belong together; (2, 1) halves the size.
     """
 
     kind: str
@@ -101,25 +122,40 @@ def in_one_piece(function: Function, *inputs: Tensor, shape: Sequence[int], dtyp
     return _record("whole", function, list(inputs), shape, dtype or inputs[0].dtype)
 
 
-def local(function: Function, x: Tensor, like: Function, halo: int | None) -> Tensor:
-    """`function(x)`, whose rows depend on the rows around them alone.
+def local(function: Function, *maps: Tensor, like: Function, halo: int | None) -> Tensor:
+    """`function(*maps)`, whose rows depend on the rows around them alone.
 
     Args:
         function: (B, C, H, W) in, (B, C', H', W') out; zeros or whatever it puts beyond the edges of x are its own. In
-            strips, x is some rows, and a second argument tells whether the first and the last of them are those of the
-            image; where they are not, the result lacks the rows that need more than x: `halo` rows of x.
-        x: its input.
+            strips, it gets some rows of all maps, and `ends` says where these lie; where they do not reach to the top
+            or to the bottom, the result lacks the rows that need more than them: `halo` rows of the maps.
+        *maps: its input, of equal height; after the first, tensors that are the same for all rows may be among them.
         like: a function with the same result that can be traced; it shows the shape.
-        halo: how many rows around, in pixels of x; None if they may depend on all.
+        halo: how many rows around, in pixels of the maps; None if they may depend on all.
     """
     if not recording():
-        return function(x)
-    shape = like(x).shape
+        return function(*maps)
+    shape, x = like(*maps).shape, maps[0]
     if halo is None:
-        return _record("whole", function, [x], shape, x.dtype)
+        return _record("whole", function, list(maps), shape, x.dtype)
     rows, result = x.shape[2], shape[2]
     ratio = (-(-rows // result), 1) if rows >= result else (1, result // rows)
-    return _record("local", function, [x], shape, x.dtype, halo, ratio)
+    return _record("local", function, list(maps), shape, x.dtype, halo, ratio)
+
+
+def blocks(function: Function, *maps: Tensor, size: int, rows: int, halo: int) -> Tensor:
+    """What `function` finds in blocks of rows, as a map with a row for each: (B, 1, blocks, size); in strips only.
+
+    Args:
+        function: as for `local`, but for its result, which has a row for each block: (B, 1, blocks, size).
+        *maps: its input, of equal height.
+        size: numbers found in a block.
+        rows: of a block; the last one may have fewer.
+        halo: see `local`.
+    """
+    x = maps[0]
+    shape = (len(x), 1, -(-x.shape[2] // rows), size)
+    return _record("blocks", function, list(maps), shape, torch.promote_types(x.dtype, torch.float32), halo, (rows, 1))
 
 
 class Scan(Protocol):
@@ -133,7 +169,7 @@ class Scan(Protocol):
     rows: int
     size: int
 
-    def describe(self, x: Tensor, ends: tuple[bool, bool]) -> Tensor:
+    def describe(self, x: Tensor, ends: Ends) -> Tensor:
         """What must be known of blocks for the states that come from below: (1, 1, blocks, size)."""
 
     def follow(self, before: Any, x: Tensor) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llie.ops.bands import Joined, bands, fast
+from llie.ops.parts import WHOLE, Ends, local
+from llie.ops.tiles import Joined, in_parts, tiles
 from llie.ops.winograd import convolve_3x3
 
 
@@ -27,21 +29,35 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
         (B, C', H // 2, W // 2).
     """
     height, width = x.shape[2:]
-    if not fast(x) or height % 2 or width % 2 or x.dtype not in (torch.float32, torch.float64):
-        return F.interpolate(convolve_3x3(x, weight), scale_factor=0.5, mode="bilinear", align_corners=True)
+    usable = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not in_parts(x) or not usable or height % 2 or width % 2:
+        return _halved_after(x, weight)
     kernel = weight.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # shifts as channels
-    down, across = _between(height, x.dtype)[:, None], _between(width, x.dtype)
-    result = Joined(height // 2)
-    for band in bands(x[:, :, ::2, ::2], 9 * x.shape[1]):
-        first, stop, _ = (band.outer or slice(height // 2)).indices(height // 2)
-        low, high = 2 * first - 1, 2 * stop + 1
-        part = F.pad(x[:, :, max(low, 0) : high], (1, 1, int(low < 0), int(high > height)))
-        lines = [torch.lerp(*_pairs(part, 2, shift), down[first:stop]) for shift in range(3)]
-        shape = (len(x), kernel.shape[1], stop - first, width // 2)
+    first = functools.partial(_halved_first, height)
+    return local(first, x, kernel, like=lambda x, kernel: _halved_after(x, weight), halo=1)
+
+
+def _halved_after(x: Tensor, weight: Tensor) -> Tensor:
+    return F.interpolate(convolve_3x3(x, weight), scale_factor=0.5, mode="bilinear", align_corners=True)
+
+
+def _halved_first(height: int, x: Tensor, kernel: Tensor, ends: Ends = WHOLE) -> Tensor:
+    """The convolution of nine resized maps: of some rows, of so many, which begin with an even one."""
+    down, across = _between(height, x.dtype)[:, None], _between(x.shape[3], x.dtype)
+    rows = ends.without(1, x.shape[2] // 2)  # of the result; a row of it belongs to two of x
+    result = Joined(rows, len(across))
+    for tile in tiles(x[:, :, ::2, ::2], 9 * x.shape[1], rows=rows):
+        (top, bottom), (left, right) = ((2 * span.start - 1, 2 * span.stop + 1) for span in tile.inner)
+        part = x[:, :, max(top, 0) : bottom, max(left, 0) : right]
+        part = F.pad(part, (int(left < 0), int(right > x.shape[3]), int(top < 0), int(bottom > x.shape[2])))
+        first = ends.first // 2
+        weights = down[first + tile.inner[0].start : first + tile.inner[0].stop]
+        lines = [torch.lerp(*_pairs(part, 2, shift), weights) for shift in range(3)]
+        shape = (len(x), kernel.shape[1], part.shape[2] // 2 - 1, part.shape[3] // 2 - 1)
         taps = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         for tap, (line, shift) in zip(taps.chunk(9, dim=1), itertools.product(lines, range(3)), strict=True):
-            torch.lerp(*_pairs(line, 3, shift), across, out=tap)
-        result.add(F.conv2d(taps, kernel))
+            torch.lerp(*_pairs(line, 3, shift), across[tile.inner[1]], out=tap)
+        result.add(tile, F.conv2d(taps, kernel))
     return result.map
 
 

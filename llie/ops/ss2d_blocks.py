@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llie.ops.parts import WHOLE, Ends
 from llie.ops.selective_scan.core import ends, resume
 
 ROWS = 64  # in a block: more rows take more memory for the block, fewer take more for what is kept of all blocks
@@ -81,7 +82,7 @@ class BlockScan:
         """Decay rates, (4, channels, states)."""
         return -self.weights.A_log.float().exp()
 
-    def describe(self, x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+    def describe(self, x: Tensor, ends: Ends = WHOLE) -> Tensor:
         """What the backward directions need of each block: (1, C, blocks * rows, W) -> (1, 1, blocks, size)."""
         blocks = x.split(self.rows, 2)
         result = x.new_zeros(1, 1, len(blocks), self.size, dtype=torch.float32)

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 import llie.strips.neighbours
 import llie.strips.views  # noqa: F401 - the rules of both are found by `rule_of`
-from llie.ops.parts import Part
+from llie.ops.parts import Ends, Part
 from llie.strips.rules import Cut, Local, Node, Range, Rows, is_pointwise, rule_of, same, shape_of
 from llie.strips.sums import Sum, sum_of
 
@@ -202,7 +202,8 @@ class Plan:
             return Step(node, "local", inputs, source, kept, part=part, depth=depth, stored=True)
         if source.dim != 2 or source.unit != 1:
             return self._whole(node, inputs, depth, part)
-        return Step(node, "local", inputs, Rows(2, part.shape[2]), _of_function(part), part=part, depth=depth)
+        rule = _of_blocks(part) if part.kind == "blocks" else _of_function(part)
+        return Step(node, "local", inputs, Rows(2, part.shape[2]), rule, part=part, depth=depth)
 
     def _whole(self, node: fx.Node, inputs: list[Step], depth: int, part: Part | None = None) -> Step:
         value = node.meta["val"]
@@ -318,9 +319,23 @@ def _of_function(part: Part) -> Local:
         return low - margin, -(-stop * many // few) + margin
 
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
-        ends = cut.low == 0, cut.high == cut.size
-        result = part.function(args[0][0], ends)
-        above = cut.low if ends[0] else cut.low + margin
+        ends = _ends(cut)
+        result = part.function(*args[0], ends=ends)
+        above = cut.low if ends.top else cut.low + margin
         return result.narrow(2, cut.first - above * few // many, cut.stop - cut.first)
 
     return Local(Rows(2, part.shape[2]), need, run)
+
+
+def _of_blocks(part: Part) -> Local:
+    """The rule of a function that finds something in blocks of rows."""
+    rows, _ = part.ratio
+
+    def need(first: int, stop: int) -> Range:
+        return first * rows - part.halo, stop * rows + part.halo
+
+    return Local(Rows(2, part.shape[2]), need, lambda args, kwargs, cut: part.function(*args[0], ends=_ends(cut)))
+
+
+def _ends(cut: Cut) -> Ends:
+    return Ends(cut.low == 0, cut.high == cut.size, cut.low)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llie.strips.plan import Pass, Plan, Step
-from llie.strips.rules import Range
+from llie.strips.rules import Range, same
 
 OVERLAP = 1.1  # most rows to compute of an operation for each row of progress, before rows are held instead
 
@@ -39,7 +39,10 @@ class Schedule:
         middle = 0
         while any(2 * self.reached(middle + 1)[step] < _size(step) for step in this.targets):
             middle += 1
-        self._hold_what_repeats(middle)
+        # Of a low image, the first operations are at its bottom before the last ones are in the middle.
+        early = min(middle, strips // 2)
+        for number in sorted({early, (early + middle) // 2, middle}):
+            self._hold_what_repeats(number)
         self._middle = middle
         read = {source for step in this.steps if step not in self.sources for source in step.inputs}
         self.held = {s for s in self.advancing if s.kind == "local" and (s in read or s.last_pass > this.number)}
@@ -164,7 +167,7 @@ def _size(step: Step) -> int:
 
 def _reach(step: Step, source: Step, available: int) -> int:
     """How many positions of a step can be computed from so many of an input, which may lie beyond its end."""
-    if step.local is None:
+    if step.local is None or step.local.need is same:
         return available
     assert source.rows is not None and step.rows is not None
     size, unit = step.rows.size, step.rows.unit

@@ -1,4 +1,4 @@
-"""In bands of rows, the result is that of the whole map."""
+"""In tiles, the result is that of the whole map."""
 
 import pytest
 import torch
@@ -6,65 +6,77 @@ from torch import nn
 from torch.nn import functional as F
 
 from llie.archs import create_network
-from llie.ops import bands
-from llie.ops.bands import Joined, add_tanh, fast, in_bands
+from llie.ops import tiles
 from llie.ops.exporting import for_export
 from llie.ops.resizing import conv_and_halve
+from llie.ops.tiles import add_tanh, fast, in_tiles, summed
 
 
 @pytest.fixture
-def small_bands(monkeypatch):
-    """Bands of a few rows, also of small maps; the sizes of parts that functions get are in the list."""
-    monkeypatch.setattr(bands, "BYTES", 2**12)
+def small_tiles(monkeypatch):
+    """Tiles of a few pixels, also of small maps."""
+    monkeypatch.setattr(tiles, "BYTES", 2**12)
 
 
-def seen_rows(function, seen):
+def noted(function, seen):
+    """The function; the sizes of the parts that it gets are added to a list."""
+
     def run(*maps):
-        seen.append(maps[0].shape[2])
+        seen.append(tuple(maps[0].shape[2:]))
         return function(*maps)
 
     return run
 
 
-@pytest.mark.parametrize("height", [1, 2, 15, 16, 17, 40])
-def test_a_local_function_in_bands(small_bands, height):
+@pytest.mark.parametrize("size", [(1, 9), (15, 9), (16, 16), (40, 9), (9, 40), (1, 600), (60, 70)])
+@pytest.mark.parametrize("halo", [2, 3])
+def test_a_local_function_in_tiles(small_tiles, size, halo):
     torch.manual_seed(0)
     conv = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), nn.Conv2d(4, 2, 3, padding=1))
-    x, seen = torch.rand(2, 3, height, 9), []
+    x, seen = torch.rand(1, 3, *size), []
     expected = conv(x)
     with torch.no_grad():
-        result = in_bands(seen_rows(conv, seen), x, channels=4, halo=2)
+        result = in_tiles(noted(conv, seen), x, channels=4, halo=halo)
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
-    assert (len(seen) > 1) == (height > 16) and max(seen) <= 20
+    pixels = max(256, 64 * halo**2)
+    assert (len(seen) > 1) == (x[0, 0].numel() > pixels)
+    sides = 2 * halo * (max(max(part) for part in seen) + 2 * halo)
+    assert all(height * width <= pixels + 2 * sides for height, width in seen)
 
 
-def test_several_maps(small_bands):
+@pytest.mark.parametrize("size", [(5, 7), (40, 9), (60, 70), (3, 300)])
+def test_sums_over_tiles(small_tiles, size):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    x, y, seen = torch.rand(2, 3, *size), torch.rand(2, 3, *size), []
+    with torch.no_grad():
+        expected = (conv(x) * conv(y)).sum((2, 3))
+        found = summed(
+            noted(lambda x, y, of: of(conv(x) * conv(y)).sum((2, 3)), seen), x, y, size=4, channels=4, halo=1
+        )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
+    assert (len(seen) > 1) == (size != (5, 7))
+
+
+def test_several_maps(small_tiles):
     x, y, seen = torch.rand(1, 8, 40, 9), torch.rand(1, 8, 40, 9), []
     with torch.no_grad():
-        assert torch.equal(in_bands(seen_rows(torch.sub, seen), x, y, channels=8), x - y)
+        assert torch.equal(in_tiles(noted(torch.sub, seen), x, y, channels=8), x - y)
     assert len(seen) > 1
 
 
-def test_whole_maps_where_gradients_or_graphs_are_wanted(small_bands):
+def test_whole_maps_where_gradients_or_graphs_are_wanted(small_tiles):
     x, seen = torch.rand(1, 8, 40, 9, requires_grad=True), []
-    double = seen_rows(lambda x: 2 * x, seen)
-    in_bands(double, x, channels=8).sum().backward()
+    double = noted(lambda x: 2 * x, seen)
+    in_tiles(double, x, channels=8).sum().backward()
     assert torch.equal(x.grad, torch.full_like(x, 2))
     with torch.no_grad(), for_export():
-        in_bands(double, x, channels=8)
-    assert seen == [40, 40]
+        in_tiles(double, x, channels=8)
+    assert seen == [(40, 9), (40, 9)]
     assert not fast(x)
     with torch.no_grad():
         assert fast(x)
         assert not fast(x.to("meta"))
-
-
-def test_parts_of_a_map_joined():
-    x = torch.rand(2, 3, 10, 4)
-    joined = Joined(10)
-    for part in x.split([3, 3, 4], dim=2):
-        joined.add(part)
-    assert torch.equal(joined.map, x)
 
 
 def test_adding_tanh():
@@ -77,7 +89,7 @@ def test_adding_tanh():
 
 
 @pytest.mark.parametrize("size", [(2, 2), (8, 2), (2, 12), (7, 6), (40, 24), (1200, 6)])
-def test_convolution_and_halving(small_bands, size):
+def test_convolution_and_halving(small_tiles, size):
     torch.manual_seed(0)
     x, weight = torch.randn(2, 5, *size), torch.randn(7, 5, 3, 3)
     expected = F.interpolate(F.conv2d(x, weight, padding=1), scale_factor=0.5, mode="bilinear", align_corners=True)
@@ -99,7 +111,7 @@ def test_halving_takes_fewer_multiplications():
 
 @pytest.mark.parametrize("name", ["HVISMM", "HVICIDNet", "HVISSM"])
 @pytest.mark.parametrize("size", [(75, 37), (128, 24)])
-def test_networks(small_bands, name, size):
+def test_networks(small_tiles, name, size):
     torch.manual_seed(0)
     network = create_network(name, channels=[8, 8, 16, 32], norm=True).eval()
     for parameter in network.parameters():  # networks begin near the identity
