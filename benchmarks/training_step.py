@@ -4,12 +4,12 @@
 
 A step is forward, the recipe's full loss, backward and the recipe's optimiser, with network, loss and options as
 `llie/train.py` builds them; the literal step has the literal network and loss and PyTorch's plain Adam. The variants
-are `train.checkpoint`, `train.amp: bf16`, and this with VGG in bfloat16 besides. Crops and batches are smaller than the
-recipe's where a step would take more than 10 s on two cores. VGG has random weights, which cost as much as trained
-ones.
+are `train.checkpoint`, `train.amp: bf16`, and this with VGG in bfloat16 besides. Crops are the recipe's; batches are
+smaller where a step would take more than 10 s on two cores (one image of HVI-SMM takes longer, and MambaLLIE's literal
+scan needs a smaller crop, too). VGG has random weights, which cost as much as trained ones.
 
 Variants take turns in one process; with one thread, times are CPU times. Memory is the peak of a step above what is
-held between steps: its maps and gradients.
+held between steps: its maps and gradients. The last line of a network is its row in the guide's table.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Recipe:
 
 HVI_VGG = ("vgg19", "train.losses.0")
 RECIPES = {
-    "HVISMM": Recipe("LOLv1.yml", 256, 1, HVI_VGG),
-    "HVICIDNet": Recipe("hvi_cidnet/LOLv1.yml", 256, 1, HVI_VGG),
+    "HVISMM": Recipe("LOLv1.yml", 400, 1, HVI_VGG),
+    "HVICIDNet": Recipe("hvi_cidnet/LOLv1.yml", 400, 1, HVI_VGG),
     "SNRAware": Recipe("snr_aware/LOLv1.yml", 128, 8),
     "LFPV": Recipe("lfpv/LOLv1.yml", 128, 4, ("vgg19", "train.losses.perceptual")),
     "DRBN": Recipe("drbn/LOLv2_real.yml", 256, 2),
@@ -195,11 +195,14 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
     crop = given.get("gt_size") or given["train_size"][0]
     wanted = f"{given['batch_size_per_gpu']} x {crop}"
     print(f"\n{name}: {recipe.batch} x {recipe.crop} (recipe: {wanted}), {arguments.threads} threads, {rounds} rounds")
+    row = [f"{name}, {recipe.batch} x {recipe.crop}"]
     for variant, (seconds, ratio) in times.items():
         total = sum(steps[variant].seconds.values())
         parts = ", ".join(f"{part} {100 * spent / total:.0f} %" for part, spent in steps[variant].seconds.items())
         peak = peak_mib(steps[variant])
         print(f"  {variant:<16} {1000 * seconds:9.1f} ms   {ratio:5.2f}x   {peak:6} MiB   {parts}", flush=True)
+        row.append(f"{peak}" if variant == "literal" else f"{ratio:.1f}x, {peak}")
+    print(f"| {' | '.join(row)} |")
     with tempfile.TemporaryDirectory() as folder:
         write_pairs(Path(folder), 8)
         crops = rate(of_llie(Path(folder), 0, "ram", recipe.crop, recipe.batch), 0, seconds=2)

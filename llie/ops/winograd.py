@@ -68,7 +68,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernel: Tensor | None = None) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=1)`, correct to about 2e-6 of the largest value in float32.
+    """`F.conv2d(x, weight, bias, padding=1)`, to about the rounding error of the direct form.
 
     Args:
         x: (B, C, H, W); channels last is best.
