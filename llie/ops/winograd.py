@@ -45,8 +45,8 @@ class Conv3x3(nn.Conv2d):
 
 
 def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=1)`; in training on CPUs by `winograd`, where that is faster."""
-    if torch.is_grad_enabled() and pays(x, weight):
+    """`F.conv2d(x, weight, bias, padding=1)`; on CPUs by `winograd`, where that is faster."""
+    if pays(x, weight):
         return winograd(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1)
 
@@ -63,7 +63,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     tiles = len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE)
     # With few tiles, most of the work is to transform the kernel; a frozen one has been transformed before.
     least_tiles = 48 if weight.requires_grad else 16
-    least_channels = 64 if _form(x.dtype) is winograd_matrices else 24
+    least_channels = 24 if _form(x.dtype) is winograd_kernel else 64 if torch.is_grad_enabled() else 128
     return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= least_channels and tiles >= least_tiles
 
 

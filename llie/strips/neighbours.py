@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.ops.padding import reflected
+from llie.ops.winograd import convolve_3x3, pays, winograd
 from llie.strips.rules import Cut, Local, Node, Range, Rows, check, gather, rule, same
 
 aten = torch.ops.aten
@@ -43,15 +45,20 @@ def _convolution(node: Node) -> Local:
 
         return Local(Rows(2, height), from_rows, spread)
 
+    keeps_size = node.shape(node.args[1])[2:] == (3, 3) and (s, p, p_across, d, groups) == (1, 1, 1, 1, 1)
+
     def need(first: int, stop: int) -> Range:
         return first * s - p, (stop - 1) * s - p + (k - 1) * d + 1
 
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
         x, weight, bias = args[:3]
         if cut.first == 0 and cut.stop == height:
-            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+            plain = functools.partial(F.conv2d, stride=stride, padding=padding, dilation=dilation, groups=groups)
+            return (convolve_3x3 if keeps_size else plain)(x, weight, bias)
         low, high = need(cut.first, cut.stop)
         x = _zeros_around(x, max(0, -low), max(0, high - cut.size))
+        if keeps_size and pays(x, weight):
+            return winograd(x, weight, bias)[:, :, 1:-1]  # without the rows around
         return F.conv2d(x, weight, bias, stride, (0, p_across), dilation, groups)
 
     return Local(Rows(2, height), need, run)

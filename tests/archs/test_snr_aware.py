@@ -303,7 +303,7 @@ def test_a_model_evaluates_under_the_protocol_of_its_options():
 
 
 def test_decoding_twice_shares_the_part_of_the_stem():
-    network, x = build(), photo(32, 48, batch=2)
+    network, x = build().double(), photo(32, 48, batch=2).double()  # which all convolutions take directly
 
     def decode(twice):
         feature, context = network.encode(x, twice=twice)
