@@ -21,7 +21,7 @@ def compiled_library(source: Path) -> ctypes.CDLL:
     """The library of a source file, for this compiler and processor; compiled unless it is already there.
 
     Raises:
-        OSError: there is no compiler, or it failed.
+        OSError: there is no compiler, or it failed or took longer than two minutes.
     """
     return ctypes.CDLL(str(_compiled(source)))
 
@@ -50,7 +50,10 @@ def _compiled(source: Path) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(str(error)) from error
     if done.returncode:
         raise OSError(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
 
