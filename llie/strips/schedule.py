@@ -167,10 +167,12 @@ def _size(step: Step) -> int:
 
 def _reach(step: Step, source: Step, available: int) -> int:
     """How many positions of a step can be computed from so many of an input, which may lie beyond its end."""
-    if step.local is None or step.local.need is same:
+    if step.local is None:
         return available
     assert source.rows is not None and step.rows is not None
     size, unit = step.rows.size, step.rows.unit
+    if step.local.need is same:  # as in general, but quickly
+        return available if available >= size else available // unit * unit
     beyond = available - max(step.local.need(0, size)[1], source.rows.size)
     if beyond >= 0:
         return size + beyond * size // source.rows.size

@@ -10,8 +10,8 @@ from llie.archs import create_network
 from llie.inference import Enhancer
 from llie.ops.fusion import fuse
 from llie.ops.parts import in_one_piece, keep
-from llie.strips import InMemory, Strips
-from llie.strips.schedule import Schedule
+from llie.strips import InMemory, Strips, neighbours
+from llie.strips.schedule import Schedule, _reach
 
 TINY = {
     "DRBN": {"width": 4, "growth": 4, "convs": 2, "recursions": 2},
@@ -209,3 +209,34 @@ def test_a_low_and_wide_image_is_not_computed_again_and_again():
     convolutions = [step for step in schedule.steps if "convolution" in str(step.node.target)]
     assert len(convolutions) > 20
     assert all(computed[step] < 1.6 * step.along.size for step in convolutions)
+
+
+def test_operations_advance_in_whole_rows():
+    """As far as the rows of an input allow; of merged rows and columns, only whole rows count."""
+    plan = Strips(network("SNRAware"), (1, 3, 48, 32)).plan
+    units = set()
+    for step in plan.steps:
+        if step.kind == "local" and step.local.grain == 1 and step.part is None:
+            source, rows = step.inputs[0], step.rows
+            units.add(rows.unit)
+            for available in range(0, source.along.size, max(1, source.along.size // 7)):
+                multiples = range(rows.unit, rows.size + 1, rows.unit)
+                possible = (position for position in multiples if step.local.need(0, position)[1] <= available)
+                expected = max(possible, default=0)
+                assert _reach(step, source, available) == expected, step.node
+    assert len(units) > 1
+
+
+def test_wide_convolutions_take_winograds_form(monkeypatch):
+    torch.manual_seed(0)
+    sizes, used = ((3, 32), (32, 32), (32, 3)), []
+    net = nn.Sequential(*(nn.Conv2d(*channels, 3, padding=1) for channels in sizes)).eval()
+    x = torch.rand(1, 3, 120, 48)
+    with torch.inference_mode():
+        expected = net(x)
+    original = neighbours.winograd
+    monkeypatch.setattr(neighbours, "pays", lambda x, weight: min(weight.shape[:2]) > 3)
+    monkeypatch.setattr(neighbours, "winograd", lambda *args: used.append(args) or original(*args))
+    result, _, strips = in_strips(net, x, working=2**18)
+    assert strips > 3 and len(used) >= strips
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
