@@ -57,8 +57,10 @@ def correlate(x: Tensor, grad: Tensor, total: Tensor) -> None:
 def _in_parts(x: Tensor, result: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """All tiles in turn: the first of each part, and room for its values at the points, (36, tiles, C) and C'."""
     shape = _shape(x)
-    total = len(x) * shape.down * shape.across
-    most = -(-total // max(1, round(total / TILES)))  # parts of about the same size
+    total, threads = len(x) * shape.down * shape.across, torch.get_num_threads()
+    # Several threads wait for each other three times in each part: for long, where another program needs their cores.
+    size = TILES if threads == 1 else TILES * min(2 * threads, 16)
+    most = -(-total // max(1, round(total / size)))  # parts of about the same size
     room, room_of_result = (x.new_empty(36 * most * each.shape[1]) for each in (x, result))
     for first in range(0, total, most):
         count = min(most, total - first)
