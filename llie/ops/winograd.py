@@ -61,7 +61,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     if torch.is_autocast_enabled("cpu") or as_graph():
         return False
     tiles = len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE)
-    # With few tiles, most of the work is to transform the kernel; a frozen one has been transformed before.
+    # With few tiles, most of the work is to transform the kernel, which VGG does once for its frozen ones.
     least_tiles = 48 if weight.requires_grad else 16
     least_channels = 24 if _form(x.dtype) is winograd_kernel else 64 if torch.is_grad_enabled() else 128
     return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= least_channels and tiles >= least_tiles
