@@ -5,16 +5,16 @@ No convolution in the family has a bias.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llie.ops import lighten
 from llie.ops.parts import keep
 from llie.ops.resizing import conv_and_halve
-from llie.ops.tiles import add_tanh, fast, in_parts, in_tiles, summed
+from llie.ops.tiles import Tile, add_tanh, fast, in_parts, in_tiles, summed
 from llie.ops.winograd import convolve_3x3
 
 
@@ -204,19 +204,44 @@ class CrossBlock(nn.Module):
         """The same in two runs over the tiles: the first sums up what decides on the attention."""
         attention, norm, channels = self.attention, self.norm, x.shape[1]
         keys, values = slice(0, channels), slice(channels, None)
+        in_c = lighten.works(x)
 
-        def sums(x: Tensor, y: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        def sums(x: Tensor, y: Tensor, tile: Tile) -> Tensor:
+            if in_c:
+                found = lighten.attention_sums(x, y, attention.heads, *tile.within(), self._weights(), norm.eps)
+                return found.flatten(1)
             q, k = attention.queries(norm(x)), attention.keys_and_values(norm(y), keys)
-            return attention.sums(of(q), of(k)).flatten(1)
+            return attention.sums(tile.of(q), tile.of(k)).flatten(1)
 
         def result(x: Tensor, y: Tensor, mix: Tensor) -> Tensor:
+            if in_c and fast(x):  # else it is traced
+                return lighten.lightened(x, y, mix, self.residual, self._weights(), norm.eps)
             return self._enhanced(x + attention.mixed(attention.keys_and_values(norm(y), values), mix))
 
-        per_head = channels // attention.heads
-        found = summed(sums, x, other, size=channels * (per_head + 2), channels=4 * channels, halo=1)
-        found = found.unflatten(1, (attention.heads, per_head, -1))
+        per_head, hidden = channels // attention.heads, self.enhance.dwconv.out_channels
+        # In C, tiles need not be small.
+        found = summed(
+            sums, x, other, size=channels * (per_head + 2), channels=1 if in_c else 4 * channels, halo=1
+        ).unflatten(1, (attention.heads, per_head, -1))
         mix = attention.mixing(found[..., :-2], *found[..., -2:].sqrt().split(1, dim=-1))
-        return in_tiles(result, x, other, also=[mix], channels=self.enhance.dwconv.out_channels, halo=3)
+        return in_tiles(result, x, other, also=[mix], channels=1 if in_c else hidden, halo=3)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """As `lighten` names them."""
+        attention, enhance = self.attention, self.enhance
+        return {
+            "norm": self.norm.weight,
+            "norm_bias": self.norm.bias,
+            "queries": attention.q.weight,
+            "queries_local": attention.q_dwconv.weight,
+            "keys_values": attention.kv.weight,
+            "keys_values_local": attention.kv_dwconv.weight,
+            "spread": enhance.project_in.weight,
+            "local": enhance.dwconv.weight,
+            "left": enhance.dwconv1.weight,
+            "right": enhance.dwconv2.weight,
+            "gather": enhance.project_out.weight,
+        }
 
     def _enhanced(self, x: Tensor) -> Tensor:
         enhanced = self.enhance(self.norm(x))

@@ -36,13 +36,18 @@ class Tile(NamedTuple):
         """The tile of a map (B, C, H, W), with the pixels around it."""
         return x if self.outer is None else x[:, :, self.outer[0], self.outer[1]]
 
+    def within(self) -> tuple[slice, slice]:
+        """Its rows and columns, counted in `around`."""
+        if self.outer is None:
+            return self.inner
+        (rows, columns), (above, left) = self.inner, (span.start for span in self.outer)
+        return slice(rows.start - above, rows.stop - above), slice(columns.start - left, columns.stop - left)
+
     def of(self, result: Tensor) -> Tensor:
         """The tile of a result for `around`."""
         if self.outer is None:
             return result
-        rows, columns = (
-            slice(i.start - o.start, i.stop - o.start) for i, o in zip(self.inner, self.outer, strict=True)
-        )
+        rows, columns = self.within()
         return result[:, :, rows, columns]
 
 
@@ -162,7 +167,7 @@ def summed(function: Callable[..., Tensor], *maps: Tensor, size: int, channels: 
     """The sum over all pixels of what `function` finds in tiles of the image, (B, size).
 
     Args:
-        function: maps (B, C, H, W) of the same size, and the `of` of their tile -> (B, size), summed over the tile.
+        function: maps (B, C, H, W) of the same size, around a tile, and the `Tile` -> (B, size), summed over the tile.
         *maps: its input.
         size: numbers that it finds.
         channels: see `tiles`.
@@ -174,7 +179,7 @@ def summed(function: Callable[..., Tensor], *maps: Tensor, size: int, channels: 
         return torch.stack([of_rows(maps, part) for part in _spans(rows.start, rows.stop, ROWS)], 1)[:, None]
 
     def of_rows(maps: tuple[Tensor, ...], rows: slice | None) -> Tensor:
-        found = [function(*map(tile.around, maps), tile.of) for tile in tiles(maps[0], channels, halo, rows)]
+        found = [function(*map(tile.around, maps), tile) for tile in tiles(maps[0], channels, halo, rows)]
         return torch.stack(found).sum(0)
 
     if not recording():

@@ -4,6 +4,7 @@ import torch
 from llie.archs import create_network
 from llie.archs.hvi import HVISMM, HVISSM, HVICIDNet
 from llie.errors import UserError
+from llie.ops import lighten
 from tests.golden.compare import assert_near
 
 TINY = {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]}
@@ -29,8 +30,17 @@ def build(vector, name, arguments):
     return network.eval()
 
 
+@pytest.fixture(params=["C", "PyTorch"])
+def form(request, monkeypatch):
+    """Of the blocks with attention, in inference."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(lighten, "works", lambda x: False)
+    elif not lighten.works(torch.zeros(1)):
+        pytest.skip("needs a C compiler: install gcc or clang")
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_golden(golden, name):
+def test_golden(golden, name, form):
     vector = golden(name)
     network = build(vector, *NETWORKS[name])
     assert sum(p.numel() for p in network.parameters()) == vector.meta["param_count"]

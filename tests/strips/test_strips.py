@@ -58,6 +58,12 @@ def test_strips_give_the_result_of_the_whole_image(name):
     torch.testing.assert_close(result, expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["HVICIDNet", "HVISMM"])
+def test_strips_without_a_compiler(monkeypatch, name):
+    monkeypatch.setattr("llie.ops.lighten.works", lambda x: False)
+    test_strips_give_the_result_of_the_whole_image(name)
+
+
 def test_scans_run_through_blocks_of_rows(monkeypatch):
     monkeypatch.setattr("llie.archs.mamballie.ROWS", 16)
     net = network("MambaLLIE")

@@ -1,0 +1,496 @@
+/* Lighten cross-attention and the gated layer after it, row by row, on a CPU; see lighten.py for the steps.
+ *
+ * Maps are (height, width, channels) without gaps; beyond their edges are zeros. A step needs three rows of the step
+ * before, which are kept; so all values stay in the cache. Inside, a row is (vectors of channels, pixels, lanes), with a
+ * pixel of zeros on both sides, and channels are filled up with zeros. Plain C with GNU vector extensions.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+#define LANES 16
+#define BLOCK 8 /* rows of a product that are in registers, each of three vectors */
+#else
+#define LANES 8
+#define BLOCK 4
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define CACHE (1 << 19) /* bytes of all rows that are kept */
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef float quad __attribute__((vector_size(16)));
+
+INLINE vec load(const float *from) { return *(const loose *)from; }
+
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+static void *room(int64_t bytes)
+{
+    void *found = aligned_alloc(64, parts(bytes, 64) * 64);
+    if (!found)
+        abort();
+    return memset(found, 0, bytes);
+}
+
+/* Rows and columns of a map: those whose results are wanted, and those around them. */
+typedef struct { int64_t top, bottom, left, right; } area;
+
+typedef struct { int64_t height, width, channels, heads, hidden; double eps; /* of the normalisation */ } shape;
+
+/* ---- rows ---- */
+
+typedef struct { vec *first; int64_t step, vectors; } row; /* step: vectors from one vector of channels to the next */
+
+static int64_t step_of(int64_t width) { return parts(width, BLOCK) * BLOCK + 2; }
+
+static row new_row(int64_t vectors, int64_t width)
+{
+    return (row){(vec *)room(sizeof(vec) * vectors * step_of(width)) + 1, step_of(width), vectors};
+}
+
+static void free_row(row r) { free(r.first - 1); }
+
+/* A row of zeros, and the last three of a step; the row y has place (y + 1) % 3 + 1. */
+typedef struct { row rows[4]; int64_t height; } window;
+
+static window new_window(int64_t vectors, int64_t width, int64_t height)
+{
+    window w = {.height = height};
+    for (int i = 0; i < 4; i++)
+        w.rows[i] = new_row(vectors, width);
+    return w;
+}
+
+static void free_window(window *w)
+{
+    for (int i = 0; i < 4; i++)
+        free_row(w->rows[i]);
+}
+
+static row at(const window *w, int64_t y) { return w->rows[y < 0 || y >= w->height ? 0 : y % 3 + 1]; }
+
+/* A product wrote to the pixels that fill up its last block; the one beyond the edge must be zero. */
+static void end_at(row r, int64_t width)
+{
+    for (int64_t v = 0; v < r.vectors; v++)
+        r.first[v * r.step + width] = (vec){};
+}
+
+/* The last vector of channels may be a part of one. */
+static void read_row(const float *map, int64_t channels, int64_t width, row to)
+{
+    int64_t whole = channels / LANES, rest = channels % LANES;
+    for (int64_t x = 0; x < width; x++) {
+        const float *from = map + x * channels;
+        for (int64_t v = 0; v < whole; v++)
+            to.first[v * to.step + x] = load(from + v * LANES);
+        if (rest) {
+            vec last = {};
+            for (int64_t i = 0; i < rest; i++)
+                last[i] = from[whole * LANES + i];
+            to.first[whole * to.step + x] = last;
+        }
+    }
+}
+
+static void write_row(row from, int64_t left, int64_t right, float *map, int64_t channels)
+{
+    int64_t whole = channels / LANES, rest = channels % LANES;
+    for (int64_t x = left; x < right; x++) {
+        float *to = map + x * channels;
+        for (int64_t v = 0; v < whole; v++)
+            *(loose *)(to + v * LANES) = from.first[v * from.step + x];
+        for (int64_t i = 0; i < rest; i++)
+            to[whole * LANES + i] = from.first[whole * from.step + x][i];
+    }
+}
+
+/* ---- layers ---- */
+
+INLINE float total(vec v)
+{
+    quad q[LANES / 4], sum = {};
+    memcpy(q, &v, sizeof(v));
+    for (int i = 0; i < LANES / 4; i++)
+        sum += q[i];
+    return sum[0] + sum[1] + (sum[2] + sum[3]);
+}
+
+/* Layer normalisation over the channels of each pixel. `norm`: weight, bias, and 1 where a channel exists. */
+static void normalise(row from, const vec *norm, shape s, int64_t width, row to)
+{
+    const vec *weight = norm, *bias = norm + from.vectors, *exists = norm + 2 * from.vectors;
+    for (int64_t x = 0; x < width; x++) {
+        vec sum = {}, squares = {};
+        for (int64_t v = 0; v < from.vectors; v++)
+            sum += from.first[v * from.step + x];
+        float mean = total(sum) / s.channels;
+        for (int64_t v = 0; v < from.vectors; v++) {
+            vec apart = (from.first[v * from.step + x] - mean) * exists[v];
+            squares += apart * apart;
+        }
+        float scale = 1 / sqrtf(total(squares) / s.channels + (float)s.eps);
+        for (int64_t v = 0; v < from.vectors; v++)
+            to.first[v * to.step + x] = (from.first[v * from.step + x] - mean) * scale * weight[v] + bias[v];
+    }
+}
+
+/* `rows` rows and `vectors` vectors of a matrix product, in registers. Row i of the left factor begins i * row_step
+ * numbers on; its numbers follow in groups of `group`, each `step` apart, groups `group_step` apart. */
+typedef struct { const float *first; int64_t row_step, step, group, group_step; } factor;
+
+INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to, int64_t row_step,
+                  int64_t apart, int vectors, int add)
+{
+    vec sums[BLOCK][3] = {};
+    for (int64_t done = 0; done < count; done += a.group) {
+        int64_t here = min(a.group, count - done);
+        const float *left = a.first;
+        for (int64_t k = 0; k < here; k++, left += a.step, b += b_step) {
+            vec r0 = load(b), r1 = vectors > 1 ? load(b + b_apart) : r0;
+            vec r2 = vectors > 2 ? load(b + 2 * b_apart) : r0;
+            for (int i = 0; i < BLOCK; i++) {
+                float number = left[i * a.row_step];
+                sums[i][0] += number * r0;
+                if (vectors > 1)
+                    sums[i][1] += number * r1;
+                if (vectors > 2)
+                    sums[i][2] += number * r2;
+            }
+        }
+        a.first += a.group_step;
+    }
+    for (int i = 0; i < BLOCK; i++)
+        for (int v = 0; v < vectors; v++)
+            to[i * row_step + v * apart] = add ? to[i * row_step + v * apart] + sums[i][v] : sums[i][v];
+}
+
+static void any_block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
+                      int64_t row_step, int64_t apart, int64_t vectors, int add)
+{
+    if (vectors >= 3)
+        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 3, 1)
+            : block(a, b, b_step, b_apart, count, to, row_step, apart, 3, 0);
+    else if (vectors == 2)
+        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 2, 1)
+            : block(a, b, b_step, b_apart, count, to, row_step, apart, 2, 0);
+    else
+        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 1, 1)
+            : block(a, b, b_step, b_apart, count, to, row_step, apart, 1, 0);
+}
+
+/* A 1x1 convolution; `weight` is (vectors, channels, lanes). With `add`, the result is added to what is there. */
+static void mix_channels(row from, int64_t channels, const vec *weight, int64_t width, row to, int add)
+{
+    for (int64_t v = 0; v < to.vectors; v += 3)
+        for (int64_t x = 0; x < width; x += BLOCK) {
+            factor pixels = {(float *)(from.first + x), LANES, 1, LANES, from.step * LANES};
+            any_block(pixels, (const float *)(weight + v * channels), LANES, channels * LANES, channels, to.first + v * to.step + x, 1,
+                      to.step, to.vectors - v, add);
+        }
+}
+
+/* A depthwise 3x3 convolution of one vector of channels; `weight` is (9, lanes). */
+static void depthwise(const window *from, int64_t y, int64_t v, const vec *weight, int64_t width, vec *to)
+{
+    const vec *above = at(from, y - 1).first, *here = at(from, y).first, *below = at(from, y + 1).first;
+    int64_t first = v * from->rows[0].step;
+    const vec *rows[3] = {above + first - 1, here + first - 1, below + first - 1};
+    int64_t x = 0;
+    for (; x + 4 <= width; x += 4) {
+        vec sums[4] = {};
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 6; j++) {
+                vec value = rows[i][x + j];
+                for (int k = 0; k < 4; k++)
+                    if (j - k >= 0 && j - k < 3)
+                        sums[k] += value * weight[3 * i + j - k];
+            }
+        memcpy(to + x, sums, sizeof(sums));
+    }
+    for (; x < width; x++) {
+        vec sum = {};
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 3; j++)
+                sum += rows[i][x + j] * weight[3 * i + j];
+        to[x] = sum;
+    }
+}
+
+static void depthwise_row(const window *from, int64_t y, const vec *weight, int64_t width, row to)
+{
+    for (int64_t v = 0; v < to.vectors; v++)
+        depthwise(from, y, v, weight + 9 * v, width, to.first + v * to.step);
+}
+
+INLINE vec choose(ints where, vec a, vec b) { return (vec)((where & (ints)a) | (~where & (ints)b)); }
+
+/* 1 - 2 / (exp(2 x) + 1), correct to 1e-7: exp(2 x) = 2^n exp(2 r), and of r in [-ln(2) / 4, ln(2) / 4] a polynomial. */
+INLINE vec hyperbolic_tangent(vec x)
+{
+    const float big = 0x1.8p23f; /* with it added, a number has no fraction, and its last bits are the integer */
+    vec limit = (vec){} + 10;
+    x = choose(x > limit, limit, choose(x < -limit, -limit, x));
+    vec shifted = x * 2.885390082f + big, n = shifted - big;
+    vec r = x - n * 0x1.62e4p-2f - n * 7.143034101e-07f; /* the two numbers are ln(2) / 2 */
+    vec e = 1 + r * (2 + r * (1.99999974f + r * (1.3333216f + r * (0.666694333f + r * (0.267801494f + r * 0.0884123745f)))));
+    e = (vec)((ints)e + ((ints)shifted << 23));
+    return 1 - 2 / (e + 1);
+}
+
+/* ---- weights ---- */
+
+/* Those of a block, as PyTorch has them; the keys' come before the values'. */
+typedef struct {
+    const float *norm, *norm_bias, *queries, *queries_local, *keys_values, *keys_values_local;
+    const float *spread, *local, *left, *right, *gather;
+} weights;
+
+/* (outputs, inputs) -> (vectors of outputs, inputs, lanes) */
+static void pack(const float *from, int64_t outputs, int64_t inputs, vec *to)
+{
+    for (int64_t o = 0; o < outputs; o++)
+        for (int64_t i = 0; i < inputs; i++)
+            ((float *)to)[(o / LANES * inputs + i) * LANES + o % LANES] = from[o * inputs + i];
+}
+
+static vec *packed(const float *from, int64_t outputs, int64_t inputs)
+{
+    vec *to = room(sizeof(vec) * parts(outputs, LANES) * inputs);
+    pack(from, outputs, inputs, to);
+    return to;
+}
+
+/* Two weights, for the left and the right half of the channels. */
+static vec *packed_halves(const float *left, const float *right, int64_t outputs, int64_t inputs)
+{
+    int64_t vectors = parts(outputs, LANES);
+    vec *to = room(sizeof(vec) * 2 * vectors * inputs);
+    pack(left, outputs, inputs, to);
+    pack(right, outputs, inputs, to + vectors * inputs);
+    return to;
+}
+
+static vec *packed_norm(const weights *w, int64_t channels)
+{
+    int64_t vectors = parts(channels, LANES);
+    vec *to = room(sizeof(vec) * 3 * vectors);
+    memcpy(to, w->norm, 4 * channels);
+    memcpy(to + vectors, w->norm_bias, 4 * channels);
+    for (int64_t i = 0; i < channels; i++)
+        ((float *)(to + 2 * vectors))[i] = 1;
+    return to;
+}
+
+/* ---- parts of a map ---- */
+
+/* Parts of an area, in rows and columns; narrow enough for the cache, and one for each thread. */
+typedef struct { area whole; int64_t down, across; } grid;
+
+static grid divided(area whole, int64_t bytes_of_column, int64_t images, int threads)
+{
+    int64_t width = whole.right - whole.left, height = whole.bottom - whole.top;
+    int64_t across = max(1, parts(width, max(48, CACHE / bytes_of_column)));
+    return (grid){whole, max(1, min(parts(threads, images * across), height / 8)), across};
+}
+
+static area part(grid g, int64_t number)
+{
+    area a = g.whole;
+    int64_t rows = parts(a.bottom - a.top, g.down), columns = parts(a.right - a.left, g.across);
+    int64_t top = a.top + number / g.across * rows, left = a.left + number % g.across * columns;
+    return (area){top, min(top + rows, a.bottom), left, min(left + columns, a.right)};
+}
+
+static area widened(area a, int64_t by, shape s)
+{
+    return (area){max(a.top - by, 0), min(a.bottom + by, s.height), max(a.left - by, 0), min(a.right + by, s.width)};
+}
+
+static const float *pixel(const float *map, shape s, int64_t y, int64_t x)
+{
+    return map + (y * s.width + x) * s.channels;
+}
+
+/* A row of a map, normalised, and its channels mixed. */
+static void normalised_and_mixed(const float *from, shape s, const vec *norm, const vec *weight, int64_t width,
+                                 row plain, row normal, row to)
+{
+    read_row(from, s.channels, width, plain);
+    normalise(plain, norm, s, width, normal);
+    mix_channels(normal, s.channels, weight, width, to, 0);
+    end_at(to, width);
+}
+
+/* ---- attention ---- */
+
+typedef struct { vec *norm, *queries, *queries_local, *keys, *keys_local; } attention;
+
+/* Adds, for each channel of a head, its products with the keys of that head, and the squares of both. */
+static void add_products(const float *q, const float *k, int64_t step, int64_t pixels, shape s, vec *room, double *to)
+{
+    int64_t each = s.channels / s.heads, vectors = parts(each, LANES);
+    for (int64_t h = 0; h < s.heads; h++)
+        for (int64_t i = 0; i < each; i += BLOCK) {
+            factor a = {q + h * each + i, 1, step, pixels, 0};
+            for (int64_t v = 0; v < vectors; v += 3)
+                any_block(a, k + h * each + v * LANES, step, LANES, pixels, room + v, vectors, 1,
+                          vectors - v, 0);
+            for (int64_t row = 0; row < min(BLOCK, each - i); row++)
+                for (int64_t column = 0; column < each; column++)
+                    to[(h * each + i + row) * (each + 2) + column] += ((float *)(room + row * vectors))[column];
+        }
+}
+
+static void add_squares(const float *values, int64_t step, int64_t pixels, int64_t channels, int64_t apart, double *to)
+{
+    for (int64_t c = 0; c < channels; c += LANES) {
+        vec sum = {};
+        for (int64_t x = 0; x < pixels; x++) {
+            vec value = load(values + x * step + c);
+            sum += value * value;
+        }
+        for (int64_t i = c; i < min(c + LANES, channels); i++)
+            to[i * apart] += sum[i - c];
+    }
+}
+
+static void sums_of_area(const float *x, const float *other, shape s, attention w, area wanted, double *to)
+{
+    area a = widened(wanted, 1, s);
+    int64_t width = a.right - a.left, height = a.bottom - a.top, vectors = parts(s.channels, LANES);
+    int64_t pixels = wanted.right - wanted.left, each = s.channels / s.heads, step = vectors * LANES;
+    window q = new_window(vectors, width, height), k = new_window(vectors, width, height);
+    row plain = new_row(vectors, width), normal = new_row(vectors, width);
+    int64_t numbers = pixels * step + 3 * LANES + BLOCK; /* products read a little beyond */
+    float *queries = room(4 * numbers), *keys = room(4 * numbers);
+    vec *products = room(sizeof(vec) * BLOCK * parts(each, LANES));
+    for (int64_t y = 0; y <= height; y++) {
+        if (y < height) {
+            const float *of_x = pixel(x, s, a.top + y, a.left), *of_other = pixel(other, s, a.top + y, a.left);
+            normalised_and_mixed(of_x, s, w.norm, w.queries, width, plain, normal, at(&q, y));
+            normalised_and_mixed(of_other, s, w.norm, w.keys, width, plain, normal, at(&k, y));
+        }
+        if (y - 1 + a.top < wanted.top || y - 1 + a.top >= wanted.bottom)
+            continue;
+        depthwise_row(&q, y - 1, w.queries_local, width, plain);
+        write_row(plain, wanted.left - a.left, wanted.right - a.left, queries - (wanted.left - a.left) * step, step);
+        depthwise_row(&k, y - 1, w.keys_local, width, plain);
+        write_row(plain, wanted.left - a.left, wanted.right - a.left, keys - (wanted.left - a.left) * step, step);
+        add_products(queries, keys, step, pixels, s, products, to);
+        add_squares(queries, step, pixels, s.channels, each + 2, to + each);
+        add_squares(keys, step, pixels, s.channels, each + 2, to + each + 1);
+    }
+    free_window(&q), free_window(&k), free_row(plain), free_row(normal);
+    free(queries), free(keys), free(products);
+}
+
+/* Over the wanted pixels: products of queries and keys, squares of queries, squares of keys; (images, heads, c, c + 2),
+ * c channels in each head. */
+void attention_sums(const float *x, const float *other, double *to, shape s, int64_t images, area wanted,
+                    const weights *w, int threads)
+{
+    attention a = {packed_norm(w, s.channels), packed(w->queries, s.channels, s.channels),
+                   packed(w->queries_local, s.channels, 9), packed(w->keys_values, s.channels, s.channels),
+                   packed(w->keys_values_local, s.channels, 9)};
+    grid g = divided(wanted, 4 * 10 * s.channels, images, threads);
+    int64_t size = s.height * s.width * s.channels, numbers = s.channels * (s.channels / s.heads + 2);
+    int64_t each = g.down * g.across;
+    double *found = room(8 * images * each * numbers);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t t = 0; t < images * each; t++)
+        sums_of_area(x + t / each * size, other + t / each * size, s, a, part(g, t % each), found + t * numbers);
+    for (int64_t t = 0; t < images * each; t++)
+        for (int64_t i = 0; i < numbers; i++)
+            to[t / each * numbers + i] += found[t * numbers + i];
+    free(a.norm), free(a.queries), free(a.queries_local), free(a.keys), free(a.keys_local), free(found);
+}
+
+/* ---- the block ---- */
+
+typedef struct { vec *norm, *values, *values_local, *spread, *local, *again, *gather; } block_weights;
+
+/* (tanh(local(left)) + left) (tanh(local(right)) + right), for the halves of the channels. */
+static void gate(const window *from, int64_t y, const vec *weight, int64_t width, vec *lines, row to)
+{
+    row here = at(from, y);
+    vec *of_left = lines, *of_right = lines + width;
+    for (int64_t v = 0; v < to.vectors; v++) {
+        const vec *left = here.first + v * here.step, *right = left + to.vectors * here.step;
+        depthwise(from, y, v, weight + 9 * v, width, of_left);
+        depthwise(from, y, v + to.vectors, weight + 9 * (v + to.vectors), width, of_right);
+        for (int64_t x = 0; x < width; x++)
+            to.first[v * to.step + x] =
+                (hyperbolic_tangent(of_left[x]) + left[x]) * (hyperbolic_tangent(of_right[x]) + right[x]);
+    }
+}
+
+static void lighten_area(const float *x, const float *other, float *to, shape s, const block_weights *w,
+                         const vec *mix, int residual, area wanted)
+{
+    area a = widened(wanted, 3, s);
+    int64_t width = a.right - a.left, height = a.bottom - a.top;
+    int64_t vectors = parts(s.channels, LANES), gated_vectors = parts(s.hidden, LANES);
+    window values = new_window(vectors, width, height), sums = new_window(vectors, width, height);
+    window spread = new_window(2 * gated_vectors, width, height), local = new_window(2 * gated_vectors, width, height);
+    row plain = new_row(vectors, width), normal = new_row(vectors, width), gated = new_row(gated_vectors, width);
+    vec *lines = room(sizeof(vec) * 2 * width);
+    for (int64_t y = 0; y < height + 3; y++) {
+        if (y < height)
+            normalised_and_mixed(pixel(other, s, a.top + y, a.left), s, w->norm, w->values, width, plain, normal,
+                                 at(&values, y));
+        if (y >= 1 && y - 1 < height) { /* x + attention, and the first step of the gated layer */
+            row sum = at(&sums, y - 1);
+            read_row(pixel(x, s, a.top + y - 1, a.left), s.channels, width, sum);
+            depthwise_row(&values, y - 1, w->values_local, width, plain);
+            mix_channels(plain, s.channels, mix, width, sum, 1);
+            normalise(sum, w->norm, s, width, normal);
+            mix_channels(normal, s.channels, w->spread, width, at(&spread, y - 1), 0);
+            end_at(at(&spread, y - 1), width);
+        }
+        if (y >= 2 && y - 2 < height)
+            depthwise_row(&spread, y - 2, w->local, width, at(&local, y - 2));
+        if (y - 3 + a.top < wanted.top || y - 3 + a.top >= wanted.bottom)
+            continue;
+        gate(&local, y - 3, w->again, width, lines, gated);
+        row sum = at(&sums, y - 3);
+        mix_channels(gated, s.hidden, w->gather, width, sum, residual);
+        write_row(sum, wanted.left - a.left, wanted.right - a.left,
+                  to + ((a.top + y - 3) * s.width + a.left) * s.channels, s.channels);
+    }
+    free_window(&values), free_window(&sums), free_window(&spread), free_window(&local);
+    free_row(plain), free_row(normal), free_row(gated), free(lines);
+}
+
+/* x + mix values, enhanced; `mix` is (images, channels, channels). */
+void lightened(const float *x, const float *other, const float *mix, float *to, shape s, int64_t images,
+               const weights *w, int residual, int threads)
+{
+    block_weights b = {packed_norm(w, s.channels),
+                       packed(w->keys_values + s.channels * s.channels, s.channels, s.channels),
+                       packed(w->keys_values_local + 9 * s.channels, s.channels, 9),
+                       packed_halves(w->spread, w->spread + s.hidden * s.channels, s.hidden, s.channels),
+                       packed_halves(w->local, w->local + 9 * s.hidden, s.hidden, 9),
+                       packed_halves(w->left, w->right, s.hidden, 9),
+                       packed(w->gather, s.channels, s.hidden)};
+    int64_t size = s.height * s.width * s.channels, of_mix = parts(s.channels, LANES) * s.channels;
+    vec *mixes = room(sizeof(vec) * images * of_mix);
+    for (int64_t i = 0; i < images; i++)
+        pack(mix + i * s.channels * s.channels, s.channels, s.channels, mixes + i * of_mix);
+    grid g = divided((area){0, s.height, 0, s.width}, 4 * (8 * s.channels + 13 * s.hidden), images, threads);
+    int64_t each = g.down * g.across;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t t = 0; t < images * each; t++) {
+        int64_t i = t / each;
+        lighten_area(x + i * size, other + i * size, to + i * size, s, &b, mixes + i * of_mix, residual,
+                     part(g, t % each));
+    }
+    free(b.norm), free(b.values), free(b.values_local), free(b.spread), free(b.local), free(b.again), free(b.gather);
+    free(mixes);
+}

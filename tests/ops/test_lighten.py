@@ -1,0 +1,115 @@
+"""Blocks of the HVI family in C: the result of PyTorch's operations, for any size, type and number of threads."""
+
+import pytest
+import torch
+
+from llie.archs import create_network
+from llie.archs.hvi_blocks import CrossBlock
+from llie.ops import c_library, lighten
+
+if not lighten.works(torch.zeros(1)):
+    pytest.skip("needs a C compiler: install gcc or clang", allow_module_level=True)
+
+
+def block(channels, heads, residual=True):
+    torch.manual_seed(0)
+    made = CrossBlock(channels, heads, residual).eval()
+    for parameter in made.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return made
+
+
+def maps(channels, *size, images=1):
+    return [torch.randn(images, channels, *size).to(memory_format=torch.channels_last) for _ in range(2)]
+
+
+# One pixel, parts of a block of pixels, columns in parts; heads that fill vectors, or end within one.
+SIZES = [(36, 2, 1, 1), (36, 2, 13, 7), (36, 1, 5, 201), (72, 4, 16, 130), (144, 8, 8, 8), (8, 2, 9, 9), (5, 1, 4, 3)]
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("channels", "heads", "height", "width"), SIZES)
+def test_equals_the_operations(channels, heads, height, width, residual):
+    made, (x, other) = block(channels, heads, residual), maps(channels, height, width, images=2)
+    expected = made.double()(x.double(), other.double()).detach()
+    plain = made.float()(x, other).detach()
+    with torch.no_grad():
+        result = made(x, other)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert (result - expected).abs().max() < 3 * (plain - expected).abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_and_runs(threads):
+    made, (x, other), before = block(8, 2), maps(8, 83, 120), torch.get_num_threads()
+    expected = made(x, other).detach()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            first, second = made(x, other), made(x, other)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, expected, atol=1e-5, rtol=0)
+
+
+def test_large_and_invalid_values():
+    """The hyperbolic tangent ends at 1; a pixel that is no number spoils what depends on it, and nothing else."""
+    made, (x, other) = block(8, 2), maps(8, 20, 20)
+    made.enhance.dwconv1.weight.data.mul_(1000)
+    expected = made(x, other).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(made(x, other), expected, atol=1e-4, rtol=1e-5)
+        mix = 0.1 * torch.randn(1, 8, 8)
+        other[0, 3, 10, 10] = float("nan")
+        result = lighten.lightened(x, other, mix, True, made._weights(), 1e-6)
+    missing = torch.zeros(20, 20, dtype=torch.bool)
+    missing[7:14, 7:14] = True
+    assert torch.equal(result.isnan().any(1)[0], missing)
+
+
+def test_other_types_and_layouts():
+    made, (x, other) = block(8, 2), maps(8, 12, 10)
+    expected = made(x, other).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(made(x.contiguous(), other.contiguous()), expected, atol=1e-5, rtol=0)
+        assert not lighten.works(x.double())
+        torch.testing.assert_close(made.double()(x.double(), other.double()).float(), expected, atol=1e-5, rtol=0)
+        made.float()
+        with torch.autocast("cpu", torch.bfloat16):
+            half = made(x.bfloat16(), other.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half - expected).norm() < 0.02 * expected.norm()
+
+
+def test_without_a_compiler(monkeypatch):
+    def missing(source):
+        raise OSError("no C compiler found")
+
+    network, x = create_network("HVISMM", channels=[8, 8, 16, 32]).eval(), torch.rand(1, 3, 48, 40)
+    with torch.no_grad():
+        expected = network(x)
+        monkeypatch.setattr(lighten, "compiled_library", missing)
+        lighten._library.cache_clear()
+        lighten._compiles.cache_clear()
+        try:
+            assert not lighten.works(x)
+            torch.testing.assert_close(network(x), expected, atol=2e-5, rtol=0)
+        finally:
+            monkeypatch.undo()
+            lighten._library.cache_clear()
+            lighten._compiles.cache_clear()
+
+
+def test_in_vectors_of_avx2(monkeypatch):
+    """On a processor with AVX-512, too: the form that it does not take by itself."""
+    monkeypatch.setattr(c_library, "FLAGS", (*c_library.FLAGS, "-U__AVX512F__"))
+    lighten._library.cache_clear()
+    try:
+        made, (x, other) = block(36, 2), maps(36, 21, 19)
+        expected = made(x, other).detach()
+        with torch.no_grad():
+            torch.testing.assert_close(made(x, other), expected, atol=2e-5, rtol=0)
+    finally:
+        monkeypatch.undo()
+        lighten._library.cache_clear()
