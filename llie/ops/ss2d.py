@@ -7,13 +7,16 @@ the four results in place; and the four skip terms, which all belong to the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llie.errors import UserError
 from llie.ops.exporting import exporting
-from llie.ops.selective_scan.core import scan
+from llie.ops.selective_scan import backends
+from llie.ops.selective_scan.core import scan, scan_image
 
 DIRECTIONS: tuple[int, ...] = (0, 1, 2, 3)  # rows, columns, rows backwards, columns backwards
 
@@ -49,6 +52,10 @@ def ss2d(
     """
     _check(x, x_proj, dt_proj, dt_bias, A_log, D)
     batch, height, width, channels = x.shape
+    weights = (x_proj, dt_proj, dt_bias, -A_log.exp(), D.sum(0))
+    if _without_projections(x, weights, backend):
+        u, *floats = (t.float() for t in (x.flatten(1, 2).unsqueeze(2), *weights))
+        return scan_image(u, *floats, DIRECTIONS, width, backend).reshape(x.shape)
     together = exporting() or batch * height * width * 4 * channels <= TOGETHER
     parts = [slice(0, 4)] if together else [slice(k, k + 1) for k in range(4)]
 
@@ -61,6 +68,13 @@ def ss2d(
     dtype = y.dtype
     y = torch.addcmul(y, x.flatten(1, 2).to(dtype).unsqueeze(2), D.to(dtype).sum(0))
     return y.reshape(batch, height, width, channels)
+
+
+def _without_projections(x: Tensor, weights: Sequence[Tensor], backend: str) -> bool:
+    """Whether a kernel computes step sizes, B and C itself: they take more memory than all else. Without gradients."""
+    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+    plain = not exporting() and not torch.compiler.is_compiling() and x.dtype != torch.float64
+    return plain and not gradients and x.numel() > 0 and hasattr(backends.choose(backend, x[:0].float()), "project")
 
 
 def _scan(

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llie.ops.parts import WHOLE, Ends
-from llie.ops.selective_scan.core import ends, resume
+from llie.ops.selective_scan.core import project, project_ends
 
 ROWS = 64  # in a block: more rows take more memory for the block, fewer take more for what is kept of all blocks
 CHUNK = 2**20  # values of a piece of a block that is computed at a time: its step sizes stay in the cache
@@ -45,7 +44,7 @@ class Lines(NamedTuple):
     """A stretch of several lines: the state at its end if it begins with zero, and the sum of its step sizes.
 
     Attributes:
-        own: (lines, channels, states).
+        own: (lines, states, channels).
         steps: (lines, channels); the decay is exp(-exp(A_log) steps).
     """
 
@@ -69,7 +68,7 @@ class BlockScan:
 
     def __init__(self, weights: Callable[[], Weights], states: int, channels: int, width: int, rows: int):
         self._weights, self.width, self.rows = weights, width, rows
-        self.shapes = [(width, channels, states), (width, channels), (1, channels, states), (1, channels)]
+        self.shapes = [(width, states, channels), (width, channels), (1, states, channels), (1, channels)]
         self.size = sum(torch.Size(shape).numel() for shape in self.shapes)
 
     @functools.cached_property
@@ -79,12 +78,12 @@ class BlockScan:
 
     @functools.cached_property
     def rates(self) -> Tensor:
-        """Decay rates, (4, channels, states)."""
-        return -self.weights.A_log.float().exp()
+        """Decay rates, (4, states, channels)."""
+        return -self.weights.A_log.float().exp().transpose(1, 2).contiguous()
 
     def describe(self, x: Tensor, ends: Ends = WHOLE) -> Tensor:
         """What the backward directions need of each block: (1, C, blocks * rows, W) -> (1, 1, blocks, size)."""
-        blocks = x.split(self.rows, 2)
+        blocks = _channels_last(x).split(self.rows, 2)
         result = x.new_zeros(1, 1, len(blocks), self.size, dtype=torch.float32)
         for block, described in zip(blocks, result[0, 0], strict=True):
             columns, row = self._unpacked(described)
@@ -96,7 +95,7 @@ class BlockScan:
         """Columns forwards: the stretches from the top to the end of x; those to its start, if given, are extended."""
         if before is None:
             before = Lines(*(x.new_zeros(shape, dtype=torch.float32) for shape in self.shapes[:2]))
-        self._end_of_columns(DOWN, x, before)
+        self._end_of_columns(DOWN, _channels_last(x), before)
         return before
 
     def compose(self, above: Lines | None, described: Tensor) -> Lines:
@@ -111,7 +110,7 @@ class BlockScan:
         return above
 
     def first_states(self, columns: Lines, backwards: bool) -> Tensor:
-        """The state with which each whole column begins, (W, channels, states): that at the end of the one before."""
+        """The state with which each whole column begins, (W, states, channels): that at the end of the one before."""
         decays = self._decay(UP if backwards else DOWN, columns.steps)
         starts = torch.zeros_like(columns.own)
         order = range(self.width - 1, 0, -1) if backwards else range(self.width - 1)
@@ -126,7 +125,7 @@ class BlockScan:
         Args:
             described: (1, 1, blocks, size); it becomes the first result.
             entering: the states that enter the last of them: those of columns, or of columns and of the row, as
-                (W or W + 1, channels, states). The latter become the second result.
+                (W or W + 1, states, channels). The latter become the second result.
 
         Returns:
             The states that enter each of them, at the start of (1, 1, blocks, size), and those that leave at the top.
@@ -150,18 +149,18 @@ class BlockScan:
         """A function of successive blocks from the top, and of what enters each from below, to their results.
 
         Args:
-            columns: the states with which the columns begin at the top, (W, channels, states).
+            columns: the states with which the columns begin at the top, (W, states, channels).
         """
         columns, row = columns.clone(), torch.zeros_like(columns[:1])
         D = self.weights.D.float().sum(0)
 
         def run(x: Tensor, entering: Tensor) -> Tensor:
-            nonlocal row
-            y = x * D[:, None, None]
+            x = _channels_last(x)
+            y = torch.mul(x, D[:, None, None], out=torch.empty_like(x))
             for block, result, below in zip(x.split(self.rows, 2), y.split(self.rows, 2), entering[0, 0], strict=True):
                 columns_up, row_back = self._unpacked(below)
                 self._add_columns(block, columns, columns_up.own, result)
-                row = self._add_rows(0, block, row, result)
+                self._add_rows(0, block, row, result)
                 self._add_rows(ROWS_BACK, block, row_back.own, result)
             return y
 
@@ -174,33 +173,28 @@ class BlockScan:
         return Lines(parts[0], parts[1]), Lines(parts[2], parts[3])
 
     def _decay(self, direction: int, steps: Tensor) -> Tensor:
-        return (self.rates[direction] * steps[..., None]).exp_()
+        return (self.rates[direction] * steps[:, None]).exp_()
 
     def _parts_of_states(self, lines: int) -> Iterator[slice]:
         """Lines whose states are computed at a time."""
         return _parts(lines, self.rates[0].numel())
 
     def _add_columns(self, x: Tensor, down: Tensor, up: Tensor, y: Tensor) -> None:
-        """Add the results of the columns of (1, C, rows, W), from their first states; `down` becomes the last ones."""
+        """Add the results of the columns of (1, C, rows, W), from their first states, which become the last ones."""
         for part in _parts(self.width, x.shape[1] * x.shape[2]):
-            lines = _columns(x, part)
-            result, down[part] = self._scan(DOWN, lines, down[part])
-            result += self._scan(UP, lines, up[part])[0]
-            y[:, :, :, part] += result.permute(2, 3, 1, 0)
+            for direction, states in ((DOWN, down), (UP, up)):
+                self._scan(direction, _columns(x, part), states[part], _columns(y, part))
 
-    def _add_rows(self, direction: int, x: Tensor, state: Tensor, y: Tensor) -> Tensor:
-        """Add the results of the rows of (1, C, rows, W) as a single line, from a state; returns the last state."""
+    def _add_rows(self, direction: int, x: Tensor, state: Tensor, y: Tensor) -> None:
+        """Add the results of the rows of (1, C, rows, W) as a single line, from a state, which becomes the last one."""
         parts = list(_parts(x.shape[2], x.shape[1] * self.width))
         for part in reversed(parts) if direction == ROWS_BACK else parts:
-            result, state = self._scan(direction, _row(x, part), state)
-            y[:, :, part] += result.squeeze(2).unflatten(1, (-1, self.width)).permute(0, 3, 1, 2)
-        return state
+            self._scan(direction, _row(x, part), state, _row(y, part))
 
     def _end_of_columns(self, direction: int, x: Tensor, columns: Lines) -> None:
         """Extend stretches by the columns of (1, C, rows, W)."""
         for part in _parts(self.width, x.shape[1] * x.shape[2]):
-            columns.own[part], steps = self._end(direction, _columns(x, part), columns.own[part])
-            columns.steps[part] += steps
+            columns.steps[part] += self._end(direction, _columns(x, part), columns.own[part])
 
     def _end_of_rows_back(self, x: Tensor, row: Lines) -> None:
         """Describe the rows of (1, C, rows, W) as a single line from the last pixel to the first.
@@ -211,31 +205,25 @@ class BlockScan:
             decay = self._decay(ROWS_BACK, row.steps)
             if decay.max() < FORGOTTEN:
                 break
-            own, steps = self._end(ROWS_BACK, _row(x, part), torch.zeros_like(row.own))
+            own = torch.zeros_like(row.own)
+            row.steps.add_(self._end(ROWS_BACK, _row(x, part), own))
             row.own.add_(decay.mul_(own))
-            row.steps.add_(steps)
 
-    def _scan(self, direction: int, lines: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Scan lines (lines, length, 1, C) from their states: results, and states at their ends."""
-        inputs = self._inputs(direction, lines, outputs=True)
-        y, last = resume(state[:, None], lines, *inputs)
-        return y, last[:, 0]
+    def _scan(self, direction: int, lines: Tensor, state: Tensor, y: Tensor) -> None:
+        """Add the results of lines (lines, length, 1, C) to y, from their states, which become those at their ends."""
+        weights, order = self._operands(direction)
+        project(lines, *weights, order, 0, y, state[:, None], self.weights.backend)
 
-    def _end(self, direction: int, lines: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_scan`, without results: states at the ends, and the sums of step sizes."""
-        inputs = self._inputs(direction, lines, outputs=False)
-        last, steps = ends(state[:, None], lines, *inputs)
-        return last[:, 0], steps[:, 0]
+    def _end(self, direction: int, lines: Tensor, state: Tensor) -> Tensor:
+        """As `_scan`, without results: the sums of step sizes, (lines, C)."""
+        weights, order = self._operands(direction)
+        return project_ends(lines, *weights, order, state[:, None], self.weights.backend)[:, 0]
 
-    def _inputs(self, direction: int, lines: Tensor, outputs: bool) -> tuple[Any, ...]:
-        """What a scan needs beside the lines and states, from delta on; without C unless there are outputs."""
-        x_proj, dt_proj, dt_bias = (w[direction].float() for w in self.weights[:3])
-        rank, states = dt_proj.shape[1], self.rates.shape[2]
-        sizes = [rank, states, states] if outputs else [rank, states]
-        low_rank, *B_and_C = F.linear(lines, x_proj[: sum(sizes)]).split(sizes, 3)
-        delta = F.linear(low_rank, dt_proj)
+    def _operands(self, direction: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[int]]:
+        """Weights of a scan, and its direction along lines."""
+        x_proj, dt_proj, dt_bias = (w[direction, None].float() for w in self.weights[:3])
         order = [2 if direction in (UP, ROWS_BACK) else 0]
-        return delta, self.rates[direction, None], *B_and_C, dt_bias[None], order, 0, self.weights.backend
+        return (x_proj, dt_proj, dt_bias, self.rates[direction, None].transpose(1, 2)), order
 
 
 def _parts(count: int, values: int) -> Iterator[slice]:
@@ -244,12 +232,15 @@ def _parts(count: int, values: int) -> Iterator[slice]:
     return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    return x.float().contiguous(memory_format=torch.channels_last)
+
+
 def _columns(x: Tensor, part: slice) -> Tensor:
     """Some columns of (1, C, rows, W) as lines, (columns, rows, 1, C)."""
-    # A copy in the cache: products with strided lines take longer.
-    return x[:, :, :, part].permute(3, 2, 0, 1).float().contiguous()
+    return x[:, :, :, part].permute(3, 2, 0, 1)
 
 
 def _row(x: Tensor, part: slice) -> Tensor:
-    """Some rows of (1, C, rows, W) as a single line, (1, rows * W, 1, C)."""
-    return x[:, :, part].permute(0, 2, 3, 1).float().flatten(1, 2).unsqueeze(2).contiguous()
+    """Some rows of (1, C, rows, W), channels last, as a single line, (1, rows * W, 1, C)."""
+    return x[:, :, part].permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(2)

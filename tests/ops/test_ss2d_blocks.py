@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from llie.ops import ss2d_blocks
 from llie.ops.selective_scan import backends
-from llie.ops.selective_scan.core import ends, resume, scan
+from llie.ops.selective_scan.core import project, project_ends, projections, scan
 from llie.ops.ss2d import ss2d
 from llie.ops.ss2d_blocks import BlockScan, Weights
 from tests.golden.compare import assert_near
@@ -15,34 +15,61 @@ from tests.ops.test_ss2d import example
 BACKENDS = backends.available("cpu")
 
 
+def operands(channels, groups=1):
+    """Input, weights and a state of a scan with 5 states and rank 2."""
+    torch.manual_seed(0)
+    weights = [torch.randn(groups, 12, channels) / 3, torch.randn(groups, channels, 2), torch.randn(groups, channels)]
+    return (
+        torch.randn(3, 40, 1, channels),
+        [*weights, -torch.rand(groups, channels, 5)],
+        torch.randn(3, groups, 5, channels),
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [19, 32])
+@pytest.mark.parametrize("threads", [1, 5])
+def test_a_scan_with_its_projections(backend, channels, threads):
+    u, (x_proj, dt_proj, bias, A), _ = operands(channels, groups=4)
+    state, y, before = torch.zeros(3, 4, 5, channels), torch.randn(3, channels, 40, 1), torch.get_num_threads()
+    y = y.permute(0, 2, 3, 1)  # in another layout
+    directions = [0, 1, 2, 3]
+    delta, B, C = projections(u, x_proj, dt_proj)
+    expected, last = scan(u, delta, A, B, C, bias, True, directions, 8, backend="torch")
+    expected = expected + y
+    torch.set_num_threads(threads)
+    try:
+        project(u, x_proj, dt_proj, bias, A, directions, 8, y, state, backend)
+    finally:
+        torch.set_num_threads(before)
+    assert_near(y, expected, 2e-6)
+    assert_near(state, last.transpose(2, 3), 2e-6)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("direction", [0, 2])
 def test_a_scan_continues_where_another_ended(backend, direction):
-    torch.manual_seed(0)
-    u, delta, B, C = (torch.randn(3, 40, 1, n) for n in (19, 19, 5, 5))
-    A, bias = -torch.rand(1, 19, 5), torch.randn(1, 19)
-    expected, last = scan(u, delta, A, B, C, bias, True, [direction], backend=backend)
-    state, parts = torch.zeros(3, 1, 19, 5), []
+    u, weights, expected_state = operands(19)
+    state, expected, y = expected_state.clone(), torch.zeros_like(u), torch.zeros_like(u)
+    project(u, *weights, [direction], 0, expected, expected_state, backend)
     order = [slice(0, 17), slice(17, 40)]
     for part in order if direction == 0 else order[::-1]:
-        now = [t[:, part] for t in (u, delta, B, C)]
-        y, state = resume(state, *now[:2], A, *now[2:], bias, [direction], backend=backend)
-        parts.append(y)
-    assert_near(torch.cat(parts if direction == 0 else parts[::-1], 1), expected, 1e-6)
-    assert_near(state, last, 1e-6)
+        project(u[:, part], *weights, [direction], 0, y[:, part], state, backend)
+    assert_near(y, expected, 1e-6)
+    assert_near(state, expected_state, 1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("channels", [19, 32])
 @pytest.mark.parametrize("direction", [0, 2])
 def test_the_end_of_a_scan_without_its_results(backend, channels, direction):
-    torch.manual_seed(0)
-    u, delta, B, C = (torch.randn(3, 40, 1, n) for n in (channels, channels, 5, 5))
-    A, bias, state = -torch.rand(1, channels, 5), torch.randn(1, channels), torch.randn(3, 1, channels, 5)
-    _, expected = resume(state, u, delta, A, B, C, bias, [direction], backend=backend)
-    last, steps = ends(state, u, delta, A, B, bias, [direction], backend=backend)
-    assert_near(last, expected, 1e-6)
-    assert_near(steps, F.softplus(delta + bias).sum(1), 1e-6)
+    u, weights, expected = operands(channels)
+    state = expected.clone()
+    project(u, *weights, [direction], 0, torch.zeros_like(u), expected, backend)
+    steps = project_ends(u, *weights, [direction], state, backend)
+    x_proj, dt_proj, bias, _ = weights
+    assert_near(state, expected, 1e-6)
+    assert_near(steps, F.softplus(projections(u, x_proj, dt_proj)[0] + bias).sum(1), 1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -47,47 +47,71 @@ def scan(
     return y, last
 
 
-def resume(
-    initial: Tensor,
+def project(
     u: Tensor,
-    delta: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
     A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    bias: Tensor,
     directions: Sequence[int],
-    width: int = 0,
+    width: int,
+    y: Tensor,
+    state: Tensor,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor]:
-    """`scan` with softplus that begins with a state, (batch, groups, channels, states); without gradients."""
-    y, last, starts = _outputs(u, delta, A, keep=False)
+) -> None:
+    """`scan` with softplus from the weights that delta, B and C are computed with; without gradients.
+
+    Args:
+        u: (batch, length, 1, channels).
+        x_proj: channels -> low-rank step size, B and C, (groups, rank + 2 states, channels).
+        dt_proj: low-rank step size -> step size, (groups, channels, rank).
+        dt_bias: (groups, channels).
+        A: (groups, channels, states).
+        directions: see above.
+        width: see above.
+        y: results are added to it, of the shape of u; both may have any strides.
+        state: the one to begin with, (batch, groups, states, channels), contiguous; replaced by the last one.
+        backend: see `scan`.
+    """
     compute = backends.choose(backend, u)
+    if hasattr(compute, "project"):
+        compute.project(u, x_proj, dt_proj, dt_bias, A, directions, width, y, state)
+        return
+    delta, B, C = projections(u, x_proj, dt_proj)
+    result, last, starts = _outputs(u, delta, A, keep=False)
+    initial = state.transpose(2, 3).contiguous()
     compute.forward(
-        u, delta, A, B, C, bias, True, list(directions), width, y, last, starts, initial=initial.contiguous()
+        u.contiguous(), delta, A, B, C, dt_bias, True, list(directions), width, result, last, starts, initial=initial
     )
-    return y, last
+    y.add_(result)
+    state.copy_(last.transpose(2, 3))
 
 
-def ends(
-    initial: Tensor,
+def project_ends(
     u: Tensor,
-    delta: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
     A: Tensor,
-    B: Tensor,
-    bias: Tensor,
     directions: Sequence[int],
-    width: int = 0,
+    state: Tensor,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor]:
-    """As `resume`, without results: the last state, and the sum of the step sizes, (batch, groups, channels)."""
+) -> Tensor:
+    """As `project`, without results and for rows only: the sums of the step sizes, (batch, groups, channels)."""
     compute = backends.choose(backend, u)
-    if not hasattr(compute, "ends"):
-        _, last = resume(initial, u, delta, A, B, B, bias, directions, width, backend)
-        return last, F.softplus(delta + bias).sum(1)
-    last, _ = _states(u, delta, A, keep=False)
-    sums = last.new_empty(last.shape[:3])
-    compute.ends(u, delta, A, B, bias, list(directions), width, last, sums, initial.contiguous())
-    return last, sums
+    if hasattr(compute, "project_ends"):
+        return compute.project_ends(u, x_proj, dt_proj, dt_bias, A, directions, state)
+    project(u, x_proj, dt_proj, dt_bias, A, directions, 0, torch.empty_like(u), state, backend)
+    return F.softplus(projections(u, x_proj, dt_proj)[0] + dt_bias).sum(1)
+
+
+def projections(u: Tensor, x_proj: Tensor, dt_proj: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw step sizes, B and C of every position; see `project`."""
+    rank = dt_proj.shape[2]
+    states = (x_proj.shape[1] - rank) // 2
+    projected = F.linear(u.squeeze(2), x_proj.flatten(0, 1)).unflatten(2, (len(x_proj), -1))
+    low_rank, B, C = projected.split([rank, states, states], dim=3)
+    return torch.einsum("blkr,kcr->blkc", low_rank, dt_proj), B, C
 
 
 def positions(direction: int, length: int, width: int, device: torch.device) -> Tensor:
@@ -142,6 +166,30 @@ def _(u, delta, A, B, C, bias, softplus, directions, width, keep, backend):
     return _outputs(u, delta, A, keep)
 
 
+@torch.library.custom_op("llie::scan_image", mutates_args=())
+def scan_image(
+    u: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    directions: Sequence[int],
+    width: int,
+    backend: str,
+) -> Tensor:
+    """`project` of an image from states of zero, plus D (channels,) times u; of the shape of u."""
+    y = torch.mul(u, D, out=torch.empty_like(u))
+    state = u.new_zeros(len(u), len(A), A.shape[2], A.shape[1])
+    project(u, x_proj, dt_proj, dt_bias, A, directions, width, y, state, backend)
+    return y
+
+
+@scan_image.register_fake
+def _(u, x_proj, dt_proj, dt_bias, A, D, directions, width, backend):
+    return torch.empty_like(u)
+
+
 @torch.library.custom_op("llie::selective_scan_backward", mutates_args=())
 def _backward(
     dy: Tensor,
@@ -177,8 +225,16 @@ def _flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
     return 5 * math.prod(delta) * A[2]
 
 
+@shape_wrapper
+def _flops_of_image(u: Any, x_proj: Any, dt_proj: Any, dt_bias: Any, A: Any, *_: Any, **__: Any) -> int:
+    """As `_flops`, and two for each product of the projections."""
+    positions = u[0] * u[1]
+    return positions * (5 * math.prod(A) + 2 * math.prod(x_proj) + 2 * math.prod(dt_proj))
+
+
 # Not by `register_flop_formula`: that of torch 2.4 notes it under a name that its counter does not look up.
 flop_registry[torch.ops.llie.selective_scan] = _flops
+flop_registry[torch.ops.llie.scan_image] = _flops_of_image
 
 
 class _Scan(torch.autograd.Function):

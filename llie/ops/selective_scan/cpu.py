@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,10 @@ class _Problem(ctypes.Structure):
         ("rates", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         *((name, _Array) for name in ("u", "delta", "b", "c")),
+        ("rank", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("x_proj", ctypes.c_void_p),
+        ("dt_proj", ctypes.c_void_p),
     ]
 
 
@@ -50,23 +55,49 @@ def forward(
     """Fill y, the last state and, where `starts` has room, the state before every block; begin with `initial` or 0."""
     problem, _keep = _problem(u, delta, A, B, C, bias, softplus, directions, width)
     saved = starts.data_ptr() if len(starts) else None
-    threads, ranges = _shares(delta)
-    begin = None if initial is None else initial.data_ptr()
-    _check(_library().scan_forward(ctypes.byref(problem), _array(y), begin, last.data_ptr(), saved, ranges, threads))
-
-
-def ends(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, directions: list[int], width: int,
-    last: Tensor, sums: Tensor, initial: Tensor,
-) -> None:  # fmt: skip
-    """Fill the last state and the sums of step sizes (after softplus), (batch, groups, channels), without results."""
-    problem, _keep = _problem(u, delta, A, B, B, bias, True, directions, width)
-    threads, ranges = _shares(delta)
+    threads, ranges = _shares(len(u), delta.shape[3])
+    begin = None if initial is None else initial.transpose(2, 3).contiguous()
+    end = last.new_empty(last.transpose(2, 3).shape)
     _check(
-        _library().scan_ends(
-            ctypes.byref(problem), initial.data_ptr(), last.data_ptr(), sums.data_ptr(), ranges, threads
+        _library().scan_forward(
+            ctypes.byref(problem), _array(y), 0, None if begin is None else begin.data_ptr(), end.data_ptr(), saved,
+            1, ranges, threads,
         )
-    )
+    )  # fmt: skip
+    last.copy_(end.transpose(2, 3))
+
+
+def project(
+    u: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A: Tensor, directions: Sequence[int], width: int,
+    y: Tensor, state: Tensor,
+) -> None:  # fmt: skip
+    """Add results to y, and replace the state by the last one; see `core.project`."""
+    problem, _keep = _projected(u, x_proj, dt_proj, dt_bias, A, directions, width)
+    threads, ranges = _shares(len(u), u.shape[3])
+    # Every range of channels needs the projections of all; directions do not, but each thread adds to a y of its own.
+    parts = min(threads, len(A)) if len(u) < threads else 1
+    ranges = min(ranges, -(-threads // parts))
+    results = y.new_zeros(parts, *y.shape) if parts > 1 else y[None]
+    _check(
+        _library().scan_forward(
+            ctypes.byref(problem), _array(results[0]), results.stride(0), state.data_ptr(), state.data_ptr(), None,
+            parts, ranges, threads,
+        )
+    )  # fmt: skip
+    for result in results if parts > 1 else ():
+        y.add_(result)
+
+
+def project_ends(
+    u: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A: Tensor, directions: Sequence[int], state: Tensor
+) -> Tensor:
+    """As `project`, without results: the sums of step sizes, (batch, groups, channels)."""
+    problem, _keep = _projected(u, x_proj, dt_proj, dt_bias, A, directions, 0)
+    threads, ranges = _shares(len(u), u.shape[3])
+    sums = state.new_empty(len(u), len(A), u.shape[3])
+    at = state.data_ptr()
+    _check(_library().scan_ends(ctypes.byref(problem), at, at, sums.data_ptr(), ranges, threads))
+    return sums
 
 
 def backward(
@@ -76,11 +107,11 @@ def backward(
 ) -> None:  # fmt: skip
     """Fill the gradients of all inputs, given those of y and of the last state."""
     problem, rates = _problem(u, delta, A, B, C, bias, softplus, directions, width)
-    threads, ranges = _shares(delta)
+    threads, ranges = _shares(len(u), delta.shape[3])
     # The gradients of B and C sum over channels, that of A over the batch: each share fills its own part, added below.
     db, dc = u.new_empty(ranges, *B.shape), u.new_empty(ranges, *C.shape)
     da = u.new_empty(len(u), *rates.shape)
-    dlast = dlast.contiguous()
+    dlast = dlast.transpose(2, 3).contiguous()
     _check(
         _library().scan_backward(
             ctypes.byref(problem), _array(dy), _array(du), _array(ddelta), dlast.data_ptr(), starts.data_ptr(),
@@ -96,31 +127,61 @@ def _problem(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
     directions: list[int], width: int,
 ) -> tuple[_Problem, Tensor]:  # fmt: skip
-    batch, length, groups, channels = delta.shape
-    states = A.shape[2]
-    rates = u.new_zeros(groups, -(-states // CHUNK) * CHUNK, -(-channels // LANES) * LANES)
+    problem, rates = _common(u, A, bias, softplus, directions, width)
+    problem.delta, problem.b, problem.c = _array(delta), _array(B), _array(C)
+    return problem, rates
+
+
+def _projected(
+    u: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A: Tensor, directions: Sequence[int], width: int
+) -> tuple[_Problem, Tensor]:
+    problem, rates = _common(u, A, dt_bias, True, directions, width)
+    groups, channels, states = A.shape
+    rank, padded = dt_proj.shape[2], rates.shape[1]
+    columns = _up(2 * padded + rank, LANES)
+    low_rank, B, C = x_proj.transpose(1, 2).split([rank, states, states], 2)
+    products = u.new_zeros(groups, channels, columns)
+    products[:, :, :states], products[:, :, padded : padded + rank] = B, low_rank
+    products[:, :, padded + rank : padded + rank + states] = C
+    steps = u.new_zeros(groups, rank, rates.shape[2])
+    steps[:, :, :channels] = dt_proj.transpose(1, 2)
+    problem.rank, problem.columns = rank, columns
+    problem.x_proj, problem.dt_proj = products.data_ptr(), steps.data_ptr()
+    problem.keep += products, steps
+    return problem, rates
+
+
+def _common(
+    u: Tensor, A: Tensor, bias: Tensor | None, softplus: bool, directions: Sequence[int], width: int
+) -> tuple[_Problem, Tensor]:
+    """What every problem contains, and the rates, to which it has only the address."""
+    groups, channels, states = A.shape
+    rates = u.new_zeros(groups, _up(states, CHUNK), _up(channels, LANES))
     rates[:, :states, :channels] = A.transpose(1, 2) / math.log(2)
     offset = u.new_zeros(groups, rates.shape[2])
     if bias is not None:
         offset[:, :channels] = bias
     order = (ctypes.c_int64 * groups)(*directions)
     problem = _Problem(
-        batch, length, groups, channels, states, width, u.shape[2] != groups, softplus,
-        ctypes.addressof(order), rates.data_ptr(), offset.data_ptr(), _array(u), _array(delta), _array(B), _array(C),
+        u.shape[0], u.shape[1], groups, channels, states, width, u.shape[2] != groups, softplus,
+        ctypes.addressof(order), rates.data_ptr(), offset.data_ptr(), _array(u),
     )  # fmt: skip
     problem.keep = order, offset  # the structure contains only their addresses
     return problem, rates
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _array(tensor: Tensor) -> _Array:
     return _Array(tensor.data_ptr(), *tensor.stride())
 
 
-def _shares(delta: Tensor) -> tuple[int, int]:
+def _shares(batch: int, channels: int) -> tuple[int, int]:
     """Number of threads, and number of ranges of channels per image that gives work to every thread."""
     threads = torch.get_num_threads()
-    vectors = -(-delta.shape[3] // LANES)
-    return threads, min(vectors, -(-threads // len(delta)))
+    return threads, min(-(-channels // LANES), -(-threads // batch))
 
 
 def _check(failed: int) -> None:
@@ -132,7 +193,7 @@ def _check(failed: int) -> None:
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    library.scan_forward.argtypes = [pointer, _Array, *[pointer] * 3, integer, ctypes.c_int]
+    library.scan_forward.argtypes = [pointer, _Array, integer, *[pointer] * 3, integer, integer, ctypes.c_int]
     library.scan_ends.argtypes = [*[pointer] * 4, integer, ctypes.c_int]
     library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
     return library

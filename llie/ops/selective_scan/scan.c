@@ -7,13 +7,26 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define LANES 16
 #define TILE 32   /* BLOCK in core.py: states are saved where tiles begin */
 #define CHUNK 4   /* states carried through a tile in registers */
+#ifdef __AVX512F__
+#define WIDE 16   /* lanes of a register */
+#define ACROSS 3  /* registers of columns, and positions, that are projected at a time: their sums fill the registers */
+#define ROWS 8
+#else
+#define WIDE 8
+#define ACROSS 2
+#define ROWS 4
+#endif
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef float wide __attribute__((vector_size(4 * WIDE)));
 
 typedef struct { float *data; int64_t batch, length, group, last; } array; /* strides in elements */
 
@@ -23,12 +36,34 @@ typedef struct {
     const float *rates; /* A log2(e): (groups, states rounded up to CHUNK, channels rounded up to LANES), zero padded */
     const float *bias;  /* of the step sizes: (groups, channels rounded up to LANES) */
     array u, delta, b, c;
+    /* In place of delta, b and c, what they are computed from; else NULL. B, low-rank step sizes and C of a position are
+     * its channels times x_proj, (groups, channels, columns), with B and C as many as there are rates; its step sizes
+     * are the low-rank ones times dt_proj, (groups, rank, channels rounded up to LANES). */
+    int64_t rank, columns;
+    const float *x_proj, *dt_proj;
 } problem;
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* 2^x for x <= 0, to 2e-7: whole part into the exponent, a minimax polynomial for the rest; NaN stays NaN. */
-static inline vec exp2v(vec x)
+/* 2^x for x <= 0, to 2e-7; NaN stays NaN. */
+#ifdef __AVX512F__
+static inline vec exp2v(vec x) /* whole 32nds from a table, a series for the rest */
+{
+    static const float table[32] __attribute__((aligned(64))) = {
+        1.0f, 1.02189715f, 1.04427378f, 1.0671404f, 1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
+        1.18920712f, 1.21524736f, 1.24185781f, 1.26905096f, 1.29683955f, 1.32523664f, 1.35425555f, 1.38390988f,
+        1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f, 1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
+        1.68179283f, 1.7186193f, 1.75625216f, 1.79470908f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f
+    };
+    const __m512 magic = _mm512_set1_ps(393216.0f); /* 1.5 * 2^18: rounds to whole 32nds */
+    __m512 z = _mm512_max_ps(_mm512_set1_ps(-126.0f), (__m512)x);
+    __m512 shifted = z + magic, whole = shifted - magic, f = z - whole;
+    __m512 power = _mm512_permutex2var_ps(_mm512_load_ps(table), (__m512i)shifted, _mm512_load_ps(table + 16));
+    __m512 p = ((f * 5.55041087e-2f + 2.40226507e-1f) * f + 6.93147181e-1f) * f; /* 2^f - 1, exact near 0 */
+    return (vec)_mm512_scalef_ps(power * p + power, whole);
+}
+#else
+static inline vec exp2v(vec x) /* whole part into the exponent, a minimax polynomial for the rest */
 {
     ivec low = x < -126.0f;
     x = (vec)((low & (ivec)((vec){} - 126.0f)) | (~low & (ivec)x));
@@ -41,6 +76,7 @@ static inline vec exp2v(vec x)
     p = p * f + 1.0f;
     return (vec)((ivec)p + ((ivec)shifted << 23));
 }
+#endif
 
 /* Raw step sizes -> step sizes, and the slope there. softplus(x) = max(x, 0) + log(1 + e) with e = exp(-|x|), where
  * log(1 + e) = 2 atanh(e / (2 + e)) as a series: exact to the last bits for tiny steps as well. */
@@ -123,46 +159,105 @@ static void gather_states(float *out, const array *from, const problem *q, int64
         for (int t = 0; t < n; t++) out[t * padded + s] = base[at[t] * from->length + s * from->last];
 }
 
-static void *buffer(size_t size) { return aligned_alloc(64, (size_t)round_up((int64_t)size, 64)); }
-
-/* Work is cut into (batch, range of channel vectors): each writes its own channels, nothing is shared but B and C. */
-typedef struct { int64_t batch, first, last; } share;
-
-static share share_of(const problem *q, int64_t ranges, int64_t index)
+/* Some columns of x_proj, a few registers wide, for a tile of all channels as `gather` writes it. */
+static inline __attribute__((always_inline)) void project_columns(float *out, const vec *u, const float *x_proj,
+                                                                  const problem *q, int registers)
 {
-    int64_t vectors = round_up(q->channels, LANES) / LANES, r = index % ranges;
-    return (share){index / ranges, vectors * r / ranges, vectors * (r + 1) / ranges};
+    for (int first = 0; first < TILE; first += ROWS) {
+        wide sums[ROWS][ACROSS] = {};
+        for (int64_t c = 0; c < q->channels; c++) {
+            const float *from = (const float *)&u[c / LANES * TILE + first] + c % LANES;
+            wide weights[ACROSS];
+            for (int k = 0; k < registers; k++) memcpy(&weights[k], x_proj + c * q->columns + k * WIDE, sizeof(wide));
+            for (int t = 0; t < ROWS; t++)
+                for (int k = 0; k < registers; k++) sums[t][k] += from[t * LANES] * weights[k];
+        }
+        for (int t = 0; t < ROWS; t++)
+            for (int k = 0; k < registers; k++)
+                memcpy(out + (first + t) * q->columns + k * WIDE, &sums[t][k], sizeof(wide));
+    }
 }
 
-/* `initial`: the state before the first position, laid out like `last`; zero if NULL.
- * `results`: whether to fill y, else `sums` of the step sizes, (batch, groups, channels); a constant after inlining. */
+/* The first `columns` of x_proj, rounded up to WIDE. */
+static void project(float *out, const vec *u, const problem *q, int64_t g, int64_t columns)
+{
+    const float *x_proj = q->x_proj + g * q->channels * q->columns;
+    int64_t at = 0;
+    for (; columns - at > (ACROSS - 1) * WIDE; at += ACROSS * WIDE)
+        project_columns(out + at, u, x_proj + at, q, ACROSS);
+    if (columns - at > WIDE) project_columns(out + at, u, x_proj + at, q, 2);
+    else if (columns > at) project_columns(out + at, u, x_proj + at, q, 1);
+}
+
+static void *buffer(size_t size) { return aligned_alloc(64, (size_t)round_up((int64_t)size, 64)); }
+
+/* Work is cut into (batch, some groups, range of channel vectors): each writes its own channels; B and C are shared. */
+typedef struct { int64_t batch, group, groups, first, last; } share; /* groups and vectors: up to, without the last */
+
+static share share_of(const problem *q, int64_t parts, int64_t ranges, int64_t index)
+{
+    int64_t vectors = round_up(q->channels, LANES) / LANES, r = index % ranges, p = index / ranges % parts;
+    return (share){index / ranges / parts, q->groups * p / parts, q->groups * (p + 1) / parts, vectors * r / ranges,
+                   vectors * (r + 1) / ranges};
+}
+
+/* Sixteen channels of a state in memory, (batch, groups, states, channels). */
+static int64_t state_at(const problem *q, int64_t b, int64_t g, int64_t s, int64_t c)
+{
+    return ((b * q->groups + g) * q->states + s) * q->channels + c;
+}
+
+static int64_t lanes_at(const problem *q, int64_t c) { return q->channels - c < LANES ? q->channels - c : LANES; }
+
+/* `initial`: the state before the first position; zero if NULL.
+ * `results`: whether to fill y, else `sums` of the step sizes, (batch, groups, channels); a constant after inlining.
+ * With projections, results are added to y. */
 static inline __attribute__((always_inline)) int forward_share(const problem *q, share w, int results, array y,
                                                                const float *initial, float *last, float *starts,
                                                                float *sums)
 {
     const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
     const int64_t vectors = w.last - w.first, state = padded * vectors;
+    const int64_t pitch = q->x_proj ? q->columns : padded, all = q->x_proj ? row : 0;
     vec *h = buffer(sizeof(vec) * (size_t)(state + vectors)), *sum = h + state;
-    float *bt = buffer(sizeof(float) * (size_t)(2 * padded * TILE)), *ct = bt + padded * TILE;
-    int failed = !h || !bt;
-    for (int64_t g = 0; g < q->groups && !failed; g++) {
+    float *bt = buffer(sizeof(float) * (size_t)(2 * pitch * TILE)), *low = bt + padded;
+    float *ct = q->x_proj ? low + q->rank : bt + padded * TILE;
+    vec *u = buffer(sizeof(float) * (size_t)((all + LANES) * TILE));
+    int failed = !h || !bt || !u;
+    if (u) memset(u, 0, sizeof(float) * (size_t)((all + LANES) * TILE));
+    for (int64_t g = w.group; g < w.groups && !failed; g++) {
         memset(h, 0, sizeof(vec) * (size_t)(state + vectors));
         for (int64_t v = 0; v < vectors && initial; v++)
-            for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
-                for (int64_t s = 0; s < q->states; s++)
-                    h[v * padded + s][i] =
-                        initial[((w.batch * q->groups + g) * q->channels + (w.first + v) * LANES + i) * q->states + s];
+            for (int64_t s = 0, c = (w.first + v) * LANES; s < q->states; s++)
+                memcpy(&h[v * padded + s], initial + state_at(q, w.batch, g, s, c),
+                       sizeof(float) * (size_t)lanes_at(q, c));
         for (int64_t first = 0; first < q->length; first += TILE) {
             int n = (int)(q->length - first < TILE ? q->length - first : TILE);
-            int64_t at[TILE];
+            int64_t at[TILE], source = q->shared ? 0 : g;
             for (int t = 0; t < n; t++) at[t] = place(q, g, first + t);
-            gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
-            if (results) gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
+            if (q->x_proj) {
+                for (int64_t c = 0; c < row; c += LANES)
+                    gather(u + c / LANES * TILE, &q->u, w.batch, source, c, lanes_at(q, c), at, n);
+                project(bt, u, q, g, results ? q->columns : padded + q->rank);
+            } else {
+                gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
+                if (results) gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
+            }
             for (int64_t v = 0; v < vectors; v++) {
-                int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                int64_t c = (w.first + v) * LANES, lanes = lanes_at(q, c);
                 vec d[TILE], du[TILE], out[TILE] = {};
-                gather(d, &q->delta, w.batch, g, c, lanes, at, n);
-                gather(du, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
+                if (q->x_proj) {
+                    memset(d, 0, sizeof d);
+                    for (int64_t r = 0; r < q->rank; r++) {
+                        vec weights;
+                        memcpy(&weights, q->dt_proj + (g * q->rank + r) * row + c, sizeof weights);
+                        for (int t = 0; t < n; t++) d[t] += low[t * pitch + r] * weights;
+                    }
+                    memcpy(du, u + (w.first + v) * TILE, sizeof du);
+                } else {
+                    gather(d, &q->delta, w.batch, g, c, lanes, at, n);
+                    gather(du, &q->u, w.batch, source, c, lanes, at, n);
+                }
                 to_steps(d, NULL, q, g, c, n);
                 for (int t = 0; t < n; t++) du[t] *= d[t];
                 if (!results) {
@@ -183,7 +278,7 @@ static inline __attribute__((always_inline)) int forward_share(const problem *q,
                         x[k] = h[v * padded + s + k];
                     }
                     for (int t = 0; t < n; t++) {
-                        const float *bs = bt + t * padded + s, *cs = ct + t * padded + s;
+                        const float *bs = bt + t * pitch + s, *cs = ct + t * pitch + s;
                         for (int k = 0; k < CHUNK; k++) {
                             x[k] = exp2v(d[t] * a[k]) * x[k] + du[t] * bs[k];
                             if (results) out[t] += x[k] * cs[k];
@@ -191,31 +286,36 @@ static inline __attribute__((always_inline)) int forward_share(const problem *q,
                     }
                     for (int k = 0; k < CHUNK; k++) h[v * padded + s + k] = x[k];
                 }
-                if (results) scatter(&y, out, w.batch, q->shared ? 0 : g, c, lanes, at, n, q->shared && g);
+                int add = q->x_proj || (q->shared && g);
+                if (results) scatter(&y, out, w.batch, source, c, lanes, at, n, add);
             }
         }
-        for (int64_t v = 0; v < vectors && !results; v++) {
-            int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
-            memcpy(sums + (w.batch * q->groups + g) * q->channels + c, &sum[v], sizeof(float) * (size_t)lanes);
+        for (int64_t v = 0; v < vectors; v++) {
+            int64_t c = (w.first + v) * LANES;
+            size_t size = sizeof(float) * (size_t)lanes_at(q, c);
+            if (!results) memcpy(sums + (w.batch * q->groups + g) * q->channels + c, &sum[v], size);
+            for (int64_t s = 0; s < q->states; s++)
+                memcpy(last + state_at(q, w.batch, g, s, c), &h[v * padded + s], size);
         }
-        for (int64_t v = 0; v < vectors; v++)
-            for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
-                for (int64_t s = 0; s < q->states; s++)
-                    last[((w.batch * q->groups + g) * q->channels + (w.first + v) * LANES + i) * q->states + s] =
-                        h[v * padded + s][i];
     }
     free(h);
     free(bt);
+    free(u);
     return failed;
 }
 
-int scan_forward(const problem *q, array y, const float *initial, float *last, float *starts, int64_t ranges,
-                 int threads)
+/* `part`: from one y to the next. Shares with other groups add to another y. */
+int scan_forward(const problem *q, array y, int64_t part, const float *initial, float *last, float *starts,
+                 int64_t parts, int64_t ranges, int threads)
 {
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
-    for (int64_t i = 0; i < q->batch * ranges; i++)
-        failed |= forward_share(q, share_of(q, ranges, i), 1, y, initial, last, starts, NULL);
+    for (int64_t i = 0; i < q->batch * parts * ranges; i++) {
+        share w = share_of(q, parts, ranges, i);
+        array own = y;
+        own.data += i / ranges % parts * part;
+        failed |= forward_share(q, w, 1, own, initial, last, starts, NULL);
+    }
     return failed;
 }
 
@@ -225,7 +325,7 @@ int scan_ends(const problem *q, const float *initial, float *last, float *sums, 
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
     for (int64_t i = 0; i < q->batch * ranges; i++)
-        failed |= forward_share(q, share_of(q, ranges, i), 0, (array){}, initial, last, NULL, sums);
+        failed |= forward_share(q, share_of(q, 1, ranges, i), 0, (array){}, initial, last, NULL, sums);
     return failed;
 }
 
@@ -253,10 +353,9 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
     for (int64_t g = 0; g < q->groups && !failed; g++) {
         memset(carry, 0, sizeof(vec) * (size_t)(2 * state));
         for (int64_t v = 0; v < vectors; v++)
-            for (int64_t i = 0; i < LANES && (w.first + v) * LANES + i < q->channels; i++)
-                for (int64_t s = 0; s < q->states; s++)
-                    carry[v * padded + s][i] =
-                        dlast[((w.batch * q->groups + g) * q->channels + (w.first + v) * LANES + i) * q->states + s];
+            for (int64_t s = 0, c = (w.first + v) * LANES; s < q->states; s++)
+                memcpy(&carry[v * padded + s], dlast + state_at(q, w.batch, g, s, c),
+                       sizeof(float) * (size_t)lanes_at(q, c));
         for (int64_t first = (q->length - 1) / TILE * TILE; first >= 0; first -= TILE) {
             int n = (int)(q->length - first < TILE ? q->length - first : TILE);
             int64_t at[TILE];
@@ -264,7 +363,7 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
             gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
             gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
             for (int64_t v = 0; v < vectors; v++) {
-                int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                int64_t c = (w.first + v) * LANES, lanes = lanes_at(q, c);
                 gather(d + v * TILE, &q->delta, w.batch, g, c, lanes, at, n);
                 to_steps(d + v * TILE, slope + v * TILE, q, g, c, n);
                 gather(u + v * TILE, &q->u, w.batch, q->shared ? 0 : g, c, lanes, at, n);
@@ -276,7 +375,7 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
             for (int64_t s = 0; s < padded; s += CHUNK) {
                 vec dbv[TILE][CHUNK] = {}, dcv[TILE][CHUNK] = {};
                 for (int64_t v = 0; v < vectors; v++) {
-                    int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                    int64_t c = (w.first + v) * LANES, lanes = lanes_at(q, c);
                     const vec *dv = d + v * TILE, *uv = u + v * TILE, *upv = up + v * TILE;
                     vec a[CHUNK], x[CHUNK], decays[TILE][CHUNK], states[TILE + 1][CHUNK];
                     for (int k = 0; k < CHUNK; k++) {
@@ -324,7 +423,7 @@ static int backward_share(const problem *q, share w, array dy, array du, array d
                     }
             }
             for (int64_t v = 0; v < vectors; v++) {
-                int64_t c = (w.first + v) * LANES, lanes = q->channels - c < LANES ? q->channels - c : LANES;
+                int64_t c = (w.first + v) * LANES, lanes = lanes_at(q, c);
                 vec *sum = input + v * TILE, *exponent = decay + v * TILE;
                 for (int t = 0; t < n; t++) {
                     exponent[t] = u[v * TILE + t] * sum[t] + exponent[t] * 0.69314718f; /* rates are A log2(e) */
@@ -353,7 +452,7 @@ int scan_backward(const problem *q, array dy, array du, array ddelta, const floa
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
     for (int64_t i = 0; i < q->batch * ranges; i++)
-        failed |= backward_share(q, share_of(q, ranges, i), dy, du, ddelta, dlast, starts, db + i % ranges * part,
+        failed |= backward_share(q, share_of(q, 1, ranges, i), dy, du, ddelta, dlast, starts, db + i % ranges * part,
                                  dc + i % ranges * part, da);
     return failed;
 }
