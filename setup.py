@@ -40,7 +40,7 @@ setup(
     packages=find_packages(include=["llie", "llie.*"]),
     package_data={
         "llie": [
-            *("py.typed", "**/*.c", "**/*.npz", "**/*.safetensors", "**/*.md"),
+            *("py.typed", "**/*.c", "**/*.h", "**/*.npz", "**/*.safetensors", "**/*.md"),
             *("**/*.html", "**/*.css", "**/*.js", "**/*.yml"),  # pages, and published figures
         ]
     },

@@ -15,7 +15,7 @@ from llie.ops import lighten
 from llie.ops.parts import keep
 from llie.ops.resizing import conv_and_halve
 from llie.ops.tiles import Tile, add_tanh, fast, in_parts, in_tiles, summed
-from llie.ops.winograd import convolve_3x3
+from llie.ops.winograd import convolve_3x3, pays
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -26,6 +26,14 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", "replicate"] = "zeros") -> nn.Conv2d:
     """Keeps the size; the first and last convolutions of a network pad by replication."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, padding_mode=padding_mode)
+
+
+def convolve_replicated(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A `conv3x3` padded by replication; where Winograd's convolutions pay, by one of these."""
+    if not pays(x, conv.weight):
+        result: Tensor = conv(x)
+        return result
+    return convolve_3x3(F.pad(x, (1, 1, 1, 1), mode="replicate"), conv.weight)[:, :, 1:-1, 1:-1]
 
 
 def depthwise(channels: int) -> nn.Conv2d:
@@ -271,6 +279,10 @@ class ModulationHead(nn.Module):
 
     def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
         channels = self.conv_out.in_channels
-        x = in_tiles(lambda i, hv: self.conv_in(torch.cat((i, hv), dim=1)), *features, channels=2 * channels, halo=1)
+
+        def mixed(i: Tensor, hv: Tensor) -> Tensor:
+            return convolve_replicated(torch.cat((i, hv), dim=1), self.conv_in)
+
+        x = in_tiles(mixed, *features, channels=2 * channels, halo=1)
         x = keep(x)  # cheaper than to compute all that leads to it once more after the statistics of `norm`
         return in_tiles(lambda x: self.conv_out(F.silu(x)), self.norm(x), channels=2 * channels, halo=1)

@@ -30,7 +30,8 @@ def _compiled(source: Path) -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise OSError("no C compiler found")
-    identity = f"{source.read_text(encoding='utf-8')} {FLAGS} {compiler} {_processor()} {torch.__file__}"
+    text = "".join(path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h"))))
+    identity = f"{text} {FLAGS} {compiler} {_processor()} {torch.__file__}"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llie"
     target = folder / f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if target.exists():

@@ -1,60 +1,13 @@
 /* Lighten cross-attention and the gated layer after it, row by row, on a CPU; see lighten.py for the steps.
  *
- * Maps are (height, width, channels) without gaps; beyond their edges are zeros. A step needs three rows of the step
- * before, which are kept; so all values stay in the cache. Inside, a row is (vectors of channels, pixels, lanes), with a
- * pixel of zeros on both sides, and channels are filled up with zeros. Plain C with GNU vector extensions.
+ * Beyond the edges of maps are zeros. A step needs three rows of the step before, which are kept; so all values stay in the
+ * cache.
  */
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
-#ifdef __AVX512F__
-#define LANES 16
-#define BLOCK 8 /* rows of a product that are in registers, each of three vectors */
-#else
-#define LANES 8
-#define BLOCK 4
-#endif
-#define INLINE static inline __attribute__((always_inline))
-#define CACHE (1 << 19) /* bytes of all rows that are kept */
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-typedef float quad __attribute__((vector_size(16)));
-
-INLINE vec load(const float *from) { return *(const loose *)from; }
-
-static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
-static void *room(int64_t bytes)
-{
-    void *found = aligned_alloc(64, parts(bytes, 64) * 64);
-    if (!found)
-        abort();
-    return memset(found, 0, bytes);
-}
-
-/* Rows and columns of a map: those whose results are wanted, and those around them. */
-typedef struct { int64_t top, bottom, left, right; } area;
+#include "rows.h"
 
 typedef struct { int64_t height, width, channels, heads, hidden; double eps; /* of the normalisation */ } shape;
-
-/* ---- rows ---- */
-
-typedef struct { vec *first; int64_t step, vectors; } row; /* step: vectors from one vector of channels to the next */
-
-static int64_t step_of(int64_t width) { return parts(width, BLOCK) * BLOCK + 2; }
-
-static row new_row(int64_t vectors, int64_t width)
-{
-    return (row){(vec *)room(sizeof(vec) * vectors * step_of(width)) + 1, step_of(width), vectors};
-}
-
-static void free_row(row r) { free(r.first - 1); }
 
 /* A row of zeros, and the last three of a step; the row y has place (y + 1) % 3 + 1. */
 typedef struct { row rows[4]; int64_t height; } window;
@@ -74,42 +27,6 @@ static void free_window(window *w)
 }
 
 static row at(const window *w, int64_t y) { return w->rows[y < 0 || y >= w->height ? 0 : y % 3 + 1]; }
-
-/* A product wrote to the pixels that fill up its last block; the one beyond the edge must be zero. */
-static void end_at(row r, int64_t width)
-{
-    for (int64_t v = 0; v < r.vectors; v++)
-        r.first[v * r.step + width] = (vec){};
-}
-
-/* The last vector of channels may be a part of one. */
-static void read_row(const float *map, int64_t channels, int64_t width, row to)
-{
-    int64_t whole = channels / LANES, rest = channels % LANES;
-    for (int64_t x = 0; x < width; x++) {
-        const float *from = map + x * channels;
-        for (int64_t v = 0; v < whole; v++)
-            to.first[v * to.step + x] = load(from + v * LANES);
-        if (rest) {
-            vec last = {};
-            for (int64_t i = 0; i < rest; i++)
-                last[i] = from[whole * LANES + i];
-            to.first[whole * to.step + x] = last;
-        }
-    }
-}
-
-static void write_row(row from, int64_t left, int64_t right, float *map, int64_t channels)
-{
-    int64_t whole = channels / LANES, rest = channels % LANES;
-    for (int64_t x = left; x < right; x++) {
-        float *to = map + x * channels;
-        for (int64_t v = 0; v < whole; v++)
-            *(loose *)(to + v * LANES) = from.first[v * from.step + x];
-        for (int64_t i = 0; i < rest; i++)
-            to[whole * LANES + i] = from.first[whole * from.step + x][i];
-    }
-}
 
 /* ---- layers ---- */
 
@@ -139,61 +56,6 @@ static void normalise(row from, const vec *norm, shape s, int64_t width, row to)
         for (int64_t v = 0; v < from.vectors; v++)
             to.first[v * to.step + x] = (from.first[v * from.step + x] - mean) * scale * weight[v] + bias[v];
     }
-}
-
-/* `rows` rows and `vectors` vectors of a matrix product, in registers. Row i of the left factor begins i * row_step
- * numbers on; its numbers follow in groups of `group`, each `step` apart, groups `group_step` apart. */
-typedef struct { const float *first; int64_t row_step, step, group, group_step; } factor;
-
-INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to, int64_t row_step,
-                  int64_t apart, int vectors, int add)
-{
-    vec sums[BLOCK][3] = {};
-    for (int64_t done = 0; done < count; done += a.group) {
-        int64_t here = min(a.group, count - done);
-        const float *left = a.first;
-        for (int64_t k = 0; k < here; k++, left += a.step, b += b_step) {
-            vec r0 = load(b), r1 = vectors > 1 ? load(b + b_apart) : r0;
-            vec r2 = vectors > 2 ? load(b + 2 * b_apart) : r0;
-            for (int i = 0; i < BLOCK; i++) {
-                float number = left[i * a.row_step];
-                sums[i][0] += number * r0;
-                if (vectors > 1)
-                    sums[i][1] += number * r1;
-                if (vectors > 2)
-                    sums[i][2] += number * r2;
-            }
-        }
-        a.first += a.group_step;
-    }
-    for (int i = 0; i < BLOCK; i++)
-        for (int v = 0; v < vectors; v++)
-            to[i * row_step + v * apart] = add ? to[i * row_step + v * apart] + sums[i][v] : sums[i][v];
-}
-
-static void any_block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
-                      int64_t row_step, int64_t apart, int64_t vectors, int add)
-{
-    if (vectors >= 3)
-        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 3, 1)
-            : block(a, b, b_step, b_apart, count, to, row_step, apart, 3, 0);
-    else if (vectors == 2)
-        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 2, 1)
-            : block(a, b, b_step, b_apart, count, to, row_step, apart, 2, 0);
-    else
-        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 1, 1)
-            : block(a, b, b_step, b_apart, count, to, row_step, apart, 1, 0);
-}
-
-/* A 1x1 convolution; `weight` is (vectors, channels, lanes). With `add`, the result is added to what is there. */
-static void mix_channels(row from, int64_t channels, const vec *weight, int64_t width, row to, int add)
-{
-    for (int64_t v = 0; v < to.vectors; v += 3)
-        for (int64_t x = 0; x < width; x += BLOCK) {
-            factor pixels = {(float *)(from.first + x), LANES, 1, LANES, from.step * LANES};
-            any_block(pixels, (const float *)(weight + v * channels), LANES, channels * LANES, channels, to.first + v * to.step + x, 1,
-                      to.step, to.vectors - v, add);
-        }
 }
 
 /* A depthwise 3x3 convolution of one vector of channels; `weight` is (9, lanes). */
@@ -252,31 +114,6 @@ typedef struct {
     const float *spread, *local, *left, *right, *gather;
 } weights;
 
-/* (outputs, inputs) -> (vectors of outputs, inputs, lanes) */
-static void pack(const float *from, int64_t outputs, int64_t inputs, vec *to)
-{
-    for (int64_t o = 0; o < outputs; o++)
-        for (int64_t i = 0; i < inputs; i++)
-            ((float *)to)[(o / LANES * inputs + i) * LANES + o % LANES] = from[o * inputs + i];
-}
-
-static vec *packed(const float *from, int64_t outputs, int64_t inputs)
-{
-    vec *to = room(sizeof(vec) * parts(outputs, LANES) * inputs);
-    pack(from, outputs, inputs, to);
-    return to;
-}
-
-/* Two weights, for the left and the right half of the channels. */
-static vec *packed_halves(const float *left, const float *right, int64_t outputs, int64_t inputs)
-{
-    int64_t vectors = parts(outputs, LANES);
-    vec *to = room(sizeof(vec) * 2 * vectors * inputs);
-    pack(left, outputs, inputs, to);
-    pack(right, outputs, inputs, to + vectors * inputs);
-    return to;
-}
-
 static vec *packed_norm(const weights *w, int64_t channels)
 {
     int64_t vectors = parts(channels, LANES);
@@ -286,31 +123,6 @@ static vec *packed_norm(const weights *w, int64_t channels)
     for (int64_t i = 0; i < channels; i++)
         ((float *)(to + 2 * vectors))[i] = 1;
     return to;
-}
-
-/* ---- parts of a map ---- */
-
-/* Parts of an area, in rows and columns; narrow enough for the cache, and one for each thread. */
-typedef struct { area whole; int64_t down, across; } grid;
-
-static grid divided(area whole, int64_t bytes_of_column, int64_t images, int threads)
-{
-    int64_t width = whole.right - whole.left, height = whole.bottom - whole.top;
-    int64_t across = max(1, parts(width, max(48, CACHE / bytes_of_column)));
-    return (grid){whole, max(1, min(parts(threads, images * across), height / 8)), across};
-}
-
-static area part(grid g, int64_t number)
-{
-    area a = g.whole;
-    int64_t rows = parts(a.bottom - a.top, g.down), columns = parts(a.right - a.left, g.across);
-    int64_t top = a.top + number / g.across * rows, left = a.left + number % g.across * columns;
-    return (area){top, min(top + rows, a.bottom), left, min(left + columns, a.right)};
-}
-
-static area widened(area a, int64_t by, shape s)
-{
-    return (area){max(a.top - by, 0), min(a.bottom + by, s.height), max(a.left - by, 0), min(a.right + by, s.width)};
 }
 
 static const float *pixel(const float *map, shape s, int64_t y, int64_t x)
@@ -363,7 +175,7 @@ static void add_squares(const float *values, int64_t step, int64_t pixels, int64
 
 static void sums_of_area(const float *x, const float *other, shape s, attention w, area wanted, double *to)
 {
-    area a = widened(wanted, 1, s);
+    area a = widened(wanted, 1, s.height, s.width);
     int64_t width = a.right - a.left, height = a.bottom - a.top, vectors = parts(s.channels, LANES);
     int64_t pixels = wanted.right - wanted.left, each = s.channels / s.heads, step = vectors * LANES;
     window q = new_window(vectors, width, height), k = new_window(vectors, width, height);
@@ -434,7 +246,7 @@ static void gate(const window *from, int64_t y, const vec *weight, int64_t width
 static void lighten_area(const float *x, const float *other, float *to, shape s, const block_weights *w,
                          const vec *mix, int residual, area wanted)
 {
-    area a = widened(wanted, 3, s);
+    area a = widened(wanted, 3, s.height, s.width);
     int64_t width = a.right - a.left, height = a.bottom - a.top;
     int64_t vectors = parts(s.channels, LANES), gated_vectors = parts(s.hidden, LANES);
     window values = new_window(vectors, width, height), sums = new_window(vectors, width, height);
