@@ -5,6 +5,7 @@ No convolution in the family has a bias.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from llie.ops import lighten
 from llie.ops.parts import keep
-from llie.ops.resizing import conv_and_halve
+from llie.ops.resizing import conv_and_halve, double_and_merge
 from llie.ops.tiles import Tile, add_tanh, fast, in_parts, in_tiles, summed
 from llie.ops.winograd import convolve_3x3, pays
 
@@ -61,8 +62,12 @@ class Resize(nn.Module):
         self.norm = LayerNorm(out_channels) if norm else nn.Identity()
         self.norm_first = norm == "before"
 
-    def activate(self, x: Tensor) -> Tensor:
-        return self.prelu(self.norm(x)) if self.norm_first else self.norm(self.prelu(x))
+    @property
+    def activate(self) -> Callable[[Tensor], Tensor]:
+        norm, prelu = self.norm, self.prelu
+        if isinstance(norm, nn.Identity):
+            return prelu
+        return (lambda x: prelu(norm(x))) if self.norm_first else (lambda x: norm(prelu(x)))
 
 
 class Down(Resize):
@@ -84,12 +89,7 @@ class Up(Resize):
         # on x is folded into the kernel of `conv`: a quarter of the pixels, and no concatenation.
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
         kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
-        x = F.interpolate(convolve_3x3(x, kernel), scale_factor=2, mode="bilinear", align_corners=True)
-
-        def merged(x: Tensor, skip: Tensor, merge_skip: Tensor) -> Tensor:
-            return self.activate(x + F.conv2d(skip, merge_skip))
-
-        return in_tiles(merged, x, skip, also=[merge_skip], channels=2 * x.shape[1])
+        return double_and_merge(convolve_3x3(x, kernel), skip, merge_skip, self.activate)
 
 
 class CrossAttention(nn.Module):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+log = logging.getLogger(__name__)
 
 # No -ffast-math: in a library, it would turn on flush-to-zero for the whole process.
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -24,6 +28,16 @@ def compiled_library(source: Path) -> ctypes.CDLL:
         OSError: there is no compiler, or it failed or took longer than two minutes.
     """
     return ctypes.CDLL(str(_compiled(source)))
+
+
+def available(library: Callable[[], ctypes.CDLL], what: str) -> bool:
+    """Whether a library can be compiled and loaded; if not, the log says why. Callers remember the answer."""
+    try:
+        library()
+    except (OSError, RuntimeError) as error:
+        log.info("%s: the C kernel is not available (%s)", what, str(error).splitlines()[0])
+        return False
+    return True
 
 
 def _compiled(source: Path) -> Path:

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from llie.ops.c_library import compiled_library
+from llie.ops.c_library import available, compiled_library
 
 SOURCE = Path(__file__).with_name("lighten.c")
 WEIGHTS = (
     *("norm", "norm_bias", "queries", "queries_local", "keys_values", "keys_values_local"),
     *("spread", "local", "left", "right", "gather"),
 )
-
-log = logging.getLogger(__name__)
 
 
 class _Area(ctypes.Structure):
@@ -124,12 +121,7 @@ def _addresses(weights: dict[str, Tensor]) -> _Weights:
 
 @functools.cache
 def _compiles() -> bool:
-    try:
-        _library()
-    except (OSError, RuntimeError) as error:
-        log.info("attention: the C kernel is not available (%s)", str(error).splitlines()[0])
-        return False
-    return True
+    return available(_library, "attention")
 
 
 @functools.cache

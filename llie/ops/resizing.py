@@ -1,16 +1,18 @@
-"""A convolution followed by resizing to half the size, with a quarter of the multiplications."""
+"""Bilinear resizing by two, together with the convolution before or after it, with fewer multiplications."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llie.ops import resizing_kernel
 from llie.ops.parts import WHOLE, Ends, local
-from llie.ops.tiles import Joined, in_parts, tiles
+from llie.ops.tiles import Joined, fast, in_parts, in_tiles, tiles
 from llie.ops.winograd import convolve_3x3
 
 
@@ -32,19 +34,42 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
     usable = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if not in_parts(x) or not usable or height % 2 or width % 2:
         return _halved_after(x, weight)
-    kernel = weight.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # shifts as channels
     first = functools.partial(_halved_first, height)
-    return local(first, x, kernel, like=lambda x, kernel: _halved_after(x, weight), halo=1)
+    return local(first, x, weight, like=_halved_after, halo=1)
+
+
+def double_and_merge(x: Tensor, skip: Tensor, weight: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Bilinear resizing to twice the size with aligned corners, plus a 1x1 convolution of another map; then activation.
+
+    Args:
+        x: (B, C', H, W).
+        skip: the other map, (B, C, 2 H, 2 W).
+        weight: of the convolution, (C', C, 1, 1).
+        activate: (B, C', 2 H, 2 W) -> the same size; it sees one pixel at a time.
+    """
+    if fast(x) and resizing_kernel.works(x) and x.dtype == skip.dtype == weight.dtype:
+        if isinstance(activate, nn.PReLU) and activate.num_parameters == 1:
+            return resizing_kernel.doubled(x, skip, weight, activate.weight.item())
+        return in_tiles(activate, resizing_kernel.doubled(x, skip, weight, 1), channels=2 * x.shape[1])
+    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+    def merged(x: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
+        return activate(x + F.conv2d(skip, weight))
+
+    return in_tiles(merged, x, skip, also=[weight], channels=2 * x.shape[1])
 
 
 def _halved_after(x: Tensor, weight: Tensor) -> Tensor:
     return F.interpolate(convolve_3x3(x, weight), scale_factor=0.5, mode="bilinear", align_corners=True)
 
 
-def _halved_first(height: int, x: Tensor, kernel: Tensor, ends: Ends = WHOLE) -> Tensor:
+def _halved_first(height: int, x: Tensor, weight: Tensor, ends: Ends = WHOLE) -> Tensor:
     """The convolution of nine resized maps: of some rows, of so many, which begin with an even one."""
     down, across = _between(height, x.dtype)[:, None], _between(x.shape[3], x.dtype)
     rows = ends.without(1, x.shape[2] // 2)  # of the result; a row of it belongs to two of x
+    if resizing_kernel.works(x):
+        return resizing_kernel.halved(x, weight, down[ends.first // 2 :], across, rows)
+    kernel = weight.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # shifts as channels
     result = Joined(rows, len(across))
     for tile in tiles(x[:, :, ::2, ::2], 9 * x.shape[1], rows=rows):
         (top, bottom), (left, right) = ((2 * span.start - 1, 2 * span.stop + 1) for span in tile.inner)

@@ -4,7 +4,7 @@ import torch
 from llie.archs import create_network
 from llie.archs.hvi import HVISMM, HVISSM, HVICIDNet
 from llie.errors import UserError
-from llie.ops import lighten
+from llie.ops import lighten, resizing_kernel
 from tests.golden.compare import assert_near
 
 TINY = {"channels": [8, 8, 16, 32], "heads": [1, 2, 4, 8]}
@@ -32,9 +32,10 @@ def build(vector, name, arguments):
 
 @pytest.fixture(params=["C", "PyTorch"])
 def form(request, monkeypatch):
-    """Of the blocks with attention, in inference."""
+    """Of attention and resizing, in inference."""
     if request.param == "PyTorch":
-        monkeypatch.setattr(lighten, "works", lambda x: False)
+        for kernel in (lighten, resizing_kernel):
+            monkeypatch.setattr(kernel, "works", lambda x: False)
     elif not lighten.works(torch.zeros(1)):
         pytest.skip("needs a C compiler: install gcc or clang")
 

@@ -3,12 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from llie.archs import create_network
-from llie.ops import lighten, tiles
+from llie.ops import lighten, resizing_kernel, tiles
 from llie.ops.exporting import for_export
-from llie.ops.resizing import conv_and_halve
 from llie.ops.tiles import add_tanh, fast, in_tiles, summed
 
 
@@ -88,31 +86,11 @@ def test_adding_tanh():
     torch.testing.assert_close(result.double(), expected, atol=5e-7, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(2, 2), (8, 2), (2, 12), (7, 6), (40, 24), (1200, 6)])
-def test_convolution_and_halving(small_tiles, size):
-    torch.manual_seed(0)
-    x, weight = torch.randn(2, 5, *size), torch.randn(7, 5, 3, 3)
-    expected = F.interpolate(F.conv2d(x, weight, padding=1), scale_factor=0.5, mode="bilinear", align_corners=True)
-    assert torch.equal(conv_and_halve(x, weight), expected)
-    with torch.no_grad():
-        torch.testing.assert_close(conv_and_halve(x, weight), expected, atol=2e-5, rtol=0)
-
-
-def test_halving_takes_fewer_multiplications():
-    from torch.utils.flop_counter import FlopCounterMode
-
-    x, weight, counts = torch.rand(1, 4, 32, 32), torch.rand(4, 4, 3, 3, requires_grad=True), []
-    for gradients in (True, False):
-        with torch.set_grad_enabled(gradients), FlopCounterMode(display=False) as counter:
-            conv_and_halve(x, weight)
-        counts.append(counter.get_total_flops())
-    assert counts[0] == 4 * counts[1]
-
-
 @pytest.mark.parametrize("name", ["HVISMM", "HVICIDNet", "HVISSM"])
 @pytest.mark.parametrize("size", [(75, 37), (128, 24)])
 def test_networks(small_tiles, monkeypatch, name, size):
-    monkeypatch.setattr(lighten, "works", lambda x: False)  # in C, blocks need no tiles
+    for kernel in (lighten, resizing_kernel):  # they need no tiles
+        monkeypatch.setattr(kernel, "works", lambda x: False)
     torch.manual_seed(0)
     network = create_network(name, channels=[8, 8, 16, 32], norm=True).eval()
     for parameter in network.parameters():  # networks begin near the identity

@@ -60,7 +60,8 @@ def test_strips_give_the_result_of_the_whole_image(name):
 
 @pytest.mark.parametrize("name", ["HVICIDNet", "HVISMM"])
 def test_strips_without_a_compiler(monkeypatch, name):
-    monkeypatch.setattr("llie.ops.lighten.works", lambda x: False)
+    for kernel in ("lighten", "resizing_kernel"):
+        monkeypatch.setattr(f"llie.ops.{kernel}.works", lambda x: False)
     test_strips_give_the_result_of_the_whole_image(name)
 
 

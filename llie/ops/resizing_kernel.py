@@ -1,0 +1,92 @@
+"""Resizing by two, fused with a convolution, in C (`resize.c`): the forms of `resizing.py` for inference on CPUs."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llie.ops.c_library import available, compiled_library
+
+SOURCE = Path(__file__).with_name("resize.c")
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "outputs")]
+
+
+def works(x: Tensor) -> bool:
+    """Whether a map can be resized here: float32, with a compiler."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _compiles()
+
+
+def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice) -> Tensor:
+    """Some rows of a map (B, C, H, W), resized to half the size, and convolved.
+
+    Args:
+        x: the map; zeros are beyond its edges.
+        weight: of the convolution, (C', C, 3, 3).
+        down: for each row of the result, how far from row 2 i to row 2 i + 1 of the map it lies, (H / 2,).
+        across: the same of columns, (W / 2,).
+        rows: of the result.
+
+    Returns:
+        (B, C', rows, W / 2), channels last.
+    """
+    shape = _Shape(x.shape[2] // 2, x.shape[3] // 2, x.shape[1], len(weight))
+    x, weight = _pixels(x), weight.permute(2, 3, 0, 1).contiguous()
+    down, across = down.contiguous(), across.contiguous()
+    result = _empty(x, shape.outputs, rows.stop - rows.start, shape.width)
+    _library().halved(
+        x.data_ptr(), x.shape[2], weight.data_ptr(), down.data_ptr(), across.data_ptr(), result.data_ptr(), shape,
+        len(x), rows.start, rows.stop, torch.get_num_threads(),
+    )  # fmt: skip
+    return result
+
+
+def doubled(x: Tensor, skip: Tensor, weight: Tensor, slope: float) -> Tensor:
+    """A map (B, C', H, W) resized to twice the size, plus a 1x1 convolution of another map; then a PReLU.
+
+    Args:
+        x: the map.
+        skip: the other map, (B, C, 2 H, 2 W).
+        weight: of the convolution, (C', C, 1, 1).
+        slope: of the PReLU.
+
+    Returns:
+        (B, C', 2 H, 2 W), channels last.
+    """
+    shape = _Shape(*x.shape[2:], skip.shape[1], x.shape[1])
+    x, skip, weight = _pixels(x), _pixels(skip), weight.contiguous()
+    result = _empty(x, shape.outputs, *skip.shape[2:])
+    _library().doubled(
+        x.data_ptr(), skip.data_ptr(), weight.data_ptr(), slope, result.data_ptr(), shape, len(x),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return result
+
+
+def _pixels(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(x: Tensor, *size: int) -> Tensor:
+    return torch.empty((len(x), *size), dtype=x.dtype, memory_format=torch.channels_last)
+
+
+@functools.cache
+def _compiles() -> bool:
+    return available(_library, "resizing")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = compiled_library(SOURCE)
+    pointer, integer, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    library.halved.argtypes = [pointer, integer, *[pointer] * 4, _Shape, *[integer] * 3, threads]
+    library.doubled.argtypes = [*[pointer] * 3, ctypes.c_float, pointer, _Shape, integer, threads]
+    library.halved.restype = library.doubled.restype = None
+    return library
