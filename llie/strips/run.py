@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from llie.strips.memory import return_free_memory
-from llie.strips.plan import Pass, Plan, Step
+from llie.strips.plan import Plan
+from llie.strips.results import Lives, into
 from llie.strips.rules import Cut, Range
 from llie.strips.schedule import schedule_within
-from llie.strips.store import Map, Store
+from llie.strips.steps import Pass, Step
+from llie.strips.store import Map, Store, Window
 from llie.strips.trace import trace
 
 WORKING = 2**26  # bytes of a strip and all that is computed from it at once; larger ones are no faster
@@ -67,6 +69,7 @@ class _Run:
     def __init__(self, plan: Plan, read: Read, write: Write, store: Store, working: int):
         self.plan, self.read, self.write, self.store, self.working = plan, read, write, store, working
         self.maps: dict[Step, Map] = {}
+        self.windows: dict[Step, Window] = {}  # rows that wait within a pass
         self.small: dict[Step, Any] = dict(plan.constants)
         self.under_way: dict[Step, Any] = {}  # scans, with their states
 
@@ -130,7 +133,9 @@ class _Run:
         self.maps[step] = self.maps.pop(source).turned_upwards(above)
 
     def _rows(self, step: Step, first: int, stop: int) -> Tensor:
-        return self.read(first, stop) if step.kind == "image" else self.maps[step].read(first, stop)
+        if step.kind == "image":
+            return self.read(first, stop)
+        return (self.windows if step in self.windows else self.maps)[step].read(first, stop)
 
     def _forget(self, number: int) -> None:
         for step in [step for step in self.maps if step.last_pass < number + 1]:
@@ -147,14 +152,20 @@ class _Run:
         schedule = schedule_within(self.plan, this, self.working)
         sums: dict[Step, Any] = {}
         for step in schedule.held:
-            later = step.last_pass > this.number
-            self.maps[step] = self.store.map(step.along.dim, in_memory=not later)
+            if step.last_pass > this.number:
+                self.maps[step] = self.store.map(step.along.dim)
+            if step in schedule.read:
+                self.windows[step] = self.store.window(step.along.dim)
         for number, computed in schedule.strips_of_all():
             self._strip(this, computed, sums)
             still = schedule.still_needed(number)
             for step in this.steps:
-                if step in self.maps and step.last_pass <= this.number:
-                    self.maps[step].release(still.get(step, 1 << 62))
+                needed = still.get(step, 1 << 62)
+                if step in self.windows:
+                    self.windows[step].release(needed)
+                elif step in self.maps and step.last_pass <= this.number:
+                    self.maps[step].release(needed)
+        self.windows.clear()
         for step, total in sums.items():
             assert step.sum is not None
             self.small[step] = step.sum.finish(total)
@@ -165,11 +176,13 @@ class _Run:
         for step in computed:
             for source in step.inputs:
                 uses[source] += 1
+        lives = Lives(computed, {*self.maps, *self.windows, self.plan.result})
         for step in this.steps:
             part = computed.get(step)
             if part is None:
                 continue
-            value = self._value(step, part, values)
+            value = self._value(step, part, values, lives)
+            lives.end(step)
             for source in step.inputs:
                 uses[source] -= 1
                 if not uses[source]:
@@ -179,12 +192,13 @@ class _Run:
                 continue
             if step is self.plan.result:
                 self.write(*part, value)
-            if step in self.maps:
-                self.maps[step].append(value)
-            else:
+            held = [holds[step] for holds in (self.maps, self.windows) if step in holds]
+            for each in held:
+                each.append(value)
+            if not held:
                 values[step] = {part: value}
 
-    def _value(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]]) -> Any:
+    def _value(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]], lives: Lives) -> Any:
         low, high, size = 0, 0, 0
         for source in step.inputs:
             low, high = step.need(source, *part)
@@ -207,7 +221,17 @@ class _Run:
             if step not in self.under_way:
                 self.under_way[step] = step.part.function(first_state)
             return self.under_way[step](x, entering)
-        return self.plan.part_of(step, Cut(*part, low, high, size), value)
+        return self.plan.part_of(step, Cut(*part, low, high, size), value, self._place(step, part, value, lives))
+
+    def _place(self, step: Step, part: Range, of: Callable[[Step], Any], lives: Lives) -> Tensor | None:
+        """Memory that there is for a result already."""
+        if into(step.node.target) is None or torch.is_grad_enabled():
+            return None
+        if step in self.windows:
+            return self.windows[step].room(part[1] - part[0])
+        shape = list(step.node.meta["val"].shape)
+        shape[step.along.dim] = part[1] - part[0]
+        return lives.spare(step, shape, of)
 
     def _sliced(self, source: Step, step: Step, part: Range) -> Any:
         """A value without rows; of a full-size constant (a map of positions, say), the rows that are computed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llie.strips.plan import Pass, Plan, Step
+from llie.strips.plan import Plan
 from llie.strips.rules import Range, same
+from llie.strips.steps import Pass, Step
 
 OVERLAP = 1.1  # most rows to compute of an operation for each row of progress, before rows are held instead
 
@@ -26,6 +27,7 @@ class Schedule:
     Attributes:
         strips: see there.
         held: operations whose rows are held, for later strips or later passes.
+        read: operations whose results others of the pass read.
     """
 
     def __init__(self, plan: Plan, this: Pass, strips: int):
@@ -44,8 +46,8 @@ class Schedule:
         for number in sorted({early, (early + middle) // 2, middle}):
             self._hold_what_repeats(number)
         self._middle = middle
-        read = {source for step in this.steps if step not in self.sources for source in step.inputs}
-        self.held = {s for s in self.advancing if s.kind == "local" and (s in read or s.last_pass > this.number)}
+        self.read = {source for step in this.steps if step not in self.sources for source in step.inputs}
+        self.held = {s for s in self.advancing if s.kind == "local" and (s in self.read or s.last_pass > this.number)}
 
     def _hold_what_repeats(self, number: int) -> None:
         before, now = self.done(number), self.done(number + 1)

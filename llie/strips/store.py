@@ -48,13 +48,18 @@ class Store:
     def __init__(self, memory: int):
         self.memory = memory
         self.used = self.written = self.peak = 0
+        self.windows: set[int] = set()  # addresses of their memory
         self._pages = _Pages()
         self._file: Any = None
         self._free: dict[int, list[int]] = {}  # places of blocks that were dropped, by their size
 
-    def map(self, dim: int, in_memory: bool = False) -> Map:
-        """A new map, whose rows are along dimension `dim`; `in_memory` if few of its rows are held at a time."""
-        return Map(self, dim, in_memory)
+    def map(self, dim: int) -> Map:
+        """A new map, whose rows are along dimension `dim`."""
+        return Map(self, dim)
+
+    def window(self, dim: int) -> Window:
+        """A new map of which few rows are held at a time."""
+        return Window(self, dim)
 
     def close(self) -> None:
         """Give the scratch file back."""
@@ -62,16 +67,20 @@ class Store:
             self._file.close()
             self._file = None
 
-    def put(self, block: Tensor, in_memory: bool) -> Tensor | _InFile:
+    def use(self, size: int) -> None:
+        """Count bytes that are held."""
+        self.used += size
+        self.peak = max(self.peak, self.used)
+
+    def put(self, block: Tensor) -> Tensor | _InFile:
         """Take a block in."""
         size = block.numel() * block.element_size()
-        if in_memory or self.used + size <= self.memory:
-            self.used += size
-            self.peak = max(self.peak, self.used)
-            if not in_memory and size >= PAGES and block.device.type == "cpu":
+        if self.used + size <= self.memory:
+            self.use(size)
+            if size >= PAGES and block.device.type == "cpu":
                 return self._pages.copy(block, self.memory - self.used)
             storage = block.untyped_storage()
-            own = storage.nbytes() == size and storage.data_ptr() not in self._pages.used
+            own = storage.nbytes() == size and storage.data_ptr() not in {*self._pages.used, *self.windows}
             return block if own else block.clone(memory_format=torch.preserve_format)
         return self._write(block, size)
 
@@ -127,14 +136,17 @@ class Map:
         done: rows written so far.
     """
 
-    def __init__(self, store: Store, dim: int, in_memory: bool):
-        self.store, self.dim, self.in_memory, self.done = store, dim, in_memory, 0
+    def __init__(self, store: Store, dim: int):
+        self.store, self.dim, self.done = store, dim, 0
         self._blocks: list[tuple[int, int, Tensor | _InFile]] = []
+        self._no_rows: Tensor | None = None
 
     def append(self, rows: Tensor) -> None:
         """Write the next rows."""
         first, self.done = self.done, self.done + rows.shape[self.dim]
-        self._blocks.append((first, self.done, self.store.put(rows, self.in_memory)))
+        self._blocks.append((first, self.done, self.store.put(rows)))
+        if self._no_rows is None:
+            self._no_rows = rows.narrow(self.dim, 0, 0).clone()
 
     def read(self, first: int, stop: int) -> Tensor:
         """Rows `first` to `stop`, which were written and not released."""
@@ -143,6 +155,9 @@ class Map:
             for low, high, block in self._blocks
             if low < stop and first < high
         ]
+        if not parts:  # of a padded map, say, the rows beyond the edge
+            assert self._no_rows is not None
+            return self._no_rows
         return parts[0] if len(parts) == 1 else torch.cat(parts, self.dim)
 
     def take(self) -> Tensor:
@@ -152,10 +167,7 @@ class Map:
             first, stop, block = self._blocks.pop(0)
             value = self.store.get(block)
             if result is None:
-                shape = list(value.shape)
-                shape[self.dim] = self.done
-                layout = torch.channels_last if _is_channels_last(value) else torch.contiguous_format
-                result = torch.empty(shape, dtype=value.dtype, device=value.device, memory_format=layout)
+                result = _rows_like(value, self.dim, self.done)
             result.narrow(self.dim, first, stop - first).copy_(value)
             self.store.drop(block)
             del value, block  # before the next one is read
@@ -167,19 +179,89 @@ class Map:
 
         This map is empty afterwards; results have the size of the blocks that they are made of.
         """
-        result = Map(self.store, self.dim, self.in_memory)
+        result = Map(self.store, self.dim)
         result.done = self.done
         while self._blocks:
             first, stop, block = self._blocks.pop()
             value = function(self.store.get(block))
             self.store.drop(block)
-            result._blocks.insert(0, (first, stop, self.store.put(value, self.in_memory)))
+            result._blocks.insert(0, (first, stop, self.store.put(value)))
         return result
 
     def release(self, first: int) -> None:
         """Give back what lies before row `first`, as far as that fills whole blocks."""
         while self._blocks and self._blocks[0][1] <= first:
             self.store.drop(self._blocks.pop(0)[2])
+
+
+class Window:
+    """The last rows of a map that is written from its first row to its last: one after the other in memory.
+
+    Attributes:
+        done: rows written so far.
+    """
+
+    def __init__(self, store: Store, dim: int):
+        self.store, self.dim, self.done = store, dim, 0
+        self._rows: Tensor | None = None  # room for some, of which the first is that numbered `_start`
+        self._start = self._needed = 0
+
+    def room(self, count: int, like: Tensor | None = None) -> Tensor | None:
+        """Memory of the next rows, whose values may be written there before they are appended.
+
+        Args:
+            count: rows.
+            like: has the shape of the map, but for the rows, its type and its layout.
+
+        Returns:
+            None where nothing was written yet, and there is no `like`.
+        """
+        kept = self.done - self._needed
+        if self._rows is None or kept + count > self._rows.shape[self.dim]:
+            like = self._rows if like is None else like
+            if like is None:
+                return None
+            self._move(_rows_like(like, self.dim, kept + count))
+        elif self.done + count - self._start > self._rows.shape[self.dim]:
+            self._move(self._rows)
+        assert self._rows is not None
+        return self._rows.narrow(self.dim, self.done - self._start, count)
+
+    def append(self, rows: Tensor) -> None:
+        """Write the next rows."""
+        count = rows.shape[self.dim]
+        place = self.room(count, rows)
+        assert place is not None
+        if place.data_ptr() != rows.data_ptr():
+            place.copy_(rows)
+        self.done += count
+
+    def read(self, first: int, stop: int) -> Tensor:
+        """Rows `first` to `stop`, which were written and not released; their memory is that of this window."""
+        assert self._rows is not None
+        return self._rows.narrow(self.dim, first - self._start, stop - first)
+
+    def release(self, first: int) -> None:
+        """Forget what lies before row `first`, as soon as there must be room for others."""
+        self._needed = min(max(self._needed, first), self.done)
+        if first > self.done:
+            self._move(None)
+
+    def _move(self, place: Tensor | None) -> None:
+        """Have the rows that are needed at the beginning of other memory, or of the same."""
+        old, self._rows = self._rows, place
+        if old is not None and place is not old:
+            self.store.use(-old.nbytes)
+            self.store.windows.discard(old.data_ptr())
+        if place is not None and place is not old:
+            self.store.use(place.nbytes)
+            self.store.windows.add(place.data_ptr())
+        if old is not None and place is not None and self._needed < self.done:
+            kept = old.narrow(self.dim, self._needed - self._start, self.done - self._needed)
+            start = place.narrow(self.dim, 0, self.done - self._needed)
+            overlap = place is old and self._needed - self._start < self.done - self._needed
+            start.copy_(kept.clone(memory_format=torch.preserve_format) if overlap else kept)
+        self._start = self._needed
 
 
 class _Pages:
@@ -229,6 +311,14 @@ def _new_pages(size: int) -> mmap.mmap:
     if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer and larger pages are ready sooner
         pages.madvise(mmap.MADV_HUGEPAGE)
     return pages
+
+
+def _rows_like(tensor: Tensor, dim: int, count: int) -> Tensor:
+    """Memory for so many rows of a map of which a tensor is a part."""
+    shape = list(tensor.shape)
+    shape[dim] = count
+    layout = torch.channels_last if _is_channels_last(tensor) else torch.contiguous_format
+    return torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
