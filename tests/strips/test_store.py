@@ -57,3 +57,40 @@ def test_rows_that_are_held_do_not_change_when_the_block_they_came_from_is_dropp
     kept.release(4)
     kept.append(rows(4, 2))
     assert (held.read(0, 4) == 1).all()
+
+
+def test_a_window_holds_the_rows_that_are_needed_one_after_the_other():
+    store = Store(0)
+    window, whole = store.window(2), rows(60)
+    assert window.room(3) is None  # whose layout nobody knows
+    done = 0
+    for count, needed in ((3, 0), (5, 2), (4, 6), (7, 6), (1, 18), (20, 19), (20, 58)):
+        place = window.room(count) if done else None
+        part = whole[:, :, done : done + count]
+        window.append(part if place is None else place.copy_(part))
+        done += count
+        first = min(needed, done)
+        read = window.read(first, done)
+        assert torch.equal(read, whole[:, :, first:done]) and read.is_contiguous(memory_format=torch.channels_last)
+        window.release(needed)
+    assert done == 60 and store.used < 2 * 2**20 * 30
+    window.release(1 << 62)
+    assert store.used == 0
+
+
+def test_what_is_stored_does_not_change_with_the_window_it_was_read_from():
+    store = Store(64 * MIB)
+    kept, window = store.map(2), store.window(2)
+    window.append(rows(1, 1))
+    kept.append(window.read(0, 1))
+    window.release(1)
+    for _ in range(4):
+        window.append(rows(1, 2))
+    assert (kept.read(0, 1) == 1).all()
+
+
+def test_no_rows_of_a_map():
+    kept = Store(0).map(2)
+    kept.append(rows(2))
+    kept.release(2)
+    assert kept.read(5, 5).shape == (1, 32, 0, 4096)

@@ -11,6 +11,7 @@ from llie.inference import Enhancer
 from llie.ops.fusion import fuse
 from llie.ops.parts import in_one_piece, keep
 from llie.strips import InMemory, Strips, neighbours
+from llie.strips.plan import Plan
 from llie.strips.schedule import Schedule, _reach
 
 TINY = {
@@ -124,6 +125,50 @@ def test_operations_of_other_networks():
     with torch.inference_mode():
         expected = net(x)
     torch.testing.assert_close(in_strips(net, x, working=2**12)[0], expected, atol=1e-5, rtol=0)
+
+
+class Reused(nn.Module):
+    """Maps that others still need when an operation has the same shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x):
+        a = self.conv(x)
+        b = a.relu() + a  # a after a.relu()
+        c, d = (b * 2).split(4, 1)
+        e = torch.cat([c + d, d.sigmoid() * c], 1)  # two parts of one map
+        f = e[..., 1:] - e[..., :-1]  # the same memory, shifted
+        f = F.pad(f, (0, 1)) + e.mean(1, keepdim=True).expand_as(e).abs()
+        kept = keep(f * 0.5)
+        g = F.leaky_relu(kept * kept, 0.1) + kept
+        return self.head(g).tanh() + x.lerp(x, 0.5) + g.mean()
+
+
+def test_maps_that_others_need_do_not_change():
+    torch.manual_seed(0)
+    net, x = Reused().eval(), torch.rand(1, 3, 60, 16)
+    with torch.inference_mode():
+        expected = net(x)
+    result, _, strips = in_strips(net, x, working=2**14)
+    assert strips > 3
+    torch.testing.assert_close(result, expected)
+
+
+def test_results_take_the_place_of_inputs_that_nobody_needs(monkeypatch):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Sigmoid(), nn.Conv2d(8, 3, 1)).eval()
+    given = []
+    original = Plan.part_of
+
+    def part_of(self, step, cut, of, out=None):
+        given.append((step.node.target.overloadpacket, out is not None))
+        return original(self, step, cut, of, out)
+
+    monkeypatch.setattr(Plan, "part_of", part_of)
+    in_strips(net, torch.rand(1, 3, 60, 16), working=2**13)
+    ops = torch.ops.aten
+    assert set(given) == {(ops.convolution, False), (ops.relu, True), (ops.sigmoid, True)}
 
 
 class Pooled(nn.Module):
