@@ -7,9 +7,10 @@
 
 #include "rows.h"
 
-typedef struct { int64_t height, width, channels, heads, hidden; double eps; /* of the normalisation */ } shape;
+/* half: 1x1 convolutions in bfloat16, on processors that have it; eps: of the normalisation. */
+typedef struct { int64_t height, width, channels, heads, hidden, half; double eps; } shape;
 
-/* A row of zeros, and the last three of a step; the row y has place (y + 1) % 3 + 1. */
+/* A row of zeros, and the last three of a step; the row y has place y % 3 + 1. */
 typedef struct { row rows[4]; int64_t height; } window;
 
 static window new_window(int64_t vectors, int64_t width, int64_t height)
@@ -114,6 +115,12 @@ typedef struct {
     const float *spread, *local, *left, *right, *gather;
 } weights;
 
+static matrix weight_of(shape s, const float *from, int64_t outputs, int64_t inputs)
+{
+    matrix m = packed(from, outputs, inputs);
+    return s.half ? in_half(m) : m;
+}
+
 static vec *packed_norm(const weights *w, int64_t channels)
 {
     int64_t vectors = parts(channels, LANES);
@@ -131,18 +138,18 @@ static const float *pixel(const float *map, shape s, int64_t y, int64_t x)
 }
 
 /* A row of a map, normalised, and its channels mixed. */
-static void normalised_and_mixed(const float *from, shape s, const vec *norm, const vec *weight, int64_t width,
-                                 row plain, row normal, row to)
+static void normalised_and_mixed(const float *from, shape s, const vec *norm, matrix weight, int64_t width, row plain,
+                                 row normal, row to)
 {
     read_row(from, s.channels, width, plain);
     normalise(plain, norm, s, width, normal);
-    mix_channels(normal, s.channels, weight, width, to, 0);
+    mix_channels(normal, weight, width, to, 0);
     end_at(to, width);
 }
 
 /* ---- attention ---- */
 
-typedef struct { vec *norm, *queries, *queries_local, *keys, *keys_local; } attention;
+typedef struct { vec *norm; matrix queries, queries_local, keys, keys_local; } attention;
 
 /* Adds, for each channel of a head, its products with the keys of that head, and the squares of both. */
 static void add_products(const float *q, const float *k, int64_t step, int64_t pixels, shape s, vec *room, double *to)
@@ -153,7 +160,7 @@ static void add_products(const float *q, const float *k, int64_t step, int64_t p
             factor a = {q + h * each + i, 1, step, pixels, 0};
             for (int64_t v = 0; v < vectors; v += 3)
                 any_block(a, k + h * each + v * LANES, step, LANES, pixels, room + v, vectors, 1,
-                          vectors - v, 0);
+                          vectors - v, 0, 0);
             for (int64_t row = 0; row < min(BLOCK, each - i); row++)
                 for (int64_t column = 0; column < each; column++)
                     to[(h * each + i + row) * (each + 2) + column] += ((float *)(room + row * vectors))[column];
@@ -191,9 +198,9 @@ static void sums_of_area(const float *x, const float *other, shape s, attention 
         }
         if (y - 1 + a.top < wanted.top || y - 1 + a.top >= wanted.bottom)
             continue;
-        depthwise_row(&q, y - 1, w.queries_local, width, plain);
+        depthwise_row(&q, y - 1, w.queries_local.numbers, width, plain);
         write_row(plain, wanted.left - a.left, wanted.right - a.left, queries - (wanted.left - a.left) * step, step);
-        depthwise_row(&k, y - 1, w.keys_local, width, plain);
+        depthwise_row(&k, y - 1, w.keys_local.numbers, width, plain);
         write_row(plain, wanted.left - a.left, wanted.right - a.left, keys - (wanted.left - a.left) * step, step);
         add_products(queries, keys, step, pixels, s, products, to);
         add_squares(queries, step, pixels, s.channels, each + 2, to + each);
@@ -208,8 +215,8 @@ static void sums_of_area(const float *x, const float *other, shape s, attention 
 void attention_sums(const float *x, const float *other, double *to, shape s, int64_t images, area wanted,
                     const weights *w, int threads)
 {
-    attention a = {packed_norm(w, s.channels), packed(w->queries, s.channels, s.channels),
-                   packed(w->queries_local, s.channels, 9), packed(w->keys_values, s.channels, s.channels),
+    attention a = {packed_norm(w, s.channels), weight_of(s, w->queries, s.channels, s.channels),
+                   packed(w->queries_local, s.channels, 9), weight_of(s, w->keys_values, s.channels, s.channels),
                    packed(w->keys_values_local, s.channels, 9)};
     grid g = divided(wanted, 4 * 10 * s.channels, images, threads);
     int64_t size = s.height * s.width * s.channels, numbers = s.channels * (s.channels / s.heads + 2);
@@ -221,12 +228,13 @@ void attention_sums(const float *x, const float *other, double *to, shape s, int
     for (int64_t t = 0; t < images * each; t++)
         for (int64_t i = 0; i < numbers; i++)
             to[t / each * numbers + i] += found[t * numbers + i];
-    free(a.norm), free(a.queries), free(a.queries_local), free(a.keys), free(a.keys_local), free(found);
+    free(a.norm), free(a.queries.numbers), free(a.queries_local.numbers);
+    free(a.keys.numbers), free(a.keys_local.numbers), free(found);
 }
 
 /* ---- the block ---- */
 
-typedef struct { vec *norm, *values, *values_local, *spread, *local, *again, *gather; } block_weights;
+typedef struct { vec *norm; matrix values, values_local, spread, local, again, gather; } block_weights;
 
 /* (tanh(local(left)) + left) (tanh(local(right)) + right), for the halves of the channels. */
 static void gate(const window *from, int64_t y, const vec *weight, int64_t width, vec *lines, row to)
@@ -244,8 +252,9 @@ static void gate(const window *from, int64_t y, const vec *weight, int64_t width
 }
 
 static void lighten_area(const float *x, const float *other, float *to, shape s, const block_weights *w,
-                         const vec *mix, int residual, area wanted)
+                         const float *mix, int residual, area wanted)
 {
+    matrix mixing = weight_of(s, mix, s.channels, s.channels);
     area a = widened(wanted, 3, s.height, s.width);
     int64_t width = a.right - a.left, height = a.bottom - a.top;
     int64_t vectors = parts(s.channels, LANES), gated_vectors = parts(s.hidden, LANES);
@@ -260,49 +269,47 @@ static void lighten_area(const float *x, const float *other, float *to, shape s,
         if (y >= 1 && y - 1 < height) { /* x + attention, and the first step of the gated layer */
             row sum = at(&sums, y - 1);
             read_row(pixel(x, s, a.top + y - 1, a.left), s.channels, width, sum);
-            depthwise_row(&values, y - 1, w->values_local, width, plain);
-            mix_channels(plain, s.channels, mix, width, sum, 1);
+            depthwise_row(&values, y - 1, w->values_local.numbers, width, plain);
+            mix_channels(plain, mixing, width, sum, 1);
             normalise(sum, w->norm, s, width, normal);
-            mix_channels(normal, s.channels, w->spread, width, at(&spread, y - 1), 0);
+            mix_channels(normal, w->spread, width, at(&spread, y - 1), 0);
             end_at(at(&spread, y - 1), width);
         }
         if (y >= 2 && y - 2 < height)
-            depthwise_row(&spread, y - 2, w->local, width, at(&local, y - 2));
+            depthwise_row(&spread, y - 2, w->local.numbers, width, at(&local, y - 2));
         if (y - 3 + a.top < wanted.top || y - 3 + a.top >= wanted.bottom)
             continue;
-        gate(&local, y - 3, w->again, width, lines, gated);
+        gate(&local, y - 3, w->again.numbers, width, lines, gated);
         row sum = at(&sums, y - 3);
-        mix_channels(gated, s.hidden, w->gather, width, sum, residual);
+        mix_channels(gated, w->gather, width, sum, residual);
         write_row(sum, wanted.left - a.left, wanted.right - a.left,
                   to + ((a.top + y - 3) * s.width + a.left) * s.channels, s.channels);
     }
     free_window(&values), free_window(&sums), free_window(&spread), free_window(&local);
-    free_row(plain), free_row(normal), free_row(gated), free(lines);
+    free_row(plain), free_row(normal), free_row(gated), free(lines), free(mixing.numbers);
 }
 
 /* x + mix values, enhanced; `mix` is (images, channels, channels). */
 void lightened(const float *x, const float *other, const float *mix, float *to, shape s, int64_t images,
                const weights *w, int residual, int threads)
 {
+    matrix spread = packed_halves(w->spread, w->spread + s.hidden * s.channels, s.hidden, s.channels);
     block_weights b = {packed_norm(w, s.channels),
-                       packed(w->keys_values + s.channels * s.channels, s.channels, s.channels),
+                       weight_of(s, w->keys_values + s.channels * s.channels, s.channels, s.channels),
                        packed(w->keys_values_local + 9 * s.channels, s.channels, 9),
-                       packed_halves(w->spread, w->spread + s.hidden * s.channels, s.hidden, s.channels),
+                       s.half ? in_half(spread) : spread,
                        packed_halves(w->local, w->local + 9 * s.hidden, s.hidden, 9),
                        packed_halves(w->left, w->right, s.hidden, 9),
-                       packed(w->gather, s.channels, s.hidden)};
-    int64_t size = s.height * s.width * s.channels, of_mix = parts(s.channels, LANES) * s.channels;
-    vec *mixes = room(sizeof(vec) * images * of_mix);
-    for (int64_t i = 0; i < images; i++)
-        pack(mix + i * s.channels * s.channels, s.channels, s.channels, mixes + i * of_mix);
+                       weight_of(s, w->gather, s.channels, s.hidden)};
+    int64_t size = s.height * s.width * s.channels;
     grid g = divided((area){0, s.height, 0, s.width}, 4 * (8 * s.channels + 13 * s.hidden), images, threads);
     int64_t each = g.down * g.across;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < images * each; t++) {
         int64_t i = t / each;
-        lighten_area(x + i * size, other + i * size, to + i * size, s, &b, mixes + i * of_mix, residual,
-                     part(g, t % each));
+        lighten_area(x + i * size, other + i * size, to + i * size, s, &b, mix + i * s.channels * s.channels,
+                     residual, part(g, t % each));
     }
-    free(b.norm), free(b.values), free(b.values_local), free(b.spread), free(b.local), free(b.again), free(b.gather);
-    free(mixes);
+    free(b.norm), free(b.values.numbers), free(b.values_local.numbers), free(b.spread.numbers);
+    free(b.local.numbers), free(b.again.numbers), free(b.gather.numbers);
 }

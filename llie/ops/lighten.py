@@ -33,7 +33,7 @@ class _Area(ctypes.Structure):
 
 class _Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("height", "width", "channels", "heads", "hidden")),
+        *((name, ctypes.c_int64) for name in ("height", "width", "channels", "heads", "hidden", "half")),
         ("eps", ctypes.c_double),
     ]
 
@@ -43,7 +43,7 @@ class _Weights(ctypes.Structure):
 
 
 def works(x: Tensor) -> bool:
-    """Whether blocks on this map can be computed here: float32 or bfloat16 (inside, it is float32), with a compiler."""
+    """Whether blocks on this map can be computed here: float32 or bfloat16, with a compiler."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _compiles()
 
 
@@ -70,7 +70,7 @@ def attention_sums(
     images, channels, height, width = x.shape
     each = channels // heads
     area = _Area(rows.start, rows.stop, columns.start, columns.stop)
-    shape = _Shape(height, width, channels, heads, 0, eps)
+    shape = _Shape(height, width, channels, heads, 0, _half(x), eps)
     x, other = _pixels(x), _pixels(other)
     kept = _kept(weights)
     result = torch.zeros(images, heads, each, each + 2, dtype=torch.float64)
@@ -96,7 +96,7 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
         (B, C, H, W), channels last, in the type of x.
     """
     images, channels, height, width = x.shape
-    shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], eps)
+    shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], _half(x), eps)
     dtype, x, other, mix = x.dtype, _pixels(x), _pixels(other), mix.float().contiguous()
     kept = _kept(weights)
     result = torch.empty_like(x)
@@ -105,6 +105,12 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
         residual, torch.get_num_threads(),
     )  # fmt: skip
     return result.to(dtype)
+
+
+def _half(x: Tensor) -> bool:
+    """Whether the 1x1 convolutions may be in bfloat16; the other steps are in float32."""
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast or x.dtype == torch.bfloat16
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ INLINE void activate(row r, float slope, int64_t width)
 /* ---- half the size, and a 3x3 convolution ---- */
 
 /* The map is twice as high and wide as `s`. `weight` is (3, 3, vectors of outputs, channels, lanes). */
-static void halve_area(const float *map, int64_t map_rows, const float *down, const float *across, const vec *weight,
+static void halve_area(const float *map, int64_t map_rows, const float *down, const float *across, vec *weight,
                        float *to, int64_t first, shape s, area wanted)
 {
     int64_t columns = wanted.right - wanted.left, vectors = parts(s.channels, LANES);
@@ -57,7 +57,8 @@ static void halve_area(const float *map, int64_t map_rows, const float *down, co
                         between(from + 2 * x, from + 2 * x + 1, across[wanted.left + x], 1,
                                 tap.first + v * tap.step + x);
                 }
-                mix_channels(tap, s.channels, weight + (3 * i + j) * of_weight, columns, result, i + j > 0);
+                matrix here = {weight + (3 * i + j) * of_weight, s.channels, result.vectors, 0};
+                mix_channels(tap, here, columns, result, i + j > 0);
             }
         }
         write_row(result, 0, columns, to + ((y - first) * s.width + wanted.left) * s.outputs, s.outputs);
@@ -96,7 +97,7 @@ static int64_t place(int64_t index, int64_t size, float *beyond)
     return found;
 }
 
-static void double_area(const float *map, const float *skip, const vec *weight, float slope, float *to, shape s,
+static void double_area(const float *map, const float *skip, matrix weight, float slope, float *to, shape s,
                         area wanted)
 {
     float beyond;
@@ -127,7 +128,7 @@ static void double_area(const float *map, const float *skip, const vec *weight, 
         }
         int64_t at = y * 2 * s.width + wanted.left;
         read_row(skip + at * s.channels, s.channels, columns, other);
-        mix_channels(other, s.channels, weight, columns, result, 1);
+        mix_channels(other, weight, columns, result, 1);
         activate(result, slope, columns);
         write_row(result, 0, columns, to + at * s.outputs, s.outputs);
     }
@@ -141,7 +142,7 @@ static void double_area(const float *map, const float *skip, const vec *weight, 
 void doubled(const float *map, const float *skip, const float *weight, float slope, float *to, shape s, int64_t images,
              int threads)
 {
-    vec *packed_weight = packed(weight, s.outputs, s.channels);
+    matrix packed_weight = packed(weight, s.outputs, s.channels);
     grid g = divided((area){0, 2 * s.height, 0, 2 * s.width}, 4 * (4 * s.outputs + s.channels), images, threads);
     int64_t each = g.down * g.across, pixels = s.height * s.width;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -150,5 +151,5 @@ void doubled(const float *map, const float *skip, const float *weight, float slo
         double_area(map + i * pixels * s.outputs, skip + i * 4 * pixels * s.channels, packed_weight, slope,
                     to + i * 4 * pixels * s.outputs, s, part(g, t % each));
     }
-    free(packed_weight);
+    free(packed_weight.numbers);
 }

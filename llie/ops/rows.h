@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 #ifdef __AVX512F__
 #define LANES 16
 #define BLOCK 8 /* rows of a product that are in registers, each of three vectors */
@@ -90,12 +94,23 @@ static inline void write_row(row from, int64_t left, int64_t right, float *map, 
 
 /* ---- products ---- */
 
-/* `rows` rows and `vectors` vectors of a matrix product, in registers. Row i of the left factor begins i * row_step
- * numbers on; its numbers follow in groups of `group`, each `step` apart, groups `group_step` apart. */
+/* Row i of the left factor of a product begins i * row_step numbers on; its numbers follow in groups of `group`, each
+ * `step` apart, groups `group_step` apart. In bfloat16, a "number" is a pair of them. */
 typedef struct { const float *first; int64_t row_step, step, group, group_step; } factor;
 
+INLINE vec with_product(vec sum, float number, vec right, int half)
+{
+#ifdef __AVX512BF16__
+    if (half)
+        return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(number), (__m512bh)right);
+#endif
+    (void)half;
+    return sum + number * right;
+}
+
+/* BLOCK rows and `vectors` vectors of a product, in registers. */
 INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to, int64_t row_step,
-                  int64_t apart, int vectors, int add)
+                  int64_t apart, int vectors, int add, int half)
 {
     vec sums[BLOCK][3] = {};
     for (int64_t done = 0; done < count; done += a.group) {
@@ -106,11 +121,11 @@ INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int
             vec r2 = vectors > 2 ? load(b + 2 * b_apart) : r0;
             for (int i = 0; i < BLOCK; i++) {
                 float number = left[i * a.row_step];
-                sums[i][0] += number * r0;
+                sums[i][0] = with_product(sums[i][0], number, r0, half);
                 if (vectors > 1)
-                    sums[i][1] += number * r1;
+                    sums[i][1] = with_product(sums[i][1], number, r1, half);
                 if (vectors > 2)
-                    sums[i][2] += number * r2;
+                    sums[i][2] = with_product(sums[i][2], number, r2, half);
             }
         }
         a.first += a.group_step;
@@ -120,30 +135,30 @@ INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int
             to[i * row_step + v * apart] = add ? to[i * row_step + v * apart] + sums[i][v] : sums[i][v];
 }
 
-static inline void any_block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
-                      int64_t row_step, int64_t apart, int64_t vectors, int add)
+INLINE void any_vectors(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
+                        int64_t row_step, int64_t apart, int64_t vectors, int add, int half)
 {
     if (vectors >= 3)
-        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 3, 1)
-            : block(a, b, b_step, b_apart, count, to, row_step, apart, 3, 0);
+        block(a, b, b_step, b_apart, count, to, row_step, apart, 3, add, half);
     else if (vectors == 2)
-        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 2, 1)
-            : block(a, b, b_step, b_apart, count, to, row_step, apart, 2, 0);
+        block(a, b, b_step, b_apart, count, to, row_step, apart, 2, add, half);
     else
-        add ? block(a, b, b_step, b_apart, count, to, row_step, apart, 1, 1)
-            : block(a, b, b_step, b_apart, count, to, row_step, apart, 1, 0);
+        block(a, b, b_step, b_apart, count, to, row_step, apart, 1, add, half);
 }
 
-/* A 1x1 convolution; `weight` is (vectors, channels, lanes). With `add`, the result is added to what is there. */
-static inline void mix_channels(row from, int64_t channels, const vec *weight, int64_t width, row to, int add)
+/* The first three vectors of a product, or all, where there are fewer. */
+static inline void any_block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
+                             int64_t row_step, int64_t apart, int64_t vectors, int add, int half)
 {
-    for (int64_t v = 0; v < to.vectors; v += 3)
-        for (int64_t x = 0; x < width; x += BLOCK) {
-            factor pixels = {(float *)(from.first + x), LANES, 1, LANES, from.step * LANES};
-            any_block(pixels, (const float *)(weight + v * channels), LANES, channels * LANES, channels, to.first + v * to.step + x, 1,
-                      to.step, to.vectors - v, add);
-        }
+    if (half)
+        any_vectors(a, b, b_step, b_apart, count, to, row_step, apart, vectors, add, 1);
+    else
+        any_vectors(a, b, b_step, b_apart, count, to, row_step, apart, vectors, add, 0);
 }
+
+/* The weight of a 1x1 convolution; `numbers` are (vectors of outputs, inputs, lanes). With `half`, they are in bfloat16, and
+ * pairs of inputs lie side by side. */
+typedef struct { vec *numbers; int64_t inputs, vectors; int half; } matrix;
 
 /* (outputs, inputs) -> (vectors of outputs, inputs, lanes) */
 static inline void pack(const float *from, int64_t outputs, int64_t inputs, vec *to)
@@ -153,21 +168,67 @@ static inline void pack(const float *from, int64_t outputs, int64_t inputs, vec 
             ((float *)to)[(o / LANES * inputs + i) * LANES + o % LANES] = from[o * inputs + i];
 }
 
-static inline vec *packed(const float *from, int64_t outputs, int64_t inputs)
+static inline matrix packed(const float *from, int64_t outputs, int64_t inputs)
 {
-    vec *to = room(sizeof(vec) * parts(outputs, LANES) * inputs);
-    pack(from, outputs, inputs, to);
+    int64_t vectors = parts(outputs, LANES);
+    matrix to = {room(sizeof(vec) * vectors * inputs), inputs, vectors, 0};
+    pack(from, outputs, inputs, to.numbers);
     return to;
 }
 
 /* Two weights, for the left and the right half of the channels. */
-static inline vec *packed_halves(const float *left, const float *right, int64_t outputs, int64_t inputs)
+static inline matrix packed_halves(const float *left, const float *right, int64_t outputs, int64_t inputs)
 {
     int64_t vectors = parts(outputs, LANES);
-    vec *to = room(sizeof(vec) * 2 * vectors * inputs);
-    pack(left, outputs, inputs, to);
-    pack(right, outputs, inputs, to + vectors * inputs);
+    matrix to = {room(sizeof(vec) * 2 * vectors * inputs), inputs, 2 * vectors, 0};
+    pack(left, outputs, inputs, to.numbers);
+    pack(right, outputs, inputs, to.numbers + vectors * inputs);
     return to;
+}
+
+#ifdef __AVX512BF16__
+/* Rounded to bfloat16, which is the upper half of the bits. */
+INLINE ints rounded(vec v) { return (ints)v + 0x7fff + (((ints)v >> 16) & 1); }
+
+/* The weight in bfloat16, in the same place. */
+static inline matrix in_half(matrix m)
+{
+    int64_t pairs = parts(m.inputs, 2);
+    for (int64_t v = 0; v < m.vectors; v++)
+        for (int64_t k = 0; k < pairs; k++) {
+            const vec *from = m.numbers + v * m.inputs + 2 * k;
+            ints low = rounded(from[0]), high = 2 * k + 1 < m.inputs ? rounded(from[1]) : (ints){};
+            m.numbers[v * pairs + k] = (vec)((high & ~0xffff) | ((low >> 16) & 0xffff));
+        }
+    return (matrix){m.numbers, m.inputs, m.vectors, 1};
+}
+
+/* The numbers of each vector in bfloat16, in the first half of its place. */
+static inline void row_in_half(row r, int64_t width)
+{
+    for (int64_t v = 0; v < r.vectors; v++)
+        for (int64_t x = 0; x < width; x++) {
+            vec *here = r.first + v * r.step + x;
+            *(__m256bh *)here = _mm512_cvtneps_pbh((__m512)*here);
+        }
+}
+#else
+static inline matrix in_half(matrix m) { return m; }
+static inline void row_in_half(row r, int64_t width) { (void)r, (void)width; }
+#endif
+
+/* A 1x1 convolution; with `add`, the result is added to what is there. A weight in bfloat16 leaves `from` unusable. */
+static inline void mix_channels(row from, matrix weight, int64_t width, row to, int add)
+{
+    int64_t each = weight.half ? 2 : 1, count = parts(weight.inputs, each);
+    if (weight.half)
+        row_in_half(from, width);
+    for (int64_t v = 0; v < to.vectors; v += 3)
+        for (int64_t x = 0; x < width; x += BLOCK) {
+            factor pixels = {(float *)(from.first + x), LANES, 1, LANES / each, from.step * LANES};
+            any_block(pixels, (float *)(weight.numbers + v * count), LANES, count * LANES, count,
+                      to.first + v * to.step + x, 1, to.step, to.vectors - v, add, weight.half);
+        }
 }
 
 /* ---- parts of a map ---- */

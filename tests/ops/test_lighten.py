@@ -1,5 +1,7 @@
 """Blocks of the HVI family in C: the result of PyTorch's operations, for any size, type and number of threads."""
 
+import platform
+
 import pytest
 import torch
 
@@ -82,6 +84,18 @@ def test_other_types_and_layouts():
     assert (half - expected).norm() < 0.02 * expected.norm()
 
 
+@pytest.mark.parametrize(("channels", "heads"), [(36, 2), (5, 1)])
+def test_bfloat16_loses_no_more_than_the_operations(monkeypatch, channels, heads):
+    made, (x, other) = block(channels, heads), maps(channels, 24, 30)
+    expected = made(x, other).detach()
+    errors = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for works in (lighten.works, lambda x: False):
+            monkeypatch.setattr(lighten, "works", works)
+            errors.append((made(x, other) - expected).norm() / expected.norm())
+    assert 0 < errors[0] < 1.1 * errors[1]
+
+
 def test_without_a_compiler(monkeypatch):
     def missing(source):
         raise OSError("no C compiler found")
@@ -101,15 +115,21 @@ def test_without_a_compiler(monkeypatch):
             lighten._compiles.cache_clear()
 
 
-def test_in_vectors_of_avx2(monkeypatch):
-    """On a processor with AVX-512, too: the form that it does not take by itself."""
-    monkeypatch.setattr(c_library, "FLAGS", (*c_library.FLAGS, "-U__AVX512F__"))
+@pytest.mark.parametrize("flag", ["-mno-avx512f", "-mno-avx512bf16"])
+def test_other_processors(monkeypatch, flag):
+    """The forms for processors with fewer instructions than this one, which may have them all."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("needs an x86 processor")
+    made, (x, other) = block(36, 2), maps(36, 21, 19)
+    expected = made(x, other).detach()
+    monkeypatch.setattr(c_library, "FLAGS", (*c_library.FLAGS, flag))
     lighten._library.cache_clear()
     try:
-        made, (x, other) = block(36, 2), maps(36, 21, 19)
-        expected = made(x, other).detach()
+        assert lighten._library()
         with torch.no_grad():
             torch.testing.assert_close(made(x, other), expected, atol=2e-5, rtol=0)
+            half = made(x.bfloat16(), other.bfloat16())
     finally:
         monkeypatch.undo()
         lighten._library.cache_clear()
+    assert (half - expected).norm() < 0.02 * expected.norm()
