@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from llie.errors import UserError, suggest
 from llie.losses.backbones import backbone_state, load_backbone
 from llie.losses.base import check_choice
-from llie.ops.winograd import pays, transformed, winograd
+from llie.ops.winograd import Kernels, pays, winograd
 
 CHANNELS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -75,7 +75,7 @@ class VGGFeatures(nn.Module):
         load_backbone(nn.ModuleDict({"features": features}), state, vgg_type)
         # On CPUs, channels last is twice as fast in bfloat16; in float32 it makes pooling twenty times as fast.
         self.features = features.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
-        self.transformed: dict[str, tuple[Tensor, Tensor]] = {}  # by layer: its kernel, and that for `winograd`
+        self.kernels: dict[str, Kernels] = {}  # by layer, for `winograd`
 
         # range_norm and the ImageNet statistics, combined into one multiplication and one addition.
         mean = torch.tensor([0.485, 0.456, 0.406]) if use_input_norm else torch.zeros(3)
@@ -106,8 +106,7 @@ class VGGFeatures(nn.Module):
         return found
 
     def _convolve(self, name: str, layer: nn.Conv2d, x: Tensor) -> Tensor:
-        weight, kernel = self.transformed.get(name, (None, None))
-        if weight is not layer.weight:  # at the first call, and after a conversion
-            kernel = transformed(layer.weight)
-            self.transformed[name] = layer.weight, kernel
-        return winograd(x, layer.weight, layer.bias, kernel)
+        kernels = self.kernels.get(name)
+        if kernels is None or kernels.weight is not layer.weight:  # at the first call, and after a conversion
+            kernels = self.kernels[name] = Kernels(layer.weight)
+        return winograd(x, layer.weight, layer.bias, kernels)

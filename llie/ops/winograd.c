@@ -1,12 +1,29 @@
-/* The tiles of Winograd's convolutions on a CPU, sixteen channels a vector; see winograd.py for the method.
+/* Winograd's convolutions on a CPU; see winograd.py for the method.
  *
- * Maps are (batch, height, width, channels) without gaps; beyond their edges are zeros. The values of a tile at the 6x6
- * points are in 36 matrices (tiles, channels), which follow each other. Plain C with GNU vector extensions.
+ * Maps are (batch, height, width, channels) without gaps, in float32 or bfloat16; beyond their edges are zeros. The
+ * values of tiles at the 6x6 points are in 36 matrices (tiles, channels), for a few tiles at a time, so that they and
+ * their products stay in the cache. Every map has at least LANES channels; the last vector of a pixel overlaps the one
+ * before. Plain C with GNU vector extensions.
  */
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
+/* A vector has LANES values. A product fills ROWS x 2 vectors, about as many as there are registers. */
+#if defined(__AVX512F__)
 #define LANES 16
+#define ROWS 8
+#elif defined(__AVX__)
+#define LANES 8
+#define ROWS 6
+#elif defined(__aarch64__)
+#define LANES 4
+#define ROWS 8
+#else
+#define LANES 4
+#define ROWS 4
+#endif
+#define GAP 16 /* values between matrices, because powers of two would share places in the cache */
 #define INLINE static inline __attribute__((always_inline))
 
 /* The points are 0, A, -A, B, -B and infinity, and A B = 1. */
@@ -17,144 +34,304 @@
 #define OF_B (A / (2 * (B * B - A * A)))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef struct { int64_t height, width, channels, down, across; } shape; /* down, across: numbers of tiles */
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+/* half: whether its type is bfloat16; down, across: numbers of tiles. */
+typedef struct { int64_t height, width, channels, down, across, half; } shape;
 
-INLINE vec load(const float *from, int n)
+int64_t lanes(void) { return LANES; }
+int64_t rows_at_once(void) { return ROWS; }
+
+INLINE vec get(const float *from)
 {
-    vec v = {};
-    memcpy(&v, from, 4 * (size_t)n);
+    vec v;
+    memcpy(&v, from, sizeof v);
     return v;
 }
 
-INLINE void store(float *to, vec v, int n) { memcpy(to, &v, 4 * (size_t)n); }
+INLINE void put(float *to, vec v) { memcpy(to, &v, sizeof v); }
+
+/* Some channels of a map, from value `at` on. */
+INLINE vec get_from(const void *map, int half, int64_t at)
+{
+    if (!half)
+        return get((const float *)map + at);
+    halves h;
+    memcpy(&h, (const uint16_t *)map + at, sizeof h);
+    return (vec)(__builtin_convertvector(h, words) << 16);
+}
+
+INLINE void put_into(void *map, int half, int64_t at, vec v)
+{
+    if (!half) {
+        put((float *)map + at, v);
+        return;
+    }
+    words bits = (words)v;
+    bits += 0x7fff + (bits >> 16 & 1); /* to the nearest, and from the middle to the even one */
+    halves h = __builtin_convertvector(bits >> 16, halves);
+    memcpy((uint16_t *)map + at, &h, sizeof h);
+}
 
 /* Six values of a map at the points. */
-INLINE void image_at_points(vec *to, int step, vec d0, vec d1, vec d2, vec d3, vec d4, vec d5)
+INLINE void image_at_points(vec *to, const vec *d)
 {
-    vec even_a = OF_A * (d4 - B * B * d2), odd_a = OF_A * A * (d3 - B * B * d1);
-    vec even_b = OF_B * (d4 - A * A * d2), odd_b = OF_B * B * (d3 - A * A * d1);
-    to[0] = d4 - SUM * d2 + d0;
-    to[step] = even_a + odd_a;
-    to[2 * step] = even_a - odd_a;
-    to[3 * step] = even_b + odd_b;
-    to[4 * step] = even_b - odd_b;
-    to[5 * step] = d5 - SUM * d3 + d1;
+    vec even_a = OF_A * (d[4] - B * B * d[2]), odd_a = OF_A * A * (d[3] - B * B * d[1]);
+    vec even_b = OF_B * (d[4] - A * A * d[2]), odd_b = OF_B * B * (d[3] - A * A * d[1]);
+    to[0] = d[4] - SUM * d[2] + d[0];
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = d[5] - SUM * d[3] + d[1];
 }
 
 /* Six values at the points to four results. */
-INLINE void to_results(vec *to, int step, vec m0, vec m1, vec m2, vec m3, vec m4, vec m5)
+INLINE void to_results(vec *to, const vec *m)
 {
-    vec sum_a = m1 + m2, difference_a = m1 - m2, sum_b = m3 + m4, difference_b = m3 - m4;
-    to[0] = m0 + sum_a + sum_b;
-    to[step] = A * difference_a + B * difference_b;
-    to[2 * step] = A * A * sum_a + B * B * sum_b;
-    to[3 * step] = A * A * A * difference_a + B * B * B * difference_b + m5;
+    vec sum_a = m[1] + m[2], difference_a = m[1] - m[2], sum_b = m[3] + m[4], difference_b = m[3] - m[4];
+    to[0] = m[0] + sum_a + sum_b;
+    to[1] = A * difference_a + B * difference_b;
+    to[2] = A * A * sum_a + B * B * sum_b;
+    to[3] = A * A * A * difference_a + B * B * B * difference_b + m[5];
 }
 
 /* The transpose of `to_results`. */
-INLINE void results_at_points(vec *to, int step, vec g0, vec g1, vec g2, vec g3)
+INLINE void results_at_points(vec *to, const vec *g)
 {
-    vec even_a = g0 + A * A * g2, odd_a = A * g1 + A * A * A * g3;
-    vec even_b = g0 + B * B * g2, odd_b = B * g1 + B * B * B * g3;
-    to[0] = g0;
-    to[step] = even_a + odd_a;
-    to[2 * step] = even_a - odd_a;
-    to[3 * step] = even_b + odd_b;
-    to[4 * step] = even_b - odd_b;
-    to[5 * step] = g3;
+    vec even_a = g[0] + A * A * g[2], odd_a = A * g[1] + A * A * A * g[3];
+    vec even_b = g[0] + B * B * g[2], odd_b = B * g[1] + B * B * B * g[3];
+    to[0] = g[0];
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = g[3];
 }
 
-/* Up to sixteen channels of one tile, side x side values from (y, x) on, at the points. */
-INLINE void tile_at_points(const float *map, shape s, int64_t y, int64_t x, int side, float *to, int64_t apart,
-                           const int64_t *order, int n)
+/* Three values of a kernel at the points. */
+INLINE void kernel_at_points(vec *to, const vec *k)
 {
-    vec d[6][6], half[6][6], all[6];
-    int inside = y >= 0 && x >= 0 && y + side <= s.height && x + side <= s.width;
-    for (int i = 0; i < side; i++)
-        for (int j = 0; j < side; j++) {
-            int here = inside || (y + i >= 0 && y + i < s.height && x + j >= 0 && x + j < s.width);
-            d[i][j] = here ? load(map + ((y + i) * s.width + x + j) * s.channels, n) : (vec){};
+    vec even_a = B * k[0] + A * k[2], even_b = A * k[0] + B * k[2];
+    to[0] = k[0];
+    to[1] = even_a + k[1];
+    to[2] = even_a - k[1];
+    to[3] = even_b + k[1];
+    to[4] = even_b - k[1];
+    to[5] = k[2];
+}
+
+/* Fills to (36, rows, columns) with kernels at the points; that of row r and column c begins at weight[r * of_row +
+ * c * of_column], and its taps are `of_tap` apart. Columns from `count` on are zero.
+ */
+void kernels_at_points(const float *weight, int64_t of_row, int64_t of_column, int64_t of_tap, int64_t rows,
+                       int64_t count, float *to, int64_t columns, int threads)
+{
+#pragma omp parallel for num_threads(threads)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c += LANES) {
+            float taps[9][LANES] = {};
+            vec lines[6][3];
+            for (int64_t lane = 0; lane < LANES && c + lane < count; lane++)
+                for (int tap = 0; tap < 9; tap++)
+                    taps[tap][lane] = weight[r * of_row + (c + lane) * of_column + tap * of_tap];
+            for (int j = 0; j < 3; j++) {
+                vec k[3], at[6];
+                for (int i = 0; i < 3; i++)
+                    k[i] = get(taps[i * 3 + j]);
+                kernel_at_points(at, k);
+                for (int i = 0; i < 6; i++)
+                    lines[i][j] = at[i];
+            }
+            for (int i = 0; i < 6; i++) {
+                vec at[6];
+                kernel_at_points(at, lines[i]);
+                for (int j = 0; j < 6; j++)
+                    put(to + ((i * 6 + j) * rows + r) * columns + c, at[j]);
+            }
         }
-    for (int j = 0; j < side; j++)
-        if (side == 6)
-            image_at_points(&half[0][j], 6, d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j]);
-        else
-            results_at_points(&half[0][j], 6, d[0][j], d[1][j], d[2][j], d[3][j]);
-    for (int i = 0; i < 6; i++) {
-        const vec *h = half[i];
-        if (side == 6)
-            image_at_points(all, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
-        else
-            results_at_points(all, 1, h[0], h[1], h[2], h[3]);
-        for (int j = 0; j < 6; j++)
-            store(to + (order[i] * 6 + order[j]) * apart, all[j], n);
-    }
 }
 
-INLINE void at_points(const float *map, shape s, int64_t first, int64_t count, int side, float *to,
-                      const int64_t *order, int threads)
+/* The start of the vector with channel c: the last one ends with the last channel. */
+INLINE int64_t start(int64_t c, int64_t channels) { return c + LANES <= channels ? c : channels - LANES; }
+
+/* `count` tiles from the first on, side x side values each, at the points; neighbours share columns, if side is 6. */
+INLINE void at_points(const void *map, shape s, int half, int side, int64_t above, int64_t first, int64_t count,
+                      float *to, int64_t row, int64_t apart, float *columns)
 {
-    const int64_t each = s.down * s.across, margin = side == 6;
-#pragma omp parallel for num_threads(threads)
+    const int64_t n = s.channels, line = s.width * n, margin = side == 6, each = s.down * s.across;
     for (int64_t t = 0; t < count; t++) {
-        int64_t image = (first + t) / each, place = (first + t) % each, c = 0;
-        int64_t y = place / s.across * 4 - margin, x = place % s.across * 4 - margin;
-        const float *from = map + image * s.height * s.width * s.channels;
-        float *row = to + t * s.channels;
-        for (; c + LANES <= s.channels; c += LANES)
-            tile_at_points(from + c, s, y, x, side, row + c, count * s.channels, order, LANES);
-        if (c < s.channels)
-            tile_at_points(from + c, s, y, x, side, row + c, count * s.channels, order, (int)(s.channels - c));
-    }
-}
-
-/* Tiles first, first + 1, ... of a map and the values around them; point i of an axis has place order[i]. */
-void images_at_points(const float *map, shape s, int64_t first, int64_t count, float *to, const int64_t *order,
-                      int threads)
-{
-    at_points(map, s, first, count, 6, to, order, threads);
-}
-
-/* The same of gradients of results, by the transpose of `results`. */
-void gradients_at_points(const float *map, shape s, int64_t first, int64_t count, float *to, const int64_t *order,
-                         int threads)
-{
-    at_points(map, s, first, count, 4, to, order, threads);
-}
-
-INLINE void tile_of_results(const float *from, int64_t apart, const int64_t *order, const float *bias, float *map,
-                            shape s, int64_t y, int64_t x, int n)
-{
-    vec half[4][6], all[4], b = bias ? load(bias, n) : (vec){};
-    for (int j = 0; j < 6; j++) {
-        vec m[6];
+        const int64_t image = (first + t) / each * s.height * line, place = (first + t) % each;
+        const int64_t y = place / s.across * 4 - margin + above, x = place % s.across * 4 - margin;
+        const int known = side == 6 && t && place % s.across ? 2 : 0;
+        float *slots[6]; /* of this tile's columns, each (6, channels) */
+        for (int j = 0; j < side; j++)
+            slots[j] = columns + (x + margin + j) % 6 * 6 * n;
+        for (int j = known; j < side; j++)
+            for (int64_t c = 0; c < n; c += LANES) {
+                vec d[6], h[6];
+                const int64_t at = start(c, n);
+                for (int i = 0; i < side; i++) {
+                    const int inside = y + i >= 0 && y + i < s.height && x + j >= 0 && x + j < s.width;
+                    d[i] = inside ? get_from(map, half, image + (y + i) * line + (x + j) * n + at) : (vec){};
+                }
+                side == 6 ? image_at_points(h, d) : results_at_points(h, d);
+                for (int i = 0; i < 6; i++)
+                    put(slots[j] + i * n + at, h[i]);
+            }
         for (int i = 0; i < 6; i++)
-            m[i] = load(from + (order[i] * 6 + order[j]) * apart, n);
-        to_results(&half[0][j], 6, m[0], m[1], m[2], m[3], m[4], m[5]);
-    }
-    for (int i = 0; i < 4 && y + i < s.height; i++) {
-        const vec *h = half[i];
-        to_results(all, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
-        for (int j = 0; j < 4 && x + j < s.width; j++)
-            store(map + ((y + i) * s.width + x + j) * s.channels, all[j] + b, n);
+            for (int64_t c = 0; c < n; c += LANES) {
+                vec d[6], h[6];
+                const int64_t at = start(c, n);
+                for (int j = 0; j < side; j++)
+                    d[j] = get(slots[j] + i * n + at);
+                side == 6 ? image_at_points(h, d) : results_at_points(h, d);
+                for (int j = 0; j < 6; j++)
+                    put(to + (i * 6 + j) * apart + t * row + at, h[j]);
+            }
     }
 }
 
-/* Fills these tiles of a map from the products at the points; bias may be null. */
-void results(const float *from, const float *bias, float *map, shape s, int64_t first, int64_t count,
-             const int64_t *order, int threads)
+static void images_at_points(const void *map, shape s, int64_t above, int64_t first, int64_t count, float *to,
+                             int64_t row, int64_t apart, float *columns)
 {
-    const int64_t each = s.down * s.across;
-#pragma omp parallel for num_threads(threads)
+    if (s.half)
+        at_points(map, s, 1, 6, above, first, count, to, row, apart, columns);
+    else
+        at_points(map, s, 0, 6, above, first, count, to, row, apart, columns);
+}
+
+static void gradients_at_points(const void *map, shape s, int64_t first, int64_t count, float *to, int64_t row,
+                                int64_t apart, float *columns)
+{
+    if (s.half)
+        at_points(map, s, 1, 4, 0, first, count, to, row, apart, columns);
+    else
+        at_points(map, s, 0, 4, 0, first, count, to, row, apart, columns);
+}
+
+/* Fills tiles of a map from the products at the points; bias may be null. */
+INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *bias, void *map, shape s, int half,
+                        int64_t first, int64_t count)
+{
+    const int64_t n = s.channels, line = s.width * n, each = s.down * s.across;
     for (int64_t t = 0; t < count; t++) {
-        int64_t image = (first + t) / each, place = (first + t) % each, c = 0;
-        int64_t y = place / s.across * 4, x = place % s.across * 4;
-        const float *row = from + t * s.channels;
-        float *to = map + image * s.height * s.width * s.channels;
-        for (; c + LANES <= s.channels; c += LANES)
-            tile_of_results(row + c, count * s.channels, order, bias ? bias + c : 0, to + c, s, y, x, LANES);
-        if (c < s.channels)
-            tile_of_results(row + c, count * s.channels, order, bias ? bias + c : 0, to + c, s, y, x,
-                            (int)(s.channels - c));
+        const int64_t image = (first + t) / each * s.height * line, place = (first + t) % each;
+        const int64_t y = place / s.across * 4, x = place % s.across * 4;
+        for (int64_t c = 0; c < n; c += LANES) {
+            const int64_t at = start(c, n);
+            vec lines[6][4], added = bias ? get(bias + at) : (vec){};
+            for (int i = 0; i < 6; i++) {
+                vec m[6];
+                for (int j = 0; j < 6; j++)
+                    m[j] = get(from + (i * 6 + j) * apart + t * row + at);
+                to_results(lines[i], m);
+            }
+            for (int j = 0; j < 4 && x + j < s.width; j++) {
+                vec m[6], r[4];
+                for (int i = 0; i < 6; i++)
+                    m[i] = lines[i][j];
+                to_results(r, m);
+                for (int i = 0; i < 4 && y + i < s.height; i++)
+                    put_into(map, half, image + (y + i) * line + (x + j) * n + at, r[i] + added);
+            }
+        }
+    }
+}
+
+static void results(const float *from, int64_t row, int64_t apart, const float *bias, void *map, shape s,
+                    int64_t first, int64_t count)
+{
+    if (s.half)
+        from_points(from, row, apart, bias, map, s, 1, first, count);
+    else
+        from_points(from, row, apart, bias, map, s, 0, first, count);
+}
+
+/* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
+INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, float *c, int64_t columns,
+                  int64_t depth, int vectors, int add)
+{
+    vec sum[ROWS][2];
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = add ? get(c + r * columns + v * LANES) : (vec){};
+    for (int64_t k = 0; k < depth; k++) {
+        vec left = get(b + k * columns), right = vectors > 1 ? get(b + k * columns + LANES) : (vec){};
+        for (int r = 0; r < ROWS; r++) {
+            const float factor = a[r * a_row + k * a_step];
+            sum[r][0] += factor * left;
+            if (vectors > 1)
+                sum[r][1] += factor * right;
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < vectors; v++)
+            put(c + r * columns + v * LANES, sum[r][v]);
+}
+
+/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors. */
+INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows, const float *b, float *c,
+                    int64_t columns, int64_t depth, int add)
+{
+    for (int64_t j = 0; j < columns; j += 2 * LANES)
+        for (int64_t r = 0; r < rows; r += ROWS)
+            if (columns - j > LANES)
+                block(a + r * a_row, a_row, a_step, b + j, c + r * columns + j, columns, depth, 2, add);
+            else
+                block(a + r * a_row, a_row, a_step, b + j, c + r * columns + j, columns, depth, 1, add);
+}
+
+/* Fills result: the map x, whose row `above` belongs to the first row of the result, with a kernel at the points.
+ *
+ * kernel: (36, channels of x, columns). most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
+ */
+void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int64_t columns, const float *bias,
+              void *result, shape of_result, int64_t tiles, int64_t most, float *room, int64_t room_of_each,
+              int threads)
+{
+    const int64_t n = of_x.channels, apart = most * n + GAP, apart_of_result = most * columns + GAP;
+    /* The tiles are those of the result, which may have fewer rows than x. */
+    of_x.down = of_result.down;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t first = 0; first < tiles; first += most) {
+        const int64_t count = tiles - first < most ? tiles - first : most;
+        float *values = room + omp_get_thread_num() * room_of_each;
+        float *products = values + 36 * apart, *scratch = products + 36 * apart_of_result;
+        images_at_points(x, of_x, above, first, count, values, n, apart, scratch);
+        for (int p = 0; p < 36; p++)
+            product(values + p * apart, n, 1, count, kernel + p * n * columns, products + p * apart_of_result, columns,
+                    n, 0);
+        results(products, columns, apart_of_result, bias, result, of_result, first, count);
+    }
+}
+
+/* Adds the gradient of a kernel at the points to total (36, rows, columns): sums over all tiles.
+ *
+ * Threads work on the same tiles, and then on the same matrices, so that the sums do not depend on their number.
+ * room: 36 (most (channels of x + columns) + 2 GAP), and for each thread 36 x the larger number of channels.
+ */
+void correlate(const void *x, shape of_x, const void *gradient, shape of_gradient, int64_t tiles, int64_t most,
+               float *total, int64_t rows, int64_t columns, float *room, int threads)
+{
+    const int64_t n = of_x.channels, step = 8;
+    const int64_t apart = most * n + GAP, apart_of_gradient = most * columns + GAP;
+    const int64_t widest = of_gradient.channels > n ? of_gradient.channels : n;
+    float *values = room, *gradients = values + 36 * apart, *scratch = gradients + 36 * apart_of_gradient;
+#pragma omp parallel num_threads(threads)
+    for (int64_t first = 0; first < tiles; first += most) {
+        const int64_t count = tiles - first < most ? tiles - first : most;
+        float *own = scratch + omp_get_thread_num() * 36 * widest;
+#pragma omp for
+        for (int64_t t = 0; t < count; t += step) {
+            const int64_t some = count - t < step ? count - t : step;
+            images_at_points(x, of_x, 0, first + t, some, values + t * n, n, apart, own);
+            gradients_at_points(gradient, of_gradient, first + t, some, gradients + t * columns, columns,
+                                apart_of_gradient, own);
+        }
+#pragma omp for
+        for (int p = 0; p < 36; p++)
+            product(values + p * apart, 1, n, rows, gradients + p * apart_of_gradient, total + p * rows * columns,
+                    columns, count, 1);
     }
 }

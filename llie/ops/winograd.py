@@ -3,8 +3,8 @@
 Source: A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016. A tile of 4x4 results
 needs 6x6 values of the image. Both the tile and the kernel are evaluated as polynomials at six points along each axis;
 there, a convolution is a product: 36 products instead of 144 for each pair of channels. Over all channels and tiles,
-these are 36 matrix products. Tiles go to the points and back in C (`winograd_kernel.py`), or, without a compiler, by
-matrix products as well (`winograd_matrices.py`).
+these are 36 matrix products. All of it is computed in C (`winograd_kernel.py`), a few tiles at a time, or, without a
+compiler, by matrix products (`winograd_matrices.py`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from torch import Tensor, nn
 
 from llie.ops import winograd_kernel, winograd_matrices
 from llie.ops.parts import as_graph
-from llie.ops.winograd_matrices import TILE, transformed
-
-__all__ = ["Conv3x3", "convolve_3x3", "pays", "transformed", "winograd"]
+from llie.ops.winograd_matrices import TILE
 
 log = logging.getLogger(__name__)
 
@@ -54,56 +52,100 @@ def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether `winograd` is faster than `F.conv2d(x, weight, padding=1)`, and may replace it.
 
-    It may not in half precision, or where operations become a graph, which should contain the plain ones.
+    It may not where operations become a graph, which should contain the plain ones.
     """
-    if not (x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and type(x) in (Tensor, nn.Parameter)):
+    if not (x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and weight.shape[2:] == (3, 3)) or as_graph():
         return False
-    if torch.is_autocast_enabled("cpu") or as_graph():
+    types = {x.dtype, weight.dtype} | ({_result_type(x)} if torch.is_autocast_enabled("cpu") else set())
+    if types == {torch.float32}:
+        least_channels = 24 if _form(torch.float32) is winograd_kernel else 64 if torch.is_grad_enabled() else 128
+    elif types <= {torch.float32, torch.bfloat16} and (len(types) == 1 or torch.is_autocast_enabled("cpu")):
+        if _form(torch.bfloat16) is not winograd_kernel or _multiplies_bfloat16_in_tiles():
+            return False
+        least_channels = 32
+    else:
         return False
     tiles = len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE)
     # With few tiles, most of the work is to transform the kernel, which VGG does once for its frozen ones.
     least_tiles = 48 if weight.requires_grad else 16
-    least_channels = 24 if _form(x.dtype) is winograd_kernel else 64 if torch.is_grad_enabled() else 128
-    return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= least_channels and tiles >= least_tiles
+    return min(weight.shape[:2]) >= least_channels and tiles >= least_tiles
 
 
-def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernel: Tensor | None = None) -> Tensor:
+class Kernels:
+    """A kernel (C', C, 3, 3) as `winograd` multiplies by it; keep it for a kernel that does not change.
+
+    Args:
+        weight: the kernel.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.weight = weight
+
+    @functools.cached_property
+    def forward(self) -> Tensor:
+        """Its values at the points."""
+        return _form(self.weight.dtype).at_points(self.weight, backward=False)
+
+    @functools.cached_property
+    def backward(self) -> Tensor:
+        """Those of the flipped kernel, for the gradient of the image."""
+        return _form(self.weight.dtype).at_points(self.weight, backward=True)
+
+
+def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Kernels | None = None) -> Tensor:
     """`F.conv2d(x, weight, bias, padding=1)`, to about the rounding error of the direct form.
 
     Args:
         x: (B, C, H, W); channels last is best.
         weight: (C', C, 3, 3).
         bias: (C',).
-        kernel: `transformed(weight)`, if it is known.
+        kernels: `Kernels(weight)`, if they are known.
 
     Returns:
-        (B, C', H, W), channels last.
+        (B, C', H, W), channels last; in the type of autocast, if that is enabled.
     """
-    result: Tensor = _Winograd.apply(x, weight, bias, transformed(weight) if kernel is None else kernel)
+    result: Tensor = _Winograd.apply(x, weight, bias, kernels or Kernels(weight))
     return result
+
+
+def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int, height: int) -> Tensor:
+    """`winograd` for some rows of a larger map, without gradients.
+
+    Args:
+        x: (B, C, H, W): these rows, and the ones before and after them, where there are any.
+        weight: (C', C, 3, 3).
+        bias: (C',).
+        above: 1 if there is a row before them, or 0.
+        height: the number of rows.
+
+    Returns:
+        (B, C', height, W), channels last.
+    """
+    return _convolve(x, Kernels(weight).forward, bias, len(weight), _result_type(x), above, height)
 
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: Kernels) -> Tensor:
         # A frozen kernel needs no copy of the image.
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, kernel)
-        return _convolve(x, kernel, bias, flipped=False)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        ctx.kernels, ctx.type = kernels, x.dtype
+        return _convolve(x, kernels.forward, bias, len(weight), _result_type(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight, kernel = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         differentiable = torch.is_grad_enabled()  # these gradients have gradients
         if ctx.needs_input_grad[0]:
             if differentiable:
-                of_x = winograd(grad, weight.flip(2, 3).transpose(0, 1))
+                of_x = winograd(grad, weight.flip(2, 3).transpose(0, 1)).to(ctx.type)
             else:
-                of_x = _convolve(grad, kernel.transpose(1, 2), None, flipped=True)
+                of_x = _convolve(grad, ctx.kernels.backward, None, weight.shape[1], ctx.type)
         if ctx.needs_input_grad[1]:
-            of_weight = _plain_gradient(x, weight, grad) if differentiable else _correlate(x, grad)
+            of_weight = _plain_gradient(x, weight, grad) if differentiable else _correlate(x, grad).to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            of_bias = grad.sum((0, 2, 3))
+            of_bias = grad.sum((0, 2, 3), dtype=weight.dtype)
         return of_x, of_weight, of_bias, None
 
 
@@ -111,27 +153,34 @@ def _plain_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     """That of the kernel, by PyTorch, which knows its gradient."""
     sides, none, only_weight = (1, 1), (0, 0), (False, True, False)
     found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, sides, sides, sides, False, none, 1, only_weight
+        grad.to(weight.dtype), x.to(weight.dtype), weight, None, sides, sides, sides, False, none, 1, only_weight
     )
     return found[1]
 
 
-def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, flipped: bool) -> Tensor:
-    """The convolution with a transformed kernel (36, C, C'), or with the kernel flipped along both axes."""
-    batch, _, height, width = x.shape
-    size = (batch, kernel.shape[2], height, width)
-    result = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, flipped, result)
+def _convolve(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    outputs: int,
+    dtype: torch.dtype,
+    above: int = 0,
+    height: int | None = None,
+) -> Tensor:
+    """The convolution with a kernel at the points; see `winograd_of_rows`."""
+    size = (len(x), outputs, x.shape[2] if height is None else height, x.shape[3])
+    result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, result, above)
     return result
 
 
 def _correlate(x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the kernel (C', C, 3, 3), from the image and the gradient of the result."""
-    channels, outputs = x.shape[1], grad.shape[1]
-    total = x.new_zeros(36, channels, outputs)
-    _form(x.dtype).correlate(_channels_last(x), _channels_last(grad), total)
-    weight = torch.mm(winograd_matrices.matrices(x.dtype).kernel.T, total.view(36, -1))
-    return weight.view(3, 3, channels, outputs).permute(3, 2, 0, 1)
+    """The gradient of the kernel, from the image and the gradient of the result."""
+    return _form(x.dtype).correlate(_channels_last(x), _channels_last(grad))  # type: ignore[no-any-return]
+
+
+def _result_type(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -139,7 +188,13 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _form(dtype: torch.dtype) -> ModuleType:
-    return winograd_kernel if dtype == torch.float32 and _kernel_works() else winograd_matrices
+    return winograd_kernel if dtype in (torch.float32, torch.bfloat16) and _kernel_works() else winograd_matrices
+
+
+@functools.cache
+def _multiplies_bfloat16_in_tiles() -> bool:
+    """Whether the processor has AMX, whose direct convolutions are faster in bfloat16."""
+    return getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 
 
 @functools.cache

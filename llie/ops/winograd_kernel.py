@@ -1,27 +1,31 @@
-"""The form of Winograd's convolutions whose tiles go to the points and back in C, `winograd.c`; see `winograd.py`.
+"""The form of Winograd's convolutions in C, `winograd.c`, for float32 and bfloat16; see `winograd.py`.
 
-It computes the same as `winograd_matrices.py`, in float32, in half the time.
+It computes the same as `winograd_matrices.py`, several times as fast. Products are computed in float32 for both types.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from llie.ops.c_library import compiled_library
-from llie.ops.winograd_matrices import INVERSES, TILE, TILES
+from llie.ops.winograd_matrices import POINTS_OF_TILE, TILE, from_points
 
 SOURCE = Path(__file__).with_name("winograd.c")
-ORDER, FLIPPED = ((ctypes.c_int64 * 6)(*order) for order in (range(6), INVERSES))  # of the points
+GAP = 16  # see winograd.c
+TILES = 24  # at a time, for each thread: their values and products stay in the cache
+TILES_IF_WIDE = 96  # where the kernel does not fit into the cache, and is read again for each of these
+WIDE = 256 * 256  # pairs of channels
+TILES_OF_SUM = 48  # at a time and for each thread, in gradients of kernels
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across", "half")]
 
 
 def prepare() -> None:
@@ -29,60 +33,94 @@ def prepare() -> None:
     _library()
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, flipped: bool, result: Tensor) -> None:
-    """See `winograd_matrices.convolve`."""
+def at_points(weight: Tensor, backward: bool) -> Tensor:
+    """A kernel (C', C, 3, 3) at the 36 points, (36, C, C'); or the flipped one (36, C', C), for gradients.
+
+    Zeros fill the last dimension up to whole vectors, and both up to one vector.
+    """
+    library = _library()
+    weight = _wide(_wide(weight.detach().float()).transpose(0, 1)).transpose(0, 1)
+    of_output, of_input, _, of_tap = weight.stride()
+    if weight.stride(2) != 3 * of_tap:
+        weight = weight.contiguous()
+        of_output, of_input, _, of_tap = weight.stride()
+    outputs, inputs = weight.shape[:2]
+    # The flipped kernel begins with the last tap.
+    taps = (weight.data_ptr() + 8 * of_tap * weight.element_size(), -of_tap) if backward else (weight.data_ptr(), of_tap)
+    (rows, of_row), (count, of_column) = ((outputs, of_output), (inputs, of_input))[:: 1 if backward else -1]
+    result = weight.new_empty(POINTS_OF_TILE, rows, _whole(count, library.lanes()))
+    library.kernels_at_points(
+        taps[0], of_row, of_column, taps[1], rows, count, result.data_ptr(), result.shape[2], torch.get_num_threads()
+    )  # fmt: skip
+    return result
+
+
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0) -> None:
+    """See `winograd_matrices.convolve`; row `above` of x belongs to the first row of the result."""
     library, threads = _library(), torch.get_num_threads()
-    order = FLIPPED if flipped else ORDER
-    added = None if bias is None else bias.contiguous()
-    address = None if added is None else added.data_ptr()
-    for first, tiles, products in _in_parts(x, result):
-        count = tiles.shape[1]
-        library.images_at_points(x.data_ptr(), _shape(x), first, count, tiles.data_ptr(), order, threads)
-        torch.bmm(tiles, kernel, out=products)
-        library.results(
-            products.data_ptr(), address, result.data_ptr(), _shape(result), first, count, order, threads
-        )  # fmt: skip
+    full = _wide(result)
+    x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, full.shape[1] - len(bias)))
+    (_, rows, columns), shape, shape_of_result = kernel.shape, _shape(x), _shape(full)
+    tiles = len(full) * shape_of_result.down * shape_of_result.across
+    most = TILES if rows * columns < WIDE else TILES_IF_WIDE
+    most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
+    each = POINTS_OF_TILE * (most * (rows + columns) + rows) + 2 * POINTS_OF_TILE * GAP
+    room = torch.empty(threads * each)
+    library.convolve(
+        x.data_ptr(), shape, above, kernel.data_ptr(), columns, None if bias is None else bias.data_ptr(),
+        full.data_ptr(), shape_of_result, tiles, most, room.data_ptr(), each, threads,
+    )  # fmt: skip
+    if full is not result:
+        result.copy_(full[:, : result.shape[1]])
 
 
-def correlate(x: Tensor, grad: Tensor, total: Tensor) -> None:
+def correlate(x: Tensor, grad: Tensor) -> Tensor:
     """See `winograd_matrices.correlate`."""
     library, threads = _library(), torch.get_num_threads()
-    for first, tiles, grads in _in_parts(x, grad):
-        count = tiles.shape[1]
-        library.images_at_points(x.data_ptr(), _shape(x), first, count, tiles.data_ptr(), ORDER, threads)
-        library.gradients_at_points(grad.data_ptr(), _shape(grad), first, count, grads.data_ptr(), ORDER, threads)
-        total.baddbmm_(tiles.transpose(1, 2), grads)
+    inputs, outputs = x.shape[1], grad.shape[1]
+    x, grad = _wide(x), _wide(grad)
+    shape, shape_of_grad = _shape(x), _shape(grad)
+    rows, columns = _whole(shape.channels, library.rows_at_once()), _whole(shape_of_grad.channels, library.lanes())
+    tiles = len(x) * shape.down * shape.across
+    most = min(TILES_OF_SUM * threads, tiles)
+    total = torch.zeros(POINTS_OF_TILE, rows, columns)
+    widest = max(shape.channels, shape_of_grad.channels)
+    room = torch.empty(POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + threads * widest))
+    library.correlate(
+        x.data_ptr(), shape, grad.data_ptr(), shape_of_grad, tiles, most, total.data_ptr(), rows, columns,
+        room.data_ptr(), threads,
+    )  # fmt: skip
+    return from_points(total)[:outputs, :inputs]
 
 
-def _in_parts(x: Tensor, result: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """All tiles in turn: the first of each part, and room for its values at the points, (36, tiles, C) and C'."""
-    shape = _shape(x)
-    total, threads = len(x) * shape.down * shape.across, torch.get_num_threads()
-    # Several threads wait for each other three times in each part: for long, where another program needs their cores.
-    size = TILES if threads == 1 else TILES * min(2 * threads, 16)
-    most = -(-total // max(1, round(total / size)))  # parts of about the same size
-    room, room_of_result = (x.new_empty(36 * most * each.shape[1]) for each in (x, result))
-    for first in range(0, total, most):
-        count = min(most, total - first)
-        yield first, _part(room, count, x.shape[1]), _part(room_of_result, count, result.shape[1])
+def _wide(x: Tensor) -> Tensor:
+    """A map with zeros for further channels up to one vector, if it has fewer."""
+    missing = _library().lanes() - x.shape[1]
+    return x if missing <= 0 else F.pad(x, (0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
 
 
-def _part(room: Tensor, count: int, channels: int) -> Tensor:
-    return room[: 36 * count * channels].view(36, count, channels)
+def _whole(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _shape(x: Tensor) -> _Shape:
     _, channels, height, width = x.shape
-    return _Shape(height, width, channels, -(-height // TILE), -(-width // TILE))
+    return _Shape(height, width, channels, -(-height // TILE), -(-width // TILE), x.dtype == torch.bfloat16)
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    for name in ("images_at_points", "gradients_at_points"):
-        getattr(library, name).argtypes = [pointer, _Shape, integer, integer, pointer, pointer, threads]
-    library.results.argtypes = [*[pointer] * 3, _Shape, integer, integer, pointer, threads]
-    for name in ("images_at_points", "gradients_at_points", "results"):
+    library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, threads]
+    library.convolve.argtypes = [
+        pointer, _Shape, integer, pointer, integer, *[pointer] * 2, _Shape, integer, integer, pointer, integer, threads,
+    ]  # fmt: skip
+    library.correlate.argtypes = [
+        pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer, threads,
+    ]  # fmt: skip
+    for name in ("kernels_at_points", "convolve", "correlate"):
         getattr(library, name).restype = None
+    for name in ("lanes", "rows_at_once"):
+        getattr(library, name).restype = integer
     return library

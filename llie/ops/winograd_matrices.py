@@ -1,7 +1,6 @@
 """The matrices of Winograd's convolutions, and the form that consists of matrix products alone; see `winograd.py`.
 
-The points are 0, 2/3, -2/3, 3/2, -3/2 and infinity, whose rounding error is small; and with p, 1/p is one of them, too.
-So the flipped kernel, which gradients need, has the same 36 matrices in another order.
+The points are 0, 2/3, -2/3, 3/2, -3/2 and infinity, whose rounding error is small.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 TILE, REACH = 4, 6  # sides of a tile of results, and of the values that it depends on
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
-INVERSES = (5, 3, 4, 1, 2, 0)  # the position of 1 / p
+POINTS_OF_TILE = REACH * REACH
 TILES = 96  # at a time, about: so many stay in the cache, and make the matrices large enough
 
 
@@ -34,17 +33,12 @@ class Matrices(NamedTuple):
     kernel: Tensor
     result: Tensor
 
-    def flipped(self) -> Matrices:
-        """Those for a kernel that is flipped along both axes, but given as it was before."""
-        order = [REACH * i + j for i in INVERSES for j in INVERSES]
-        return Matrices(self.image[order], self.kernel[order], self.result[:, order])
-
 
 @functools.cache
 def matrices(dtype: torch.dtype) -> Matrices:
     """They are computed once for each type."""
     # The kernel's values at the points; and the transpose of Lagrange's interpolation from values to coefficients.
-    # Rows of the kernel's map are divided by |p|, so that p and 1 / p differ by the order of coefficients.
+    # Rows of the kernel's map are divided by |p|, so that no point has much larger values than the others.
     kernel, image, result = (torch.zeros(REACH, n, dtype=torch.float64) for n in (3, REACH, TILE))
     for row, p in enumerate(POINTS):
         size = abs(p) or 1.0
@@ -66,21 +60,26 @@ def _coefficients(roots: tuple[float, ...] | list[float]) -> Tensor:
     return found
 
 
-def transformed(weight: Tensor) -> Tensor:
-    """A kernel (C', C, 3, 3) at the 6x6 points, without gradient, (36, C, C'): what a tile is multiplied by."""
-    kernel = matrices(weight.dtype).kernel @ weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
-    return kernel.view(-1, weight.shape[1], weight.shape[0])
+def at_points(weight: Tensor, backward: bool) -> Tensor:
+    """A kernel (C', C, 3, 3) at the 36 points, (36, C, C'); or the flipped one (36, C', C), for gradients."""
+    weight = weight.detach()
+    weight = weight.flip(2, 3) if backward else weight.transpose(0, 1)
+    values = matrices(weight.dtype).kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return values.view(POINTS_OF_TILE, *weight.shape[:2])
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, flipped: bool, result: Tensor) -> None:
-    """Fill the convolution of x (B, C, H, W) with a transformed kernel (36, C, C'); both maps are channels last."""
-    to = matrices(x.dtype).flipped() if flipped else matrices(x.dtype)
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0) -> None:
+    """Fill the convolution of x (B, C, H, W) with a kernel at the points; both maps are channels last.
+
+    Row `above` of x, 0 or 1, belongs to the first row of the result, which may have fewer rows than x.
+    """
+    to = matrices(x.dtype)
     channels, outputs, width = x.shape[1], result.shape[1], result.shape[3]
-    padded, pixels = _padded(x, 1), result.permute(0, 2, 3, 1)
+    padded, pixels = _padded(x, 1, result.shape[2] + above)[:, above:], result.permute(0, 2, 3, 1)
     across = padded.shape[2] // TILE
-    for part in _in_parts(x):
-        tiles = torch.mm(to.image, _gather(padded, part, REACH)).view(REACH * REACH, -1, channels)
-        results = torch.mm(to.result, torch.bmm(tiles, kernel).view(REACH * REACH, -1)).view(-1, outputs)
+    for part in _in_parts(result):
+        tiles = torch.mm(to.image, _gather(padded, part, REACH)).view(POINTS_OF_TILE, -1, channels)
+        results = torch.mm(to.result, torch.bmm(tiles, kernel).view(POINTS_OF_TILE, -1)).view(-1, outputs)
         if bias is not None:
             results += bias
         rows = pixels[part.images, TILE * part.first : TILE * (part.first + part.rows)]
@@ -89,14 +88,22 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, flipped: bool, resu
         rows.copy_(whole[:, : rows.shape[1], :width])
 
 
-def correlate(x: Tensor, grad: Tensor, total: Tensor) -> None:
-    """Add the gradient of a transformed kernel to `total` (36, C, C'), from the image and the result's gradient."""
-    to = matrices(x.dtype)
-    images, grads = _padded(x, 1), _padded(grad, 0)
+def correlate(x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of a kernel (C', C, 3, 3), from the image and the result's gradient; both are channels last."""
+    to, height = matrices(x.dtype), x.shape[2]
+    images, grads = _padded(x, 1, height), _padded(grad, 0, height)
+    total = x.new_zeros(POINTS_OF_TILE, x.shape[1], grad.shape[1])
     for part in _in_parts(x):
-        of_image = torch.mm(to.image, _gather(images, part, REACH)).view(REACH * REACH, -1, x.shape[1])
-        of_grad = torch.mm(to.result.T, _gather(grads, part, TILE)).view(REACH * REACH, -1, grad.shape[1])
+        of_image = torch.mm(to.image, _gather(images, part, REACH)).view(POINTS_OF_TILE, -1, x.shape[1])
+        of_grad = torch.mm(to.result.T, _gather(grads, part, TILE)).view(POINTS_OF_TILE, -1, grad.shape[1])
         total.baddbmm_(of_image.transpose(1, 2), of_grad)
+    return from_points(total)
+
+
+def from_points(total: Tensor) -> Tensor:
+    """A kernel's gradient (C', C, 3, 3) from that of its values at the points (36, C, C'), by their transpose."""
+    weight = torch.mm(matrices(total.dtype).kernel.T, total.view(POINTS_OF_TILE, -1))
+    return weight.view(3, 3, *total.shape[1:]).permute(3, 2, 0, 1)
 
 
 class _Tiles(NamedTuple):
@@ -118,10 +125,10 @@ def _in_parts(x: Tensor) -> Iterator[_Tiles]:
             yield _Tiles(slice(image, min(image + images, len(x))), first, min(rows, down - first))
 
 
-def _padded(x: Tensor, margin: int) -> Tensor:
-    """(B, C, H, W) -> (B, H', W', C): with zeros around, and beyond, for whole tiles."""
-    height, width = x.shape[2:]
-    sides = (margin, margin - width % -TILE, margin, margin - height % -TILE)
+def _padded(x: Tensor, margin: int, height: int) -> Tensor:
+    """(B, C, H, W) -> (B, H', W', C): with zeros around, and beyond, for whole tiles of `height` rows at least."""
+    rows, columns = x.shape[2:]
+    sides = (margin, margin - columns % -TILE, margin, margin + height - rows + TILE)
     return F.pad(x.permute(0, 2, 3, 1), (0, 0, *sides)).contiguous()
 
 

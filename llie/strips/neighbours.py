@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.ops.padding import reflected
-from llie.ops.winograd import convolve_3x3, pays, winograd
+from llie.ops.winograd import convolve_3x3, pays, winograd_of_rows
 from llie.strips.rules import Cut, Local, Node, Range, Rows, check, gather, rule, same
 
 aten = torch.ops.aten
@@ -55,10 +55,10 @@ def _convolution(node: Node) -> Local:
         if cut.first == 0 and cut.stop == height:
             plain = functools.partial(F.conv2d, stride=stride, padding=padding, dilation=dilation, groups=groups)
             return (convolve_3x3 if keeps_size else plain)(x, weight, bias)
+        if keeps_size and pays(x, weight):
+            return winograd_of_rows(x, weight, bias, cut.first - cut.low, cut.stop - cut.first)
         low, high = need(cut.first, cut.stop)
         x = _zeros_around(x, max(0, -low), max(0, high - cut.size))
-        if keeps_size and pays(x, weight):
-            return winograd(x, weight, bias)[:, :, 1:-1]  # without the rows around
         return F.conv2d(x, weight, bias, stride, (0, p_across), dilation, groups)
 
     return Local(Rows(2, height), need, run)

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 import llie.ops.winograd
 from llie.ops.exporting import for_export
-from llie.ops.winograd import Conv3x3, pays, transformed, winograd
-from llie.ops.winograd_matrices import matrices as matrices_of
+from llie.ops.winograd import Conv3x3, Kernels, pays, winograd, winograd_of_rows
 
 
 def tensors(shape, outputs, dtype=torch.float64):
@@ -99,20 +98,60 @@ def test_a_frozen_kernel_is_transformed_once_and_keeps_no_image():
     weight, bias = weight.detach(), bias.detach()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
-        result = winograd(x, weight, bias, transformed(weight))
+        result = winograd(x, weight, bias, Kernels(weight))
     assert all(saved is None or saved.shape != x.shape for saved in kept)
     (ours,), (theirs,) = (torch.autograd.grad(each.sin().sum(), x) for each in (result, direct(x, weight, bias)))
     torch.testing.assert_close(ours, theirs)
 
 
-def test_the_flipped_kernel_has_the_same_matrices():
-    weight = tensors((1, 3, 4, 4), 2)[1].detach()
-    matrices = matrices_of(torch.float64)
-    flipped = matrices.flipped()
-    assert not torch.equal(flipped.image, matrices.image)
-    turned = transformed(weight.flip(2, 3).transpose(0, 1))
-    order = [int((matrices.image == row).all(1).nonzero()) for row in flipped.image]
-    torch.testing.assert_close(turned[order], transformed(weight).transpose(1, 2))
+@pytest.mark.parametrize("shape", [(2, 3, 9, 10), (1, 24, 21, 30)])
+@pytest.mark.parametrize(("first", "stop"), [(0, 5), (3, 4), (2, 8), (4, 9), (0, 9)])
+def test_rows_of_a_map(shape, first, stop, form):
+    x, weight, bias = (each.detach() for each in tensors(shape, 17, torch.float32))
+    low = max(0, first - 1)
+    result = winograd_of_rows(x[:, :, low : stop + 1], weight, bias, first - low, stop - first)
+    expected = direct(x, weight, bias)[:, :, first:stop]
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+
+
+def in_c():
+    if not llie.ops.winograd._kernel_works():
+        pytest.skip("needs a C compiler: install gcc or clang")
+
+
+@pytest.mark.parametrize("channels", [3, 24, 36])
+def test_bfloat16_maps_round_only_the_result(channels):
+    in_c()
+    x, weight, bias = tensors((2, channels, 13, 10), 20, torch.float32)
+    x = x.detach().bfloat16().requires_grad_()
+    inputs = (x, weight, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = winograd(*inputs)
+    exact = direct(*(each.double() for each in inputs))
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.double(), exact, rtol=0.004, atol=1e-4)  # half a unit of 8 bits
+    weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    ours = torch.autograd.grad(result, inputs, weights)
+    theirs = torch.autograd.grad(exact, inputs, weights.double())
+    for our, their, source in zip(ours, theirs, inputs, strict=True):
+        assert our.dtype == source.dtype
+        torch.testing.assert_close(our, their.to(our.dtype), rtol=0.008, atol=1e-3)
+
+
+def test_autocast_in_and_out_of_bfloat16(monkeypatch):
+    in_c()
+    monkeypatch.setattr(llie.ops.winograd, "_multiplies_bfloat16_in_tiles", lambda: False)
+    torch.manual_seed(0)
+    layer, x = Conv3x3(32, 32), torch.rand(1, 32, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = layer(layer(x))
+    assert "Winograd" in type(result.grad_fn).__name__
+    expected = direct(direct(x, layer.weight, layer.bias), layer.weight, layer.bias)
+    torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.01)
+    result.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+    monkeypatch.setattr(llie.ops.winograd, "_multiplies_bfloat16_in_tiles", lambda: True)
+    assert not pays(x.bfloat16(), layer.weight.bfloat16())  # such processors are faster with the direct form
 
 
 def test_it_pays_only_for_large_float32_on_a_cpu():
@@ -120,13 +159,14 @@ def test_it_pays_only_for_large_float32_on_a_cpu():
     assert pays(x, weight)
     assert pays(x, weight.clone().requires_grad_())
     assert not pays(x.double(), weight.double())
-    assert not pays(x.bfloat16(), weight.bfloat16())
+    assert not pays(x.half(), weight.half())
+    assert not pays(x.bfloat16(), weight)
     assert not pays(x[:, :, :8, :8], weight)
     assert not pays(x, weight[:, :, :1, :1])
     assert not pays(x[:, :12], weight[:, :12])
     assert not pays(x[:, :, :16], weight.clone().requires_grad_())
     assert not pays(x.to("meta"), weight)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert not pays(x, weight)
     with for_export():
         assert not pays(x, weight)

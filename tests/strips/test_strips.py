@@ -286,9 +286,9 @@ def test_wide_convolutions_take_winograds_form(monkeypatch):
     x = torch.rand(1, 3, 120, 48)
     with torch.inference_mode():
         expected = net(x)
-    original = neighbours.winograd
+    original = neighbours.winograd_of_rows
     monkeypatch.setattr(neighbours, "pays", lambda x, weight: min(weight.shape[:2]) > 3)
-    monkeypatch.setattr(neighbours, "winograd", lambda *args: used.append(args) or original(*args))
+    monkeypatch.setattr(neighbours, "winograd_of_rows", lambda *args: used.append(args) or original(*args))
     result, _, strips = in_strips(net, x, working=2**18)
     assert strips > 3 and len(used) >= strips
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
