@@ -23,6 +23,7 @@
 #define LANES 4
 #define ROWS 4
 #endif
+#define PANEL (2 * LANES)
 #define GAP 16 /* values between matrices, because powers of two would share places in the cache */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -121,16 +122,18 @@ INLINE void kernel_at_points(vec *to, const vec *k)
     to[5] = k[2];
 }
 
-/* Fills to (36, rows, columns) with kernels at the points; that of row r and column c begins at weight[r * of_row +
- * c * of_column], and its taps are `of_tap` apart. Columns from `count` on are zero.
+/* Fills 36 matrices (rows, columns), with GAP between them, with kernels at the points; that of row r and column c
+ * begins at weight[r * of_row + c * of_column], and its taps are `of_tap` apart. Columns from `count` on are zero.
+ * Panels of up to two vectors of columns follow each other, each (rows, vectors).
  */
 void kernels_at_points(const float *weight, int64_t of_row, int64_t of_column, int64_t of_tap, int64_t rows,
                        int64_t count, float *to, int64_t columns, int threads)
 {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < columns; c += LANES) {
-            float taps[9][LANES] = {};
+#pragma omp parallel for num_threads(threads) collapse(2)
+    for (int64_t c = 0; c < columns; c += LANES)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t panel = c / PANEL * PANEL, wide = columns - panel < PANEL ? columns - panel : PANEL;
+            float taps[9][LANES] = {}, *place = to + panel * rows + r * wide + c - panel;
             vec lines[6][3];
             for (int64_t lane = 0; lane < LANES && c + lane < count; lane++)
                 for (int tap = 0; tap < 9; tap++)
@@ -147,7 +150,7 @@ void kernels_at_points(const float *weight, int64_t of_row, int64_t of_column, i
                 vec at[6];
                 kernel_at_points(at, lines[i]);
                 for (int j = 0; j < 6; j++)
-                    put(to + ((i * 6 + j) * rows + r) * columns + c, at[j]);
+                    put(place + (i * 6 + j) * (rows * columns + GAP), at[j]);
             }
         }
 }
@@ -249,15 +252,15 @@ static void results(const float *from, int64_t row, int64_t apart, const float *
 }
 
 /* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
-INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, float *c, int64_t columns,
-                  int64_t depth, int vectors, int add)
+INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,
+                  int64_t c_row, int64_t depth, int vectors, int add)
 {
     vec sum[ROWS][2];
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < vectors; v++)
-            sum[r][v] = add ? get(c + r * columns + v * LANES) : (vec){};
+            sum[r][v] = add ? get(c + r * c_row + v * LANES) : (vec){};
     for (int64_t k = 0; k < depth; k++) {
-        vec left = get(b + k * columns), right = vectors > 1 ? get(b + k * columns + LANES) : (vec){};
+        vec left = get(b + k * b_row), right = vectors > 1 ? get(b + k * b_row + LANES) : (vec){};
         for (int r = 0; r < ROWS; r++) {
             const float factor = a[r * a_row + k * a_step];
             sum[r][0] += factor * left;
@@ -267,24 +270,31 @@ INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b,
     }
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < vectors; v++)
-            put(c + r * columns + v * LANES, sum[r][v]);
+            put(c + r * c_row + v * LANES, sum[r][v]);
 }
 
-/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors. */
-INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows, const float *b, float *c,
-                    int64_t columns, int64_t depth, int add)
+/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors.
+ *
+ * b: (depth, columns), or in panels of columns.
+ */
+INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows, const float *b, int in_panels,
+                    float *c, int64_t columns, int64_t depth, int add)
 {
-    for (int64_t j = 0; j < columns; j += 2 * LANES)
+    for (int64_t j = 0; j < columns; j += PANEL) {
+        const int vectors = columns - j > LANES ? 2 : 1;
+        const float *panel = b + (in_panels ? j * depth : j);
+        const int64_t b_row = in_panels ? vectors * LANES : columns;
         for (int64_t r = 0; r < rows; r += ROWS)
-            if (columns - j > LANES)
-                block(a + r * a_row, a_row, a_step, b + j, c + r * columns + j, columns, depth, 2, add);
+            if (vectors == 2)
+                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 2, add);
             else
-                block(a + r * a_row, a_row, a_step, b + j, c + r * columns + j, columns, depth, 1, add);
+                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 1, add);
+    }
 }
 
 /* Fills result: the map x, whose row `above` belongs to the first row of the result, with a kernel at the points.
  *
- * kernel: (36, channels of x, columns). most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
+ * kernel: from `kernels_at_points`, GAP between matrices. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
  */
 void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int64_t columns, const float *bias,
               void *result, shape of_result, int64_t tiles, int64_t most, float *room, int64_t room_of_each,
@@ -300,8 +310,8 @@ void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int
         float *products = values + 36 * apart, *scratch = products + 36 * apart_of_result;
         images_at_points(x, of_x, above, first, count, values, n, apart, scratch);
         for (int p = 0; p < 36; p++)
-            product(values + p * apart, n, 1, count, kernel + p * n * columns, products + p * apart_of_result, columns,
-                    n, 0);
+            product(values + p * apart, n, 1, count, kernel + p * (n * columns + GAP), 1,
+                    products + p * apart_of_result, columns, n, 0);
         results(products, columns, apart_of_result, bias, result, of_result, first, count);
     }
 }
@@ -331,7 +341,7 @@ void correlate(const void *x, shape of_x, const void *gradient, shape of_gradien
         }
 #pragma omp for
         for (int p = 0; p < 36; p++)
-            product(values + p * apart, 1, n, rows, gradients + p * apart_of_gradient, total + p * rows * columns,
+            product(values + p * apart, 1, n, rows, gradients + p * apart_of_gradient, 0, total + p * rows * columns,
                     columns, count, 1);
     }
 }

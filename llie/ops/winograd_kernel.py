@@ -21,7 +21,8 @@ GAP = 16  # see winograd.c
 TILES = 24  # at a time, for each thread: their values and products stay in the cache
 TILES_IF_WIDE = 96  # where the kernel does not fit into the cache, and is read again for each of these
 WIDE = 256 * 256  # pairs of channels
-TILES_OF_SUM = 48  # at a time and for each thread, in gradients of kernels
+TILES_OF_SUM = 48  # the same for gradients of kernels, which are summed over all tiles
+TILES_OF_SUM_IF_WIDE = 192
 
 
 class _Shape(ctypes.Structure):
@@ -34,10 +35,7 @@ def prepare() -> None:
 
 
 def at_points(weight: Tensor, backward: bool) -> Tensor:
-    """A kernel (C', C, 3, 3) at the 36 points, (36, C, C'); or the flipped one (36, C', C), for gradients.
-
-    Zeros fill the last dimension up to whole vectors, and both up to one vector.
-    """
+    """A kernel (C', C, 3, 3) at the 36 points, or the flipped one for gradients; in the order that `convolve` reads."""
     library = _library()
     weight = _wide(_wide(weight.detach().float()).transpose(0, 1)).transpose(0, 1)
     of_output, of_input, _, of_tap = weight.stride()
@@ -48,9 +46,10 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     # The flipped kernel begins with the last tap.
     taps = (weight.data_ptr() + 8 * of_tap * weight.element_size(), -of_tap) if backward else (weight.data_ptr(), of_tap)
     (rows, of_row), (count, of_column) = ((outputs, of_output), (inputs, of_input))[:: 1 if backward else -1]
-    result = weight.new_empty(POINTS_OF_TILE, rows, _whole(count, library.lanes()))
+    columns = _whole(count, library.lanes())
+    result = weight.new_empty(POINTS_OF_TILE, rows * columns + GAP)
     library.kernels_at_points(
-        taps[0], of_row, of_column, taps[1], rows, count, result.data_ptr(), result.shape[2], torch.get_num_threads()
+        taps[0], of_row, of_column, taps[1], rows, count, result.data_ptr(), columns, torch.get_num_threads()
     )  # fmt: skip
     return result
 
@@ -60,7 +59,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, abo
     library, threads = _library(), torch.get_num_threads()
     full = _wide(result)
     x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, full.shape[1] - len(bias)))
-    (_, rows, columns), shape, shape_of_result = kernel.shape, _shape(x), _shape(full)
+    rows, columns, shape, shape_of_result = x.shape[1], _whole(full.shape[1], library.lanes()), _shape(x), _shape(full)
     tiles = len(full) * shape_of_result.down * shape_of_result.across
     most = TILES if rows * columns < WIDE else TILES_IF_WIDE
     most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
@@ -82,7 +81,7 @@ def correlate(x: Tensor, grad: Tensor) -> Tensor:
     shape, shape_of_grad = _shape(x), _shape(grad)
     rows, columns = _whole(shape.channels, library.rows_at_once()), _whole(shape_of_grad.channels, library.lanes())
     tiles = len(x) * shape.down * shape.across
-    most = min(TILES_OF_SUM * threads, tiles)
+    most = min(tiles, threads * (TILES_OF_SUM if rows * columns < WIDE else TILES_OF_SUM_IF_WIDE))
     total = torch.zeros(POINTS_OF_TILE, rows, columns)
     widest = max(shape.channels, shape_of_grad.channels)
     room = torch.empty(POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + threads * widest))
