@@ -9,21 +9,27 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A vector has LANES values. A product fills ROWS x 2 vectors, about as many as there are registers. */
+/* Tiles take vectors of LANES channels; products take WIDE columns. A block of a product fills ROWS x 2 vectors, about
+ * as many as there are registers.
+ */
 #if defined(__AVX512F__)
-#define LANES 16
+#define LANES 8
+#define WIDE 16
 #define ROWS 8
 #elif defined(__AVX__)
 #define LANES 8
+#define WIDE 8
 #define ROWS 6
-#elif defined(__aarch64__)
-#define LANES 4
-#define ROWS 8
 #else
 #define LANES 4
+#define WIDE 4
+#if defined(__aarch64__)
+#define ROWS 8
+#else
 #define ROWS 4
 #endif
-#define PANEL (2 * LANES)
+#endif
+#define PANEL (2 * WIDE)
 #define GAP 16 /* values between matrices, because powers of two would share places in the cache */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -35,12 +41,14 @@
 #define OF_B (A / (2 * (B * B - A * A)))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float wide __attribute__((vector_size(4 * WIDE)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
 /* half: whether its type is bfloat16; down, across: numbers of tiles. */
 typedef struct { int64_t height, width, channels, down, across, half; } shape;
 
 int64_t lanes(void) { return LANES; }
+int64_t columns_at_once(void) { return WIDE; }
 int64_t rows_at_once(void) { return ROWS; }
 
 INLINE vec get(const float *from)
@@ -50,7 +58,15 @@ INLINE vec get(const float *from)
     return v;
 }
 
+INLINE wide get_wide(const float *from)
+{
+    wide v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
 INLINE void put(float *to, vec v) { memcpy(to, &v, sizeof v); }
+INLINE void put_wide(float *to, wide v) { memcpy(to, &v, sizeof v); }
 
 /* Some channels of a map, from value `at` on. */
 INLINE vec get_from(const void *map, int half, int64_t at)
@@ -132,8 +148,8 @@ void kernels_at_points(const float *weight, int64_t of_row, int64_t of_column, i
 #pragma omp parallel for num_threads(threads) collapse(2)
     for (int64_t c = 0; c < columns; c += LANES)
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t panel = c / PANEL * PANEL, wide = columns - panel < PANEL ? columns - panel : PANEL;
-            float taps[9][LANES] = {}, *place = to + panel * rows + r * wide + c - panel;
+            const int64_t panel = c / PANEL * PANEL, width = columns - panel < PANEL ? columns - panel : PANEL;
+            float taps[9][LANES] = {}, *place = to + panel * rows + r * width + c - panel;
             vec lines[6][3];
             for (int64_t lane = 0; lane < LANES && c + lane < count; lane++)
                 for (int tap = 0; tap < 9; tap++)
@@ -255,12 +271,12 @@ static void results(const float *from, int64_t row, int64_t apart, const float *
 INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,
                   int64_t c_row, int64_t depth, int vectors, int add)
 {
-    vec sum[ROWS][2];
+    wide sum[ROWS][2];
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < vectors; v++)
-            sum[r][v] = add ? get(c + r * c_row + v * LANES) : (vec){};
+            sum[r][v] = add ? get_wide(c + r * c_row + v * WIDE) : (wide){};
     for (int64_t k = 0; k < depth; k++) {
-        vec left = get(b + k * b_row), right = vectors > 1 ? get(b + k * b_row + LANES) : (vec){};
+        wide left = get_wide(b + k * b_row), right = vectors > 1 ? get_wide(b + k * b_row + WIDE) : (wide){};
         for (int r = 0; r < ROWS; r++) {
             const float factor = a[r * a_row + k * a_step];
             sum[r][0] += factor * left;
@@ -270,7 +286,7 @@ INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b,
     }
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < vectors; v++)
-            put(c + r * c_row + v * LANES, sum[r][v]);
+            put_wide(c + r * c_row + v * WIDE, sum[r][v]);
 }
 
 /* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors.
@@ -281,9 +297,9 @@ INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows,
                     float *c, int64_t columns, int64_t depth, int add)
 {
     for (int64_t j = 0; j < columns; j += PANEL) {
-        const int vectors = columns - j > LANES ? 2 : 1;
+        const int vectors = columns - j > WIDE ? 2 : 1;
         const float *panel = b + (in_panels ? j * depth : j);
-        const int64_t b_row = in_panels ? vectors * LANES : columns;
+        const int64_t b_row = in_panels ? vectors * WIDE : columns;
         for (int64_t r = 0; r < rows; r += ROWS)
             if (vectors == 2)
                 block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 2, add);

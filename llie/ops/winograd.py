@@ -57,18 +57,18 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     if not (x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and weight.shape[2:] == (3, 3)) or as_graph():
         return False
     types = {x.dtype, weight.dtype} | ({_result_type(x)} if torch.is_autocast_enabled("cpu") else set())
-    if types == {torch.float32}:
-        least_channels = 24 if _form(torch.float32) is winograd_kernel else 64 if torch.is_grad_enabled() else 128
-    elif types <= {torch.float32, torch.bfloat16} and (len(types) == 1 or torch.is_autocast_enabled("cpu")):
-        if _form(torch.bfloat16) is not winograd_kernel or _multiplies_bfloat16_in_tiles():
-            return False
-        least_channels = 32
-    else:
-        return False
+    inputs, outputs = weight.shape[1], weight.shape[0]
     tiles = len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE)
     # With few tiles, most of the work is to transform the kernel, which VGG does once for its frozen ones.
     least_tiles = 48 if weight.requires_grad else 16
-    return min(weight.shape[:2]) >= least_channels and tiles >= least_tiles
+    if types == {torch.float32}:
+        if _form(torch.float32) is winograd_kernel:
+            return tiles >= least_tiles and inputs >= 8 and (outputs >= 8 or inputs >= 32)
+        return tiles >= least_tiles and min(inputs, outputs) >= (64 if torch.is_grad_enabled() else 128)
+    if types <= {torch.float32, torch.bfloat16} and (len(types) == 1 or torch.is_autocast_enabled("cpu")):
+        fits = _form(torch.bfloat16) is winograd_kernel and not _multiplies_bfloat16_in_tiles()
+        return fits and tiles >= 4 * least_tiles and min(inputs, outputs) >= 24
+    return False
 
 
 class Kernels:
