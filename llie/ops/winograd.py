@@ -10,7 +10,6 @@ compiler, by matrix products (`winograd_matrices.py`).
 from __future__ import annotations
 
 import functools
-import logging
 from types import ModuleType
 from typing import Any
 
@@ -19,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llie.ops import winograd_kernel, winograd_matrices
+from llie.ops.c_library import available
 from llie.ops.parts import as_graph
 from llie.ops.winograd_matrices import TILE
-
-log = logging.getLogger(__name__)
 
 
 class Conv3x3(nn.Conv2d):
@@ -199,9 +197,4 @@ def _multiplies_bfloat16_in_tiles() -> bool:
 
 @functools.cache
 def _kernel_works() -> bool:
-    try:
-        winograd_kernel.prepare()
-    except (OSError, RuntimeError) as error:
-        log.info("convolutions: the C kernel is not available (%s)", str(error).splitlines()[0])
-        return False
-    return True
+    return available(winograd_kernel.prepare, "convolutions")

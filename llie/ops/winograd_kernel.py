@@ -44,7 +44,9 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
         of_output, of_input, _, of_tap = weight.stride()
     outputs, inputs = weight.shape[:2]
     # The flipped kernel begins with the last tap.
-    taps = (weight.data_ptr() + 8 * of_tap * weight.element_size(), -of_tap) if backward else (weight.data_ptr(), of_tap)
+    taps = (
+        (weight.data_ptr() + 8 * of_tap * weight.element_size(), -of_tap) if backward else (weight.data_ptr(), of_tap)
+    )
     (rows, of_row), (count, of_column) = ((outputs, of_output), (inputs, of_input))[:: 1 if backward else -1]
     columns = _whole(count, library.columns_at_once())
     result = weight.new_empty(POINTS_OF_TILE, rows * columns + GAP)
@@ -59,7 +61,12 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, abo
     library, threads = _library(), torch.get_num_threads()
     full = _wide(result)
     x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, full.shape[1] - len(bias)))
-    rows, columns, shape, shape_of_result = x.shape[1], _whole(full.shape[1], library.columns_at_once()), _shape(x), _shape(full)
+    rows, columns, shape, shape_of_result = (
+        x.shape[1],
+        _whole(full.shape[1], library.columns_at_once()),
+        _shape(x),
+        _shape(full),
+    )
     tiles = len(full) * shape_of_result.down * shape_of_result.across
     most = TILES if rows * columns < WIDE else TILES_IF_WIDE
     most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
@@ -79,7 +86,10 @@ def correlate(x: Tensor, grad: Tensor) -> Tensor:
     inputs, outputs = x.shape[1], grad.shape[1]
     x, grad = _wide(x), _wide(grad)
     shape, shape_of_grad = _shape(x), _shape(grad)
-    rows, columns = _whole(shape.channels, library.rows_at_once()), _whole(shape_of_grad.channels, library.columns_at_once())
+    rows, columns = (
+        _whole(shape.channels, library.rows_at_once()),
+        _whole(shape_of_grad.channels, library.columns_at_once()),
+    )
     tiles = len(x) * shape.down * shape.across
     most = min(tiles, threads * (TILES_OF_SUM if rows * columns < WIDE else TILES_OF_SUM_IF_WIDE))
     total = torch.zeros(POINTS_OF_TILE, rows, columns)
