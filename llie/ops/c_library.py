@@ -30,7 +30,7 @@ def compiled_library(source: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(_compiled(source)))
 
 
-def available(library: Callable[[], ctypes.CDLL], what: str) -> bool:
+def available(library: Callable[[], object], what: str) -> bool:
     """Whether a library can be compiled and loaded; if not, the log says why. Callers remember the answer."""
     try:
         library()

@@ -174,7 +174,7 @@ def _convolve(
 
 def _correlate(x: Tensor, grad: Tensor) -> Tensor:
     """The gradient of the kernel, from the image and the gradient of the result."""
-    return _form(x.dtype).correlate(_channels_last(x), _channels_last(grad))  # type: ignore[no-any-return]
+    return _form(x.dtype).correlate(_channels_last(x), _channels_last(grad))
 
 
 def _result_type(x: Tensor) -> torch.dtype:
