@@ -197,11 +197,11 @@ def scanned(function: Function, x: Tensor, scan: Callable[[], Scan]) -> Tensor:
     blocks = (1, 1, -(-x.shape[2] // made.rows), made.size)
     described = keep(_record("local", made.describe, [x], blocks, torch.float32, 0, (made.rows, 1)))
 
-    def fold(add: Callable[..., Any], backwards: bool, of: Tensor) -> Tensor:
+    def fold(add: Callable[..., Any], backwards: bool, of: Tensor, rows: int) -> Tensor:
         finish = functools.partial(made.first_states, backwards=backwards)
-        return _record("fold", Fold(add, finish), [of], states, torch.float32)
+        return _record("fold", Fold(add, finish), [of], states, torch.float32, ratio=(rows, 1))
 
-    top, bottom = fold(made.follow, False, x), fold(made.compose, True, described)
+    top, bottom = fold(made.follow, False, x, made.rows), fold(made.compose, True, described, 1)
     entering = _record("upward", made.from_below, [described, bottom], blocks, torch.float32)
     return _record("onward", made.begin, [x, entering, top], x.shape, torch.float32, ratio=(made.rows, 1))
 

@@ -91,9 +91,9 @@ class Schedule:
         """As `reached`, but of steps that compute blocks of rows, whole blocks."""
         done = self.reached(number)
         for step in self.steps:
-            if step in self.advancing and step.local is not None and step.local.grain > 1:
+            if step in self.advancing and step.grain > 1:
                 there = done[step.inputs[0]]
-                done[step] = there if there == _size(step) else there // step.local.grain * step.local.grain
+                done[step] = there if there == _size(step) else there // step.grain * step.grain
         return done
 
     def strips_of_all(self) -> Iterator[tuple[int, dict[Step, Range]]]:

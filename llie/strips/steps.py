@@ -71,6 +71,13 @@ class Step:
         return self.part.ratio[0] if self.part is not None and coarse else 1
 
     @functools.cached_property
+    def grain(self) -> int:
+        """More than 1 if rows are computed, or added up, in order and in blocks of so many."""
+        if self.local is not None:
+            return self.local.grain
+        return self.part.ratio[0] if self.part is not None and self.part.kind == "fold" else 1
+
+    @functools.cached_property
     def pointwise(self) -> bool:
         """Whether a value depends on those at the same place of every input alone."""
         return is_pointwise(self.node.target)

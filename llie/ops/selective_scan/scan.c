@@ -161,9 +161,9 @@ static void gather_states(float *out, const array *from, const problem *q, int64
 
 /* Some columns of x_proj, a few registers wide, for a tile of all channels as `gather` writes it. */
 static inline __attribute__((always_inline)) void project_columns(float *out, const vec *u, const float *x_proj,
-                                                                  const problem *q, int registers)
+                                                                  const problem *q, int n, int registers)
 {
-    for (int first = 0; first < TILE; first += ROWS) {
+    for (int first = 0; first < n; first += ROWS) {
         wide sums[ROWS][ACROSS] = {};
         for (int64_t c = 0; c < q->channels; c++) {
             const float *from = (const float *)&u[c / LANES * TILE + first] + c % LANES;
@@ -178,15 +178,15 @@ static inline __attribute__((always_inline)) void project_columns(float *out, co
     }
 }
 
-/* The first `columns` of x_proj, rounded up to WIDE. */
-static void project(float *out, const vec *u, const problem *q, int64_t g, int64_t columns)
+/* The first `columns` of x_proj, rounded up to WIDE, for the first n positions, rounded up to ROWS. */
+static void project(float *out, const vec *u, const problem *q, int64_t g, int64_t columns, int n)
 {
     const float *x_proj = q->x_proj + g * q->channels * q->columns;
     int64_t at = 0;
     for (; columns - at > (ACROSS - 1) * WIDE; at += ACROSS * WIDE)
-        project_columns(out + at, u, x_proj + at, q, ACROSS);
-    if (columns - at > WIDE) project_columns(out + at, u, x_proj + at, q, 2);
-    else if (columns > at) project_columns(out + at, u, x_proj + at, q, 1);
+        project_columns(out + at, u, x_proj + at, q, n, ACROSS);
+    if (columns - at > WIDE) project_columns(out + at, u, x_proj + at, q, n, 2);
+    else if (columns > at) project_columns(out + at, u, x_proj + at, q, n, 1);
 }
 
 static void *buffer(size_t size) { return aligned_alloc(64, (size_t)round_up((int64_t)size, 64)); }
@@ -238,7 +238,7 @@ static inline __attribute__((always_inline)) int forward_share(const problem *q,
             if (q->x_proj) {
                 for (int64_t c = 0; c < row; c += LANES)
                     gather(u + c / LANES * TILE, &q->u, w.batch, source, c, lanes_at(q, c), at, n);
-                project(bt, u, q, g, results ? q->columns : padded + q->rank);
+                project(bt, u, q, g, results ? q->columns : padded + q->rank, n);
             } else {
                 gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
                 if (results) gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
