@@ -8,13 +8,14 @@ The layers of the U-Net are in `hvi_blocks.py`; `hvi_weights.py` reads official 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from llie.archs.card import Card
-from llie.archs.hvi_blocks import LCA, Down, ModulationHead, Up, conv3x3
+from llie.archs.hvi_blocks import LCA, Down, ModulationHead, Up, conv3x3, convolve_replicated
 from llie.archs.hvi_weights import detector, official_keys
 from llie.errors import UserError
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
@@ -75,7 +76,8 @@ class Trunk(nn.Module):
         i, h = keep(*self.lca6(*keep(self.i_up2(i, i1), self.hv_up2(h, h1))))
         i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
         heads = [
-            in_tiles(head, x, channels=2 * x.shape[1], halo=1) for head, x in ((self.hv_head, h), (self.i_head, i))
+            in_tiles(functools.partial(convolve_replicated, conv=head), x, channels=2 * x.shape[1], halo=1)
+            for head, x in ((self.hv_head, h), (self.i_head, i))
         ]
         return torch.cat(heads, dim=1), (i, h)
 

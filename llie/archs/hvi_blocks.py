@@ -5,6 +5,7 @@ No convolution in the family has a bias.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -30,11 +31,19 @@ def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", 
 
 
 def convolve_replicated(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A `conv3x3` padded by replication; where Winograd's convolutions pay, by one of these."""
-    if not pays(x, conv.weight):
+    """A `conv3x3` padded by replication, in its fastest form."""
+    weight, edges = conv.weight, functools.partial(F.pad, pad=(1, 1, 1, 1), mode="replicate")
+    if pays(x, weight):
+        return convolve_3x3(edges(x), weight)[:, :, 1:-1, 1:-1]
+    few = 9 * conv.out_channels <= conv.in_channels  # libraries are fast for many outputs only
+    if not (few and fast(x) and x.dtype == torch.float32) or torch.is_autocast_enabled("cpu"):
         result: Tensor = conv(x)
         return result
-    return convolve_3x3(F.pad(x, (1, 1, 1, 1), mode="replicate"), conv.weight)[:, :, 1:-1, 1:-1]
+    # The nine products of each pixel as channels; then, maps of them are shifted and added.
+    height, width = x.shape[2:]
+    products = edges(F.conv2d(x, weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None])).unflatten(1, (9, -1))
+    shifts = [products[:, 3 * i + j, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return sum(shifts[1:], start=shifts[0])
 
 
 def depthwise(channels: int) -> nn.Conv2d:
@@ -285,4 +294,6 @@ class ModulationHead(nn.Module):
 
         x = in_tiles(mixed, *features, channels=2 * channels, halo=1)
         x = keep(x)  # cheaper than to compute all that leads to it once more after the statistics of `norm`
-        return in_tiles(lambda x: self.conv_out(F.silu(x)), self.norm(x), channels=2 * channels, halo=1)
+        return in_tiles(
+            lambda x: convolve_replicated(F.silu(x), self.conv_out), self.norm(x), channels=2 * channels, halo=1
+        )

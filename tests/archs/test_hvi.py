@@ -3,6 +3,7 @@ import torch
 
 from llie.archs import create_network
 from llie.archs.hvi import HVISMM, HVISSM, HVICIDNet
+from llie.archs.hvi_blocks import conv3x3, convolve_replicated
 from llie.errors import UserError
 from llie.ops import lighten, resizing_kernel
 from tests.golden.compare import assert_near
@@ -38,6 +39,17 @@ def form(request, monkeypatch):
             monkeypatch.setattr(kernel, "works", lambda x: False)
     elif not lighten.works(torch.zeros(1)):
         pytest.skip("needs a C compiler: install gcc or clang")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (40, 24)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 1), (36, 2), (36, 4), (72, 36)])
+def test_convolutions_padded_by_replication(size, inputs, outputs):
+    torch.manual_seed(0)
+    conv, x = conv3x3(inputs, outputs, "replicate"), torch.randn(2, inputs, *size)
+    expected = conv(x).detach()
+    torch.testing.assert_close(convolve_replicated(x, conv), expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve_replicated(x, conv), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
