@@ -10,25 +10,6 @@
 /* half: 1x1 convolutions in bfloat16, on processors that have it; eps: of the normalisation. */
 typedef struct { int64_t height, width, channels, heads, hidden, half; double eps; } shape;
 
-/* A row of zeros, and the last three of a step; the row y has place y % 3 + 1. */
-typedef struct { row rows[4]; int64_t height; } window;
-
-static window new_window(int64_t vectors, int64_t width, int64_t height)
-{
-    window w = {.height = height};
-    for (int i = 0; i < 4; i++)
-        w.rows[i] = new_row(vectors, width);
-    return w;
-}
-
-static void free_window(window *w)
-{
-    for (int i = 0; i < 4; i++)
-        free_row(w->rows[i]);
-}
-
-static row at(const window *w, int64_t y) { return w->rows[y < 0 || y >= w->height ? 0 : y % 3 + 1]; }
-
 /* ---- layers ---- */
 
 INLINE float total(vec v)

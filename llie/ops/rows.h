@@ -19,7 +19,7 @@
 #define BLOCK 4
 #endif
 #define INLINE static inline __attribute__((always_inline))
-#define CACHE (1 << 19) /* bytes of all rows that are kept */
+#define CACHE (1 << 20) /* bytes of all rows that are kept */
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
@@ -55,6 +55,25 @@ static inline row new_row(int64_t vectors, int64_t width)
 }
 
 static inline void free_row(row r) { free(r.first - 1); }
+
+/* A row of zeros, and the last three of a step; the row y has place y % 3 + 1. */
+typedef struct { row rows[4]; int64_t height; } window;
+
+static inline window new_window(int64_t vectors, int64_t width, int64_t height)
+{
+    window w = {.height = height};
+    for (int i = 0; i < 4; i++)
+        w.rows[i] = new_row(vectors, width);
+    return w;
+}
+
+static inline void free_window(window *w)
+{
+    for (int i = 0; i < 4; i++)
+        free_row(w->rows[i]);
+}
+
+static inline row at(const window *w, int64_t y) { return w->rows[y < 0 || y >= w->height ? 0 : y % 3 + 1]; }
 
 /* A product wrote to the pixels that fill up its last block; the one beyond the edge must be zero. */
 static inline void end_at(row r, int64_t width)
