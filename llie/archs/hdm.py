@@ -22,7 +22,7 @@ from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
 from llie.ops.parts import WHOLE, Ends, in_one_piece, keep
 from llie.ops.region_conv import RegionConv2d, region_map
-from llie.ops.winograd import Conv3x3
+from llie.ops.winograd import Conv3x3, convolve_3x3
 from llie.registry import ARCH_REGISTRY
 
 # Statistics by which the published dehazing and deraining networks normalise their input.
@@ -100,23 +100,20 @@ class Up(Fusable, nn.Sequential):
         The first row is the mean of the second and its mirror image, and so equals the second; columns likewise.
         """
         weight, bias = (parameter.clone() for parameter in self[0].parameters())
-        # Along an axis: the taps of the transposed kernel by which outputs 2 m and 2 m + 1 read x[m-1], x[m] (x[m+1]).
-        even = constant([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0]], weight)
+        # Along an axis: the taps of the transposed kernel by which outputs 2 m and 2 m + 1 read x[m-1], x[m] and x[m+1].
+        even = constant([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0], [0, 0, 0, 0]], weight)
         odd = constant([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]], weight)
-        kernels = {
-            (row, column): torch.einsum("ai,bj,coij->ocab", vertical, horizontal, weight)
-            for row, vertical in enumerate((even, odd))
-            for column, horizontal in enumerate((even, odd))
-        }
+        phases = torch.stack([even, odd])
+        kernels = torch.einsum("rai,sbj,coij->rsocab", phases, phases, weight).flatten(0, 2).contiguous()
+        biases = bias.repeat(4)
 
         def run(x: Tensor, ends: Ends = WHOLE) -> Tensor:
             batch, width, h, w = x.shape
             rows = ends.without(1, h)
-            size = batch, width, 2 * (rows.stop - rows.start), 2 * w
-            out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-            for (row, column), kernel in kernels.items():
-                part = F.conv2d(x, kernel, bias, padding=1)
-                out[:, :, row::2, column::2] = part[:, :, rows, :w].relu_()
+            # (2 x 2 phases, channels) side by side: the outputs of each pixel.
+            y = convolve_3x3(x, kernels, biases)[:, :, rows].relu_()
+            y = y.unflatten(1, (2, 2, width)).permute(0, 4, 1, 5, 2, 3)  # B, h, 2, w, 2, C
+            out = y.reshape(batch, 2 * y.shape[1], 2 * w, width).permute(0, 3, 1, 2)
             if ends.top:
                 out[:, :, 0] = out[:, :, 1]
             out[:, :, :, 0] = out[:, :, :, 1]
@@ -217,8 +214,8 @@ class HDM(nn.Module):
             raise UserError(f"HDM: gamma must be in (0, 1] or null, not {gamma}")
         self.regions, self.fab_passes, self.normalise, self.gamma = regions, fab_passes, normalise, gamma
 
-        def down() -> ConvChain:
-            return ConvChain(Conv3x3(width, width), nn.Conv2d(width, width, 3, 2, 1))
+        def down() -> nn.Sequential:
+            return nn.Sequential(Conv3x3(width, width), nn.Conv2d(width, width, 3, 2, 1))
 
         self.conv0 = nn.Sequential(nn.Conv2d(3, width, 5, padding=2))
         self.conv1 = down()
