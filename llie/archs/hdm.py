@@ -100,7 +100,7 @@ class Up(Fusable, nn.Sequential):
         The first row is the mean of the second and its mirror image, and so equals the second; columns likewise.
         """
         weight, bias = (parameter.clone() for parameter in self[0].parameters())
-        # Along an axis: the taps of the transposed kernel by which outputs 2 m and 2 m + 1 read x[m-1], x[m] and x[m+1].
+        # Along an axis: taps of the transposed kernel by which outputs 2 m and 2 m + 1 read x[m-1], x[m] and x[m+1].
         even = constant([[0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0], [0, 0, 0, 0]], weight)
         odd = constant([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]], weight)
         phases = torch.stack([even, odd])

@@ -107,6 +107,6 @@ class VGGFeatures(nn.Module):
 
     def _convolve(self, name: str, layer: nn.Conv2d, x: Tensor) -> Tensor:
         kernels = self.kernels.get(name)
-        if kernels is None or kernels.weight is not layer.weight:  # at the first call, and after a conversion
+        if kernels is None or not kernels.are_of(layer.weight):  # at the first call, and after a conversion
             kernels = self.kernels[name] = Kernels(layer.weight)
         return winograd(x, layer.weight, layer.bias, kernels)

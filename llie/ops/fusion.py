@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from llie.errors import UserError
 from llie.ops.parts import WHOLE, Ends, local
+from llie.ops.winograd import Conv3x3, version
 
 Network = TypeVar("Network", bound=nn.Module)
 Function = Callable[..., Tensor]
@@ -23,6 +24,7 @@ Function = Callable[..., Tensor]
 def fuse(network: Network) -> Network:
     """Prepare a network for inference: every `Fusable` in it switches to its faster form.
 
+    Kernels of Winograd's convolutions are transformed once; in memory, they take four times as much as the weights.
     Parameters, modules and the state dict do not change. The faster form is used only in evaluation mode without
     gradients, and only while the parameters that it was made from keep their values and their device: call `fuse`
     again after training, loading or moving. (A write to a parameter's `.data` is the only change that is not noticed.)
@@ -34,7 +36,7 @@ def fuse(network: Network) -> Network:
         The same network.
     """
     for module in network.modules():
-        if isinstance(module, Fusable):
+        if isinstance(module, (Fusable, Conv3x3)):
             module.fuse()
     return network
 
@@ -76,7 +78,7 @@ class Fusable(nn.Module):
 
     def _state(self) -> list[tuple[int, int]]:
         """A value that changes whenever a parameter is written to, replaced or moved."""
-        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()]
+        return [version(parameter) for parameter in self.parameters()]
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_fast"}

@@ -37,13 +37,24 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
-        return convolve_3x3(x, self.weight, self.bias)
+        kernels: Kernels | None = self.__dict__.get("_kernels")
+        if kernels is None or torch.is_grad_enabled() or not kernels.are_of(self.weight):
+            return convolve_3x3(x, self.weight, self.bias)
+        return convolve_3x3(x, self.weight, self.bias, kernels)
+
+    def fuse(self) -> None:
+        """Keep the kernel as `winograd` multiplies by it; see `llie.ops.fusion.fuse`."""
+        # Stored outside the module's attributes, so that copies and checkpoints do not contain it.
+        object.__setattr__(self, "_kernels", Kernels(self.weight))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_kernels"}
 
 
-def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Kernels | None = None) -> Tensor:
     """`F.conv2d(x, weight, bias, padding=1)`; on CPUs by `winograd`, where that is faster."""
     if pays(x, weight):
-        return winograd(x, weight, bias)
+        return winograd(x, weight, bias, kernels)
     return F.conv2d(x, weight, bias, padding=1)
 
 
@@ -77,7 +88,11 @@ class Kernels:
     """
 
     def __init__(self, weight: Tensor):
-        self.weight = weight
+        self.weight, self.written = weight, version(weight)
+
+    def are_of(self, weight: Tensor) -> bool:
+        """Whether they belong to this kernel, and it keeps its values."""
+        return weight is self.weight and version(weight) == self.written
 
     @functools.cached_property
     def forward(self) -> Tensor:
@@ -88,6 +103,11 @@ class Kernels:
     def backward(self) -> Tensor:
         """Those of the flipped kernel, for the gradient of the image."""
         return _form(self.weight.dtype).at_points(self.weight, backward=True)
+
+
+def version(parameter: Tensor) -> tuple[int, int]:
+    """A value that changes whenever a parameter is written to, replaced or moved; except by its `.data`."""
+    return parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Kernels | None = None) -> Tensor:

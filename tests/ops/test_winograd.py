@@ -1,11 +1,15 @@
 """Winograd's convolutions against the direct form: values, gradients, and where they step aside."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import llie.ops.winograd
 from llie.ops.exporting import for_export
+from llie.ops.fusion import fuse
 from llie.ops.winograd import Conv3x3, Kernels, pays, winograd, winograd_of_rows
 
 
@@ -102,6 +106,28 @@ def test_a_frozen_kernel_is_transformed_once_and_keeps_no_image():
     assert all(saved is None or saved.shape != x.shape for saved in kept)
     (ours,), (theirs,) = (torch.autograd.grad(each.sin().sum(), x) for each in (result, direct(x, weight, bias)))
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_fused_layer_transforms_its_kernel_once_and_notices_changes(monkeypatch):
+    in_c()
+    layer, x = fuse(nn.Sequential(Conv3x3(16, 16))).eval(), torch.rand(1, 16, 32, 32)
+    original, transformed = llie.ops.winograd.winograd_kernel.at_points, []
+    monkeypatch.setattr(
+        llie.ops.winograd.winograd_kernel,
+        "at_points",
+        lambda *args, **kw: transformed.append(1) or original(*args, **kw),
+    )
+    with torch.no_grad():
+        for _ in range(3):
+            layer(x)
+        assert len(transformed) == 1
+        layer[0].weight.mul_(2)
+        torch.testing.assert_close(layer(x), direct(x, layer[0].weight, layer[0].bias), rtol=0, atol=1e-5)
+    assert layer(x).requires_grad
+    copied = copy.deepcopy(layer)
+    with torch.no_grad():
+        copied[0].weight.zero_()
+        assert torch.equal(copied(x)[0, :, 0, 0], copied[0].bias)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 9, 10), (1, 24, 21, 30)])
