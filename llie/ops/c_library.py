@@ -40,6 +40,12 @@ def available(library: Callable[[], object], what: str) -> bool:
     return True
 
 
+def in_bfloat16(x: torch.Tensor) -> bool:
+    """Whether a kernel's products may be in bfloat16, on processors that have it; its other steps are in float32."""
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast or x.dtype == torch.bfloat16
+
+
 def _compiled(source: Path) -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llie.ops.c_library import available, compiled_library
+from llie.ops.c_library import available, compiled_library, in_bfloat16
 
 SOURCE = Path(__file__).with_name("lighten.c")
 WEIGHTS = (
@@ -70,7 +70,7 @@ def attention_sums(
     images, channels, height, width = x.shape
     each = channels // heads
     area = _Area(rows.start, rows.stop, columns.start, columns.stop)
-    shape = _Shape(height, width, channels, heads, 0, _half(x), eps)
+    shape = _Shape(height, width, channels, heads, 0, in_bfloat16(x), eps)
     x, other = _pixels(x), _pixels(other)
     kept = _kept(weights)
     result = torch.zeros(images, heads, each, each + 2, dtype=torch.float64)
@@ -96,7 +96,7 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
         (B, C, H, W), channels last, in the type of x.
     """
     images, channels, height, width = x.shape
-    shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], _half(x), eps)
+    shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], in_bfloat16(x), eps)
     dtype, x, other, mix = x.dtype, _pixels(x), _pixels(other), mix.float().contiguous()
     kept = _kept(weights)
     result = torch.empty_like(x)
@@ -105,12 +105,6 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
         residual, torch.get_num_threads(),
     )  # fmt: skip
     return result.to(dtype)
-
-
-def _half(x: Tensor) -> bool:
-    """Whether the 1x1 convolutions may be in bfloat16; the other steps are in float32."""
-    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return autocast or x.dtype == torch.bfloat16
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ INLINE void activate(row r, float slope, int64_t width)
 
 /* ---- half the size, and a 3x3 convolution ---- */
 
-/* The map is twice as high and wide as `s`. `weight` is (3, 3, vectors of outputs, channels, lanes). */
-static void halve_area(const float *map, int64_t map_rows, const float *down, const float *across, vec *weight,
+/* The map is twice as high and wide as `s`; a weight for each of the nine places of the kernel. */
+static void halve_area(const float *map, int64_t map_rows, const float *down, const float *across, const matrix *weight,
                        float *to, int64_t first, shape s, area wanted)
 {
     int64_t columns = wanted.right - wanted.left, vectors = parts(s.channels, LANES);
-    int64_t of_weight = parts(s.outputs, LANES) * s.channels, width = 2 * columns + 2;
+    int64_t width = 2 * columns + 2;
     int64_t left = max(2 * wanted.left - 1, 0), right = min(2 * wanted.right + 1, 2 * s.width);
     row rows[4], line = new_row(vectors, width), tap = new_row(vectors, columns);
     row result = new_row(parts(s.outputs, LANES), columns);
@@ -57,8 +57,7 @@ static void halve_area(const float *map, int64_t map_rows, const float *down, co
                         between(from + 2 * x, from + 2 * x + 1, across[wanted.left + x], 1,
                                 tap.first + v * tap.step + x);
                 }
-                matrix here = {weight + (3 * i + j) * of_weight, s.channels, result.vectors, 0};
-                mix_channels(tap, here, columns, result, i + j > 0);
+                mix_channels(tap, weight[3 * i + j], columns, result, i + j > 0);
             }
         }
         write_row(result, 0, columns, to + ((y - first) * s.width + wanted.left) * s.outputs, s.outputs);
@@ -69,21 +68,24 @@ static void halve_area(const float *map, int64_t map_rows, const float *down, co
 }
 
 /* Rows first, first + 1, ..., stop - 1 of the result; zeros are beyond the rows of the map. `down` and `across` say how
- * far results lie between two values; `weight` is (3, 3, outputs, channels). */
+ * far results lie between two values; `weight` is (3, 3, outputs, channels), with `half` used in bfloat16. */
 void halved(const float *map, int64_t map_rows, const float *weight, const float *down, const float *across, float *to,
-            shape s, int64_t images, int64_t first, int64_t stop, int threads)
+            shape s, int64_t images, int64_t first, int64_t stop, int half, int threads)
 {
-    int64_t of_weight = parts(s.outputs, LANES) * s.channels;
-    vec *all = room(sizeof(vec) * 9 * of_weight);
-    for (int i = 0; i < 9; i++)
-        pack(weight + i * s.outputs * s.channels, s.outputs, s.channels, all + i * of_weight);
+    matrix all[9];
+    for (int i = 0; i < 9; i++) {
+        all[i] = packed(weight + i * s.outputs * s.channels, s.outputs, s.channels);
+        if (half)
+            all[i] = in_half(all[i]);
+    }
     grid g = divided((area){first, stop, 0, s.width}, 4 * (12 * s.channels + s.outputs), images, threads);
     int64_t each = g.down * g.across;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < images * each; t++)
         halve_area(map + t / each * map_rows * 2 * s.width * s.channels, map_rows, down, across, all,
                    to + t / each * (stop - first) * s.width * s.outputs, first, s, part(g, t % each));
-    free(all);
+    for (int i = 0; i < 9; i++)
+        free(all[i].numbers);
 }
 
 /* ---- twice the size, and a 1x1 convolution of another map ---- */

@@ -31,7 +31,7 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
         (B, C', H // 2, W // 2).
     """
     height, width = x.shape[2:]
-    usable = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    usable = x.device.type == "cpu" and (x.dtype in (torch.float32, torch.float64) or resizing_kernel.works(x))
     if not in_parts(x) or not usable or height % 2 or width % 2:
         return _halved_after(x, weight)
     first = functools.partial(_halved_first, height)
@@ -47,7 +47,7 @@ def double_and_merge(x: Tensor, skip: Tensor, weight: Tensor, activate: Callable
         weight: of the convolution, (C', C, 1, 1).
         activate: (B, C', 2 H, 2 W) -> the same size; it sees one pixel at a time.
     """
-    if fast(x) and resizing_kernel.works(x) and x.dtype == skip.dtype == weight.dtype:
+    if fast(x) and resizing_kernel.works(x) and x.dtype == skip.dtype == weight.dtype == torch.float32:
         if isinstance(activate, nn.PReLU) and activate.num_parameters == 1:
             return resizing_kernel.doubled(x, skip, weight, activate.weight.item())
         return in_tiles(activate, resizing_kernel.doubled(x, skip, weight, 1), channels=2 * x.shape[1])
@@ -65,7 +65,8 @@ def _halved_after(x: Tensor, weight: Tensor) -> Tensor:
 
 def _halved_first(height: int, x: Tensor, weight: Tensor, ends: Ends = WHOLE) -> Tensor:
     """The convolution of nine resized maps: of some rows, of so many, which begin with an even one."""
-    down, across = _between(height, x.dtype)[:, None], _between(x.shape[3], x.dtype)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    down, across = _between(height, exact)[:, None], _between(x.shape[3], exact)
     rows = ends.without(1, x.shape[2] // 2)  # of the result; a row of it belongs to two of x
     if resizing_kernel.works(x):
         return resizing_kernel.halved(x, weight, down[ends.first // 2 :], across, rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llie.ops.c_library import available, compiled_library
+from llie.ops.c_library import available, compiled_library, in_bfloat16
 
 SOURCE = Path(__file__).with_name("resize.c")
 
@@ -19,8 +19,8 @@ class _Shape(ctypes.Structure):
 
 
 def works(x: Tensor) -> bool:
-    """Whether a map can be resized here: float32, with a compiler."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and _compiles()
+    """Whether a map can be resized here: float32 or bfloat16, with a compiler."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _compiles()
 
 
 def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice) -> Tensor:
@@ -34,17 +34,18 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
         rows: of the result.
 
     Returns:
-        (B, C', rows, W / 2), channels last.
+        (B, C', rows, W / 2), channels last, in the type of x.
     """
     shape = _Shape(x.shape[2] // 2, x.shape[3] // 2, x.shape[1], len(weight))
-    x, weight = _pixels(x), weight.permute(2, 3, 0, 1).contiguous()
-    down, across = down.contiguous(), across.contiguous()
+    dtype, half = x.dtype, in_bfloat16(x)
+    x, weight = _pixels(x), weight.float().permute(2, 3, 0, 1).contiguous()
+    down, across = down.float().contiguous(), across.float().contiguous()
     result = _empty(x, shape.outputs, rows.stop - rows.start, shape.width)
     _library().halved(
         x.data_ptr(), x.shape[2], weight.data_ptr(), down.data_ptr(), across.data_ptr(), result.data_ptr(), shape,
-        len(x), rows.start, rows.stop, torch.get_num_threads(),
+        len(x), rows.start, rows.stop, half, torch.get_num_threads(),
     )  # fmt: skip
-    return result
+    return result.to(dtype)
 
 
 def doubled(x: Tensor, skip: Tensor, weight: Tensor, slope: float) -> Tensor:
@@ -57,20 +58,20 @@ def doubled(x: Tensor, skip: Tensor, weight: Tensor, slope: float) -> Tensor:
         slope: of the PReLU.
 
     Returns:
-        (B, C', 2 H, 2 W), channels last.
+        (B, C', 2 H, 2 W), channels last, in the type of x.
     """
     shape = _Shape(*x.shape[2:], skip.shape[1], x.shape[1])
-    x, skip, weight = _pixels(x), _pixels(skip), weight.contiguous()
+    dtype, x, skip, weight = x.dtype, _pixels(x), _pixels(skip), weight.float().contiguous()
     result = _empty(x, shape.outputs, *skip.shape[2:])
     _library().doubled(
         x.data_ptr(), skip.data_ptr(), weight.data_ptr(), slope, result.data_ptr(), shape, len(x),
         torch.get_num_threads(),
     )  # fmt: skip
-    return result
+    return result.to(dtype)
 
 
 def _pixels(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.float().contiguous(memory_format=torch.channels_last)
 
 
 def _empty(x: Tensor, *size: int) -> Tensor:
@@ -86,7 +87,7 @@ def _compiles() -> bool:
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    library.halved.argtypes = [pointer, integer, *[pointer] * 4, _Shape, *[integer] * 3, threads]
+    library.halved.argtypes = [pointer, integer, *[pointer] * 4, _Shape, *[integer] * 3, ctypes.c_int, threads]
     library.doubled.argtypes = [*[pointer] * 3, ctypes.c_float, pointer, _Shape, integer, threads]
     library.halved.restype = library.doubled.restype = None
     return library

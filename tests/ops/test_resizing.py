@@ -42,6 +42,16 @@ def test_convolution_and_halving(form, threads, size, channels):
         torch.testing.assert_close(conv_and_halve(x, weight), expected, atol=1e-4, rtol=0)
 
 
+def test_halving_in_bfloat16():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 36, 20, 30), torch.randn(7, 36, 3, 3)
+    expected = conv_and_halve(x, weight)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        results = conv_and_halve(x, weight), conv_and_halve(x.bfloat16(), weight)
+    assert results[1].dtype == torch.bfloat16
+    assert all((result - expected).norm() < 0.01 * expected.norm() for result in results)
+
+
 def test_halving_takes_fewer_multiplications(monkeypatch):
     monkeypatch.setattr(resizing_kernel, "works", lambda x: False)  # the counter does not see into C
     x, weight, counts = torch.rand(1, 4, 32, 32), torch.rand(4, 4, 3, 3, requires_grad=True), []
