@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from llie.errors import UserError
 from llie.ops.exporting import exporting
 
-# Rows of the result computed at a time, so that their samples stay in the cache.
-_ROWS = 16
+# Rows and pixels of the result computed at a time, at most, so that their samples stay in the cache.
+_ROWS, _PIXELS = 16, 2400
 
 
 def deform_conv2d(
@@ -148,7 +148,8 @@ def _by_grid_sample(
     inplace = not (exporting() or torch.is_grad_enabled())
     out = x.new_empty(len(x), len(weight), *offset.shape[2:]) if inplace else x
     tops = torch.arange(offset.shape[2], dtype=x.dtype, device=x.device)[:, None] * stride
-    strips = [slice(None)] if exporting() else [slice(i, i + _ROWS) for i in range(0, len(tops), _ROWS)]
+    step = max(1, min(_ROWS, _PIXELS // len(left)))
+    strips = [slice(None)] if exporting() else [slice(i, i + step) for i in range(0, len(tops), step)]
     for rows in strips:
         dy, dx = offset[:, :, rows].unflatten(1, (-1, 2)).unbind(2)  # (B, k k, rows, w)
         top = tops[rows]

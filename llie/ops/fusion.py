@@ -6,7 +6,7 @@ Such modules derive from `Fusable`. One of them is `ConvChain`: convolutions wit
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
-from llie.ops.parts import WHOLE, Ends, local
+from llie.ops.parts import WHOLE, Ends, local, recording
 from llie.ops.winograd import Conv3x3, version
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -74,7 +74,11 @@ class Fusable(nn.Module):
         fast, made_of = self.__dict__.get("_fast", (None, None))
         if fast is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.plain(x)  # a compiled or exported graph must stay valid when parameters change
-        return local(fast, x, like=self.plain, halo=self.halo()) if made_of == self._state() else self.plain(x)
+        return self.run_fused(fast, x) if made_of == self._state() else self.plain(x)
+
+    def run_fused(self, fast: Function, x: Tensor) -> Tensor:
+        """Compute the result with what `fused` returned."""
+        return local(fast, x, like=self.plain, halo=self.halo())
 
     def _state(self) -> list[tuple[int, int]]:
         """A value that changes whenever a parameter is written to, replaced or moved."""
@@ -118,19 +122,18 @@ class ConvChain(Fusable, nn.Sequential):
         convs: list[Any] = list(self)
         weight, bias = composed_kernel(convs)
         whole, *later = _spans(convs)
+        inner: Any = functools.partial(_strip_conv, weight, bias, whole)
         if whole.stride == 1 and weight.shape[0] * whole.kernel <= weight.shape[1]:
-            inner = rows_as_channels(weight, bias, whole.padding)
-        else:
-            inner = functools.partial(_strip_conv, weight, bias, whole)
+            inner = RowsAsChannels(weight, bias, whole.padding)
 
-        def run(x: Tensor, ends: Ends = WHOLE) -> Tensor:
+        def run(x: Tensor, *terms: Tensor, ends: Ends = WHOLE) -> Tensor:
             edges = {dim: _edges(_sizes(x.shape[dim], convs), later) for dim in (2, 3)}
             before, after, size = edges[2]
             edges[2] = before if ends.top else 0, after if ends.bottom else size, size
             rows = ends.without(self.halo() // whole.stride, size)  # of the result
             if any(before >= after for before, after, _ in edges.values()):
                 return self.plain(x)[:, :, rows]
-            out = inner(x, ends)
+            out = inner.add(*terms, ends) if terms else inner(x, ends)
             for dim, (before, after, size) in edges.items():
                 for first, stop in ((0, before), (after, size)):
                     if first >= stop:
@@ -142,7 +145,16 @@ class ConvChain(Fusable, nn.Sequential):
                         out.narrow(2, first - rows.start, stop - first).copy_(slab)
             return out
 
+        run.terms = getattr(inner, "terms", None)  # type: ignore[attr-defined]
         return run
+
+    def run_fused(self, fast: Any, x: Tensor) -> Tensor:
+        """See the base class."""
+        if fast.terms is None or not recording():
+            return super().run_fused(fast, x)
+        # What each row of the image adds to others is computed once, and waits for these.
+        terms = local(fast.terms, x, like=fast.terms, halo=0)
+        return local(fast, x, terms, like=lambda x, terms: self.plain(x), halo=self.halo())
 
 
 def _strip_conv(weight: Tensor, bias: Tensor, span: _Span, x: Tensor, ends: Ends) -> Tensor:
@@ -223,27 +235,49 @@ def composed_kernel(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
     return weight.to(convs[0].weight.dtype), bias.to(convs[0].weight.dtype)
 
 
-def rows_as_channels(weight: Tensor, bias: Tensor, padding: int, strip: int = 32) -> Function:
+class RowsAsChannels:
     """A fast convolution of stride 1 with a large kernel and few outputs; libraries are only fast for many outputs.
 
     The k rows of the kernel become channels of one 1 x k convolution, which are then shifted by their rows and added.
     On CPUs it works in strips of rows that stay in the cache.
+
+    Args:
+        weight: (C', C, k, k).
+        bias: (C',).
+        padding: zeros on every side.
+        strip: rows at a time.
     """
-    outputs, _, k, _ = weight.shape
-    columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C_out, C, 1, k)
 
-    def convolve(x: Tensor, ends: Ends = WHOLE) -> Tensor:
-        height = x.shape[2]
-        rows = strip if x.device.type == "cpu" else height
-        total = bias.view(-1, 1, 1).repeat(len(x), 1, height + k - 1, x.shape[3] + 2 * padding - k + 1)
-        for top in range(0, height, rows):
-            terms = F.conv2d(x[:, :, top : top + rows], columns, padding=(0, padding))
-            for row, term in enumerate(terms.split(outputs, 1)):
+    def __init__(self, weight: Tensor, bias: Tensor, padding: int, strip: int = 32):
+        outputs, _, self.k, _ = weight.shape
+        self.columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C', C, 1, k)
+        self.outputs, self.bias, self.padding, self.strip = outputs, bias, padding, strip
+
+    def __call__(self, x: Tensor, ends: Ends = WHOLE) -> Tensor:
+        """The convolution."""
+        rows = self.strip if x.device.type == "cpu" else x.shape[2]
+        return self._added(map(self.terms, x.split(rows, 2)), len(x), x.shape[2], ends)
+
+    def terms(self, x: Tensor, ends: Ends = WHOLE) -> Tensor:
+        """What each row of x adds to the k rows around it: (B, C, H, W) -> (B, k C', H, W')."""
+        return F.conv2d(x, self.columns, padding=(0, self.padding))
+
+    def add(self, terms: Tensor, ends: Ends = WHOLE) -> Tensor:
+        """The convolution, from the terms of all rows."""
+        return self._added(terms.split(self.strip, 2), len(terms), terms.shape[2], ends)
+
+    def _added(self, parts: Iterable[Tensor], batch: int, height: int, ends: Ends) -> Tensor:
+        k, total = self.k, None
+        top = 0
+        for part in parts:
+            if total is None:
+                total = self.bias.view(-1, 1, 1).repeat(batch, 1, height + k - 1, part.shape[3])
+            for row, term in enumerate(part.split(self.outputs, 1)):
                 total.narrow(2, top + k - 1 - row, term.shape[2]).add_(term)
-        above, below = (padding if end else 0 for end in (ends.top, ends.bottom))
+            top += part.shape[2]
+        assert total is not None
+        above, below = (self.padding if end else 0 for end in (ends.top, ends.bottom))
         return total[:, :, k - 1 - above : height + below]
-
-    return convolve
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
