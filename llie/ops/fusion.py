@@ -136,6 +136,8 @@ class ConvChain(Fusable, nn.Sequential):
             out = inner.add(*terms, ends) if terms else inner(x, ends)
             for dim, (before, after, size) in edges.items():
                 for first, stop in ((0, before), (after, size)):
+                    if dim == 2:  # those of the rows that were asked for
+                        first, stop = max(first, rows.start), min(stop, rows.stop)
                     if first >= stop:
                         continue
                     slab = _slab(x, convs, dim, first, stop)
@@ -159,9 +161,8 @@ class ConvChain(Fusable, nn.Sequential):
 
 def _strip_conv(weight: Tensor, bias: Tensor, span: _Span, x: Tensor, ends: Ends) -> Tensor:
     """A convolution padded with zeros; at the top and at the bottom only if they are those of the image."""
-    rows = span.padding
-    if ends != WHOLE:
-        x, rows = F.pad(x, (0, 0, *(span.padding if end else 0 for end in (ends.top, ends.bottom)))), 0
+    rows = span.padding if ends == WHOLE else 0
+    x = x if ends == WHOLE else ends.padded(x, span.padding)
     return F.conv2d(x, weight, bias, span.stride, (rows, span.padding))
 
 

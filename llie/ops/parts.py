@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from llie.ops.exporting import exporting
 
@@ -38,6 +39,11 @@ class Ends(NamedTuple):
     def without(self, halo: int, height: int) -> slice:
         """The rows but for a halo where they are not at the end of the map; `height` is how many there are."""
         return slice(0 if self.top else halo, height if self.bottom else height - halo)
+
+    def padded(self, x: Tensor, zeros: int) -> Tensor:
+        """The rows (B, C, H, W) with rows of zeros around the map."""
+        above, below = (zeros if end else 0 for end in (self.top, self.bottom))
+        return F.pad(x, (0, 0, above, below)) if above or below else x  # `pad` copies in any case
 
 
 WHOLE = Ends(True, True, 0)
