@@ -7,6 +7,7 @@ from torch import nn
 
 from llie.errors import UserError
 from llie.ops.fusion import ConvChain, Fusable, fuse
+from llie.ops.parts import Ends
 
 
 class Doubled(Fusable):
@@ -142,3 +143,20 @@ def test_a_chain_without_bias():
 def test_layers_that_a_chain_cannot_contain(settings):
     with pytest.raises(UserError, match="ConvChain"):
         ConvChain(nn.Conv2d(3, 3, 3, **settings))
+
+
+@pytest.mark.parametrize("outputs", [3, 16])
+@pytest.mark.parametrize("rows", [(0, 2), (0, 30), (2, 28), (12, 13), (27, 30), (29, 30)])
+def test_some_rows_of_a_chain(outputs, rows):
+    """Also fewer than the last layers read beyond an edge."""
+    torch.manual_seed(0)
+    chain = ConvChain(*(nn.Conv2d(40, c, 5, padding=2) for c in (40, 40, outputs))).eval()
+    fuse(chain)
+    x, (first, stop), halo = torch.rand(1, 40, 30, 20), rows, chain.halo()
+    low, high = max(0, first - halo), min(30, stop + halo)
+    ends = Ends(low == 0, high == 30, low)
+    # Rows whose halo reaches beyond an end of the map lie at this end: what is computed goes as far as it.
+    first, stop = 0 if ends.top else first, 30 if ends.bottom else stop
+    with torch.inference_mode():
+        result = chain.__dict__["_fast"][0](x[:, :, low:high], ends=ends)
+        torch.testing.assert_close(result, chain(x)[:, :, first:stop], atol=2e-6, rtol=1e-5)

@@ -66,15 +66,6 @@ def test_strips_without_a_compiler(monkeypatch, name):
     test_strips_give_the_result_of_the_whole_image(name)
 
 
-def test_strips_may_be_lower_than_the_edges_of_fused_layers():
-    net, x = network("HDM"), 0.6 * torch.rand(1, 3, 75, 37)
-    with torch.inference_mode():
-        expected = net(x)
-    result, _, strips = in_strips(net, x, working=1)
-    assert strips >= 18  # each of a row at a quarter of the size
-    torch.testing.assert_close(result, expected, atol=2e-5, rtol=0)
-
-
 def test_scans_run_through_blocks_of_rows(monkeypatch):
     monkeypatch.setattr("llie.archs.mamballie.ROWS", 16)
     net = network("MambaLLIE")
