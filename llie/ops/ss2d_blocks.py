@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from llie.ops.parts import WHOLE, Ends
-from llie.ops.selective_scan.core import project, project_ends
+from llie.ops.selective_scan.core import carry, project, project_ends
 
 ROWS = 64  # in a block: more rows take more memory for the block, fewer take more for what is kept of all blocks
 CHUNK = 2**20  # values of a piece of a block that is computed at a time: its step sizes stay in the cache
@@ -104,8 +104,7 @@ class BlockScan:
             above = Lines(*(described.new_zeros(shape) for shape in self.shapes[:2]))
         for block in described[0, 0]:
             columns, _ = self._unpacked(block)
-            for part in self._parts_of_states(self.width):
-                above.own[part] += self._decay(UP, above.steps[part]).mul_(columns.own[part])
+            carry(self.rates[UP], above.steps, columns.own, above.own, backend=self.weights.backend)
             above.steps.add_(columns.steps)
         return above
 
@@ -139,10 +138,7 @@ class BlockScan:
                 (UP, columns, states[: self.width]),
                 (ROWS_BACK, row, states[self.width :]),
             ):
-                for part in self._parts_of_states(len(state)):
-                    leaving = self._decay(direction, lines.steps[part]).mul_(state[part]).add_(lines.own[part])
-                    lines.own[part] = state[part]
-                    state[part] = leaving
+                carry(self.rates[direction], lines.steps, state, lines.own, True, self.weights.backend)
         return described, states
 
     def begin(self, columns: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -174,10 +170,6 @@ class BlockScan:
 
     def _decay(self, direction: int, steps: Tensor) -> Tensor:
         return (self.rates[direction] * steps[:, None]).exp_()
-
-    def _parts_of_states(self, lines: int) -> Iterator[slice]:
-        """Lines whose states are computed at a time."""
-        return _parts(lines, self.rates[0].numel())
 
     def _add_columns(self, x: Tensor, down: Tensor, up: Tensor, y: Tensor) -> None:
         """Add the results of the columns of (1, C, rows, W), from their first states, which become the last ones."""

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from llie.ops import ss2d_blocks
 from llie.ops.selective_scan import backends
-from llie.ops.selective_scan.core import project, project_ends, projections, scan
+from llie.ops.selective_scan.core import carry, project, project_ends, projections, scan
 from llie.ops.ss2d import ss2d
 from llie.ops.ss2d_blocks import BlockScan, Weights
 from tests.golden.compare import assert_near
@@ -70,6 +70,23 @@ def test_the_end_of_a_scan_without_its_results(backend, channels, direction):
     x_proj, dt_proj, bias, _ = weights
     assert_near(state, expected, 1e-6)
     assert_near(steps, F.softplus(projections(u, x_proj, dt_proj)[0] + bias).sum(1), 1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [19, 32])
+def test_states_are_carried_through_stretches(backend, channels):
+    torch.manual_seed(0)
+    rates, steps = -torch.rand(5, channels), 3 * torch.rand(4, channels)
+    start, zero = torch.randn(4, 5, channels), torch.randn(4, 5, channels)
+    expected = (rates * steps[:, None]).exp() * start + zero
+    state, own = start.clone(), zero.clone()
+    carry(rates, steps, state, own, backend=backend)
+    assert_near(own, expected, 1e-6)
+    assert torch.equal(state, start)
+    own = zero.clone()
+    carry(rates, steps, state, own, swap=True, backend=backend)
+    assert_near(state, expected, 1e-6)
+    assert torch.equal(own, start)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -105,6 +105,27 @@ def project_ends(
     return F.softplus(projections(u, x_proj, dt_proj)[0] + dt_bias).sum(1)
 
 
+def carry(rates: Tensor, steps: Tensor, state: Tensor, own: Tensor, swap: bool = False, backend: str = "auto") -> None:
+    """Carry states through stretches: `own` becomes the states at their ends, `exp(rates * steps) * state + own`.
+
+    Args:
+        rates: (states, channels).
+        steps: the sum of the step sizes in each stretch, (lines, channels).
+        state: those at the starts, (lines, states, channels).
+        own: those at the ends after a state of zero, of the same shape.
+        swap: the results take the place of the states at the starts, and these that of `own`.
+        backend: see `scan`. All tensors are contiguous.
+    """
+    compute = backends.choose(backend, state)
+    if hasattr(compute, "carry"):
+        compute.carry(rates, steps, state, own, swap)
+        return
+    last = torch.addcmul(own, (rates * steps[:, None]).exp_(), state)
+    own.copy_(state if swap else last)
+    if swap:
+        state.copy_(last)
+
+
 def projections(u: Tensor, x_proj: Tensor, dt_proj: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Raw step sizes, B and C of every position; see `project`."""
     rank = dt_proj.shape[2]

@@ -100,6 +100,12 @@ def project_ends(
     return sums
 
 
+def carry(rates: Tensor, steps: Tensor, state: Tensor, own: Tensor, swap: bool) -> None:
+    """See `core.carry`."""
+    pointers = (t.data_ptr() for t in (rates, steps, state, own))
+    _library().scan_carry(*pointers, *state.shape, swap, torch.get_num_threads())
+
+
 def backward(
     dy: Tensor, dlast: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None,
     softplus: bool, directions: list[int], width: int, starts: Tensor,
@@ -195,5 +201,6 @@ def _library() -> ctypes.CDLL:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.scan_forward.argtypes = [pointer, _Array, integer, *[pointer] * 3, integer, integer, ctypes.c_int]
     library.scan_ends.argtypes = [*[pointer] * 4, integer, ctypes.c_int]
+    library.scan_carry.argtypes = [*[pointer] * 4, *[integer] * 3, *[ctypes.c_int] * 2]
     library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
     return library

@@ -329,6 +329,42 @@ int scan_ends(const problem *q, const float *initial, float *last, float *sums, 
     return failed;
 }
 
+/* `scan_carry` for some channels of a line, so many bytes of them. */
+static inline __attribute__((always_inline)) void carry_lanes(const float *rates, const float *steps, float *state,
+                                                              float *own, int64_t states, int64_t channels, int swap,
+                                                              size_t size)
+{
+    vec step = {}, rate = {}, before = {}, value = {};
+    memcpy(&step, steps, size);
+    step *= 1.44269504f; /* to powers of 2 */
+    for (int64_t at = 0; at < states * channels; at += channels) {
+        memcpy(&rate, rates + at, size);
+        memcpy(&before, state + at, size);
+        memcpy(&value, own + at, size);
+        value += exp2v(rate * step) * before;
+        if (swap) memcpy(state + at, &value, size), value = before;
+        memcpy(own + at, &value, size);
+    }
+}
+
+/* own = decay * state + own, with the decay of so many steps; with `swap`, the result goes to the state, and the state
+ * to own. Both are (lines, states, channels), steps (lines, channels), rates (states, channels). */
+void scan_carry(const float *rates, const float *steps, float *state, float *own, int64_t lines, int64_t states,
+                int64_t channels, int swap, int threads)
+{
+#pragma omp parallel for num_threads(threads)
+    for (int64_t line = 0; line < lines; line++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            int64_t at = line * states * channels + c, left = channels - c;
+            const float *own_steps = steps + line * channels + c;
+            if (left >= LANES)
+                carry_lanes(rates + c, own_steps, state + at, own + at, states, channels, swap, sizeof(vec));
+            else
+                carry_lanes(rates + c, own_steps, state + at, own + at, states, channels, swap,
+                            sizeof(float) * (size_t)left);
+        }
+}
+
 static inline float sum_lanes(vec v)
 {
     float sum = 0.0f;
