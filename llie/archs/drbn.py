@@ -91,8 +91,8 @@ class Recursion(nn.Module):
     def forward(self, images: Tensor, last: Scales | None) -> tuple[Scales, Scales]:
         """Images (B, 6, H, W), features of the last recursion -> results (B, 3, ...), features (B, width.., ...)."""
         down1, down2, bottom1, bottom2, up2, up1 = self.RDBs
-        stem = self.SFENet1(images).relu_()
-        f1 = self.SFENet2(stem).relu_()
+        stem = self.SFENet1(images, relu=True)
+        f1 = self.SFENet2(stem, relu=True)
         f2 = self.Down1(down1(f1))
         f4 = self.Down2(down2(f2))
 

@@ -64,7 +64,7 @@ class Block(nn.Module):
         self.palayer = PixelAttention(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = keep(self.conv2(self.conv1(x).relu_() + x))
+        y = keep(self.conv2(self.conv1(x, relu=True) + x))
         y = y * self.calayer(y)
         return keep(torch.addcmul(x, y, self.palayer(y)))
 
@@ -111,7 +111,7 @@ class Up(Fusable, nn.Sequential):
             batch, width, h, w = x.shape
             rows = ends.without(1, h)
             # (2 x 2 phases, channels) side by side: the outputs of each pixel.
-            y = convolve_3x3(x, kernels, biases)[:, :, rows].relu_()
+            y = convolve_3x3(x, kernels, biases, relu=True)[:, :, rows]
             y = y.unflatten(1, (2, 2, width)).permute(0, 4, 1, 5, 2, 3)  # B, h, 2, w, 2, C
             out = y.reshape(batch, 2 * y.shape[1], 2 * w, width).permute(0, 3, 1, 2)
             if ends.top:

@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x), inplace=True))
+        return x + self.conv2(self.conv1(x, relu=True))
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llie.archs.card import Card
@@ -80,12 +79,12 @@ class ZeroDCE(nn.Module):
         """The curve maps (B, 3 iterations, H, W) in [-1, 1] of x (B, 3, H, W)."""
         conv1, conv2, conv3, conv4, conv5, conv6, conv7 = self.children()
         x = x.contiguous(memory_format=torch.channels_last)  # faster on CPUs for layers with few channels
-        f1 = F.relu_(conv1(x))
-        f2 = F.relu_(conv2(f1))
-        f3 = F.relu_(conv3(f2))
-        f4 = F.relu_(conv4(f3))
-        f5 = F.relu_(conv5(torch.cat([f3, f4], dim=1)))
-        f6 = F.relu_(conv6(torch.cat([f2, f5], dim=1)))
+        f1 = conv1(x, relu=True)
+        f2 = conv2(f1, relu=True)
+        f3 = conv3(f2, relu=True)
+        f4 = conv4(f3, relu=True)
+        f5 = conv5(torch.cat([f3, f4], dim=1), relu=True)
+        f6 = conv6(torch.cat([f2, f5], dim=1), relu=True)
         return tanh(conv7(torch.cat([f1, f6], dim=1)))
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:

@@ -229,9 +229,11 @@ static void gradients_at_points(const void *map, shape s, int64_t first, int64_t
         at_points(map, s, 0, 4, 0, first, count, to, row, apart, columns);
 }
 
+INLINE vec relu_of(vec v) { return (vec)(~(words)(v < 0) & (words)v); } /* keeps NaN */
+
 /* Fills tiles of a map from the products at the points; bias may be null. */
-INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *bias, void *map, shape s, int half,
-                        int64_t first, int64_t count)
+INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *bias, int relu, void *map,
+                        shape s, int half, int64_t first, int64_t count)
 {
     const int64_t n = s.channels, line = s.width * n, each = s.down * s.across;
     for (int64_t t = 0; t < count; t++) {
@@ -251,20 +253,22 @@ INLINE void from_points(const float *from, int64_t row, int64_t apart, const flo
                 for (int i = 0; i < 6; i++)
                     m[i] = lines[i][j];
                 to_results(r, m);
-                for (int i = 0; i < 4 && y + i < s.height; i++)
-                    put_into(map, half, image + (y + i) * line + (x + j) * n + at, r[i] + added);
+                for (int i = 0; i < 4 && y + i < s.height; i++) {
+                    const vec v = relu ? relu_of(r[i] + added) : r[i] + added;
+                    put_into(map, half, image + (y + i) * line + (x + j) * n + at, v);
+                }
             }
         }
     }
 }
 
-static void results(const float *from, int64_t row, int64_t apart, const float *bias, void *map, shape s,
+static void results(const float *from, int64_t row, int64_t apart, const float *bias, int relu, void *map, shape s,
                     int64_t first, int64_t count)
 {
     if (s.half)
-        from_points(from, row, apart, bias, map, s, 1, first, count);
+        from_points(from, row, apart, bias, relu, map, s, 1, first, count);
     else
-        from_points(from, row, apart, bias, map, s, 0, first, count);
+        from_points(from, row, apart, bias, relu, map, s, 0, first, count);
 }
 
 /* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
@@ -308,12 +312,13 @@ INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows,
     }
 }
 
-/* Fills result: the map x, whose row `above` belongs to the first row of the result, with a kernel at the points.
+/* Fills result: the map x, whose row `above` belongs to the first row of the result, with a kernel at the points; then
+ * ReLU, if wanted.
  *
  * kernel: from `kernels_at_points`, GAP between matrices. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
  */
 void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int64_t columns, const float *bias,
-              void *result, shape of_result, int64_t tiles, int64_t most, float *room, int64_t room_of_each,
+              int relu, void *result, shape of_result, int64_t tiles, int64_t most, float *room, int64_t room_of_each,
               int threads)
 {
     const int64_t n = of_x.channels, apart = most * n + GAP, apart_of_result = most * columns + GAP;
@@ -328,7 +333,7 @@ void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int
         for (int p = 0; p < 36; p++)
             product(values + p * apart, n, 1, count, kernel + p * (n * columns + GAP), 1,
                     products + p * apart_of_result, columns, n, 0);
-        results(products, columns, apart_of_result, bias, result, of_result, first, count);
+        results(products, columns, apart_of_result, bias, relu, result, of_result, first, count);
     }
 }
 

@@ -35,12 +35,13 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W); then ReLU, if wanted."""
+        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu)
+
+    def _kept(self) -> Kernels | None:
         kernels: Kernels | None = self.__dict__.get("_kernels")
-        if kernels is None or torch.is_grad_enabled() or not kernels.are_of(self.weight):
-            return convolve_3x3(x, self.weight, self.bias)
-        return convolve_3x3(x, self.weight, self.bias, kernels)
+        return None if kernels is None or torch.is_grad_enabled() or not kernels.are_of(self.weight) else kernels
 
     def fuse(self) -> None:
         """Keep the kernel as `winograd` multiplies by it; see `llie.ops.fusion.fuse`."""
@@ -51,11 +52,22 @@ class Conv3x3(nn.Conv2d):
         return {key: value for key, value in self.__dict__.items() if key != "_kernels"}
 
 
-def convolve_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Kernels | None = None) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=1)`; on CPUs by `winograd`, where that is faster."""
+def convolve_3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    kernels: Kernels | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """`F.conv2d(x, weight, bias, padding=1)`, and ReLU, if wanted; on CPUs by `winograd`, if it `pays`."""
     if pays(x, weight):
-        return winograd(x, weight, bias, kernels)
-    return F.conv2d(x, weight, bias, padding=1)
+        if relu and not torch.is_grad_enabled():  # in one step
+            kernels = kernels or Kernels(weight)
+            return _convolve(x, kernels.forward, bias, len(weight), _result_type(x), relu=True)
+        y = winograd(x, weight, bias, kernels)
+    else:
+        y = F.conv2d(x, weight, bias, padding=1)
+    return y.relu_() if relu else y
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
@@ -184,11 +196,12 @@ def _convolve(
     dtype: torch.dtype,
     above: int = 0,
     height: int | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """The convolution with a kernel at the points; see `winograd_of_rows`."""
     size = (len(x), outputs, x.shape[2] if height is None else height, x.shape[3])
     result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, result, above)
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, result, above, relu)
     return result
 
 

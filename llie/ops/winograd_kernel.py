@@ -56,7 +56,9 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     return result
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0) -> None:
+def convolve(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0, relu: bool = False
+) -> None:
     """See `winograd_matrices.convolve`; row `above` of x belongs to the first row of the result."""
     library, threads = _library(), torch.get_num_threads()
     full = _wide(result)
@@ -74,7 +76,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, abo
     room = torch.empty(threads * each)
     library.convolve(
         x.data_ptr(), shape, above, kernel.data_ptr(), columns, None if bias is None else bias.data_ptr(),
-        full.data_ptr(), shape_of_result, tiles, most, room.data_ptr(), each, threads,
+        relu, full.data_ptr(), shape_of_result, tiles, most, room.data_ptr(), each, threads,
     )  # fmt: skip
     if full is not result:
         result.copy_(full[:, : result.shape[1]])
@@ -120,13 +122,14 @@ def _shape(x: Tensor) -> _Shape:
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
-    pointer, integer, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, threads]
+    pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, number]
     library.convolve.argtypes = [
-        pointer, _Shape, integer, pointer, integer, *[pointer] * 2, _Shape, integer, integer, pointer, integer, threads,
+        pointer, _Shape, integer, pointer, integer, pointer, number, pointer, _Shape, integer, integer, pointer,
+        integer, number,
     ]  # fmt: skip
     library.correlate.argtypes = [
-        pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer, threads,
+        pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer, number,
     ]  # fmt: skip
     for name in ("kernels_at_points", "convolve", "correlate"):
         getattr(library, name).restype = None

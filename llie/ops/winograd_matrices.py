@@ -68,8 +68,10 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     return values.view(POINTS_OF_TILE, *weight.shape[:2])
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0) -> None:
-    """Fill the convolution of x (B, C, H, W) with a kernel at the points; both maps are channels last.
+def convolve(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0, relu: bool = False
+) -> None:
+    """Fill the convolution of x (B, C, H, W) with a kernel at the points, then ReLU; both maps are channels last.
 
     Row `above` of x, 0 or 1, belongs to the first row of the result, which may have fewer rows than x.
     """
@@ -86,6 +88,8 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, abo
         placed = results.view(TILE, TILE, len(rows), part.rows, across, outputs).permute(2, 3, 0, 4, 1, 5)
         whole = placed.reshape(len(rows), TILE * part.rows, TILE * across, outputs)
         rows.copy_(whole[:, : rows.shape[1], :width])
+    if relu:
+        result.relu_()
 
 
 def correlate(x: Tensor, grad: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 import llie.ops.winograd
 from llie.ops.exporting import for_export
 from llie.ops.fusion import fuse
-from llie.ops.winograd import Conv3x3, Kernels, pays, winograd, winograd_of_rows
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd, winograd_of_rows
 
 
 def tensors(shape, outputs, dtype=torch.float64):
@@ -197,3 +197,13 @@ def test_it_pays_only_for_large_float32_on_a_cpu():
         assert not pays(x, weight)
     with for_export():
         assert not pays(x, weight)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_relu(gradients, form):
+    x, weight, bias = tensors((2, 64, 33, 34), 64, torch.float32)
+    with torch.set_grad_enabled(gradients):
+        result = convolve_3x3(x, weight, bias, relu=True)
+        torch.testing.assert_close(result, direct(x, weight, bias).relu(), rtol=0, atol=1e-4)
+        bad = convolve_3x3(x.detach().index_fill(1, torch.tensor(3), torch.nan), weight, bias, relu=True)
+    assert bad.isnan().all()  # a network that has broken down shows it
