@@ -204,6 +204,6 @@ def test_relu(gradients, form):
     x, weight, bias = tensors((2, 64, 33, 34), 64, torch.float32)
     with torch.set_grad_enabled(gradients):
         result = convolve_3x3(x, weight, bias, relu=True)
-        torch.testing.assert_close(result, direct(x, weight, bias).relu(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(result, direct(x, weight, bias).relu(), rtol=0, atol=1e-3)
         bad = convolve_3x3(x.detach().index_fill(1, torch.tensor(3), torch.nan), weight, bias, relu=True)
     assert bad.isnan().all()  # a network that has broken down shows it
