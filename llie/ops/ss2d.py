@@ -1,8 +1,9 @@
 """The four-direction selective scan over an image (VMamba, Liu et al., NeurIPS 2024), fused and channels last.
 
 The usual implementation makes four reordered copies of the image and of every projection, scans them, and reorders the
-results. Here, projections, which are per pixel, are computed once; the scan follows each direction by index and adds
-the four results in place; and the four skip terms, which all belong to the same pixel, become one.
+results. Here, projections, which are per pixel, are computed once, or by the kernel as it goes; the scan follows each
+direction by index and adds the four results in place; and the four skip terms, which all belong to the same pixel,
+become one.
 """
 
 from __future__ import annotations
