@@ -18,7 +18,7 @@ from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.exporting import exporting
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
-from llie.ops.parts import in_one_piece, keep
+from llie.ops.parts import apart, in_one_piece, keep
 from llie.ops.snr import snr_map
 from llie.ops.winograd import Conv3x3, convolve_3x3
 from llie.registry import ARCH_REGISTRY
@@ -309,7 +309,8 @@ class SNRAware(nn.Module):
         """Compute the enhanced image (B, 3, H, W) from the feature (B, nf, H/4, W/4), through both branches."""
         near = self.recon_trunk_light(f)
         far = self._long_range(f, context.snr)
-        y = self.recon_trunk(torch.lerp(far, near, context.snr.to(far.dtype)))
+        # The large maps after it need low strips, which would be a row of the maps up to here.
+        y = apart(self.recon_trunk(torch.lerp(far, near, context.snr.to(far.dtype))))
         y = F.pixel_shuffle(leaky(context.convolve(self.upconv1, y, context.quarter)), 2)
         y = F.pixel_shuffle(leaky(context.convolve(self.upconv2, y, context.half)), 2)
         y = leaky(context.convolve(self.HRconv, y, context.full))

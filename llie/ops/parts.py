@@ -54,7 +54,7 @@ class Part:
     """One marked place of a network.
 
     Attributes:
-        kind: "keep", "whole", "local", "blocks", or a step of `scanned`: "fold", "upward", "onward".
+        kind: "keep", "apart", "whole", "local", "blocks", or a step of `scanned`: "fold", "upward", "onward".
         function: what is computed there.
         shape: of the result.
         dtype: of the result.
@@ -112,6 +112,15 @@ def keep(*maps: Tensor) -> Any:
     if recording():
         maps = tuple(_record("keep", lambda x: x, [x], x.shape, x.dtype) for x in maps)
     return maps[0] if len(maps) == 1 else maps
+
+
+def apart(x: Tensor) -> Tensor:
+    """The map itself; in strips, it is stored, and all work on it waits until it is complete.
+
+    Work after it can then have strips of another height. Where few large maps follow many small ones, these would
+    otherwise be computed a row at a time.
+    """
+    return _record("apart", lambda x: x, [x], x.shape, x.dtype) if recording() else x
 
 
 def in_one_piece(function: Function, *inputs: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:

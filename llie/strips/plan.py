@@ -65,7 +65,7 @@ class Plan:
             return Step(node, "image", rows=Rows(2, shape_of(node)[2]))
         before = [self._of[n] for n in node.all_input_nodes]
         inputs = [step for step in before if step.rows is not None]
-        depth = max((step.depth + (step.kind in ("sum", "whole")) for step in before), default=0)
+        depth = max((step.depth + step.ends_pass for step in before), default=0)
         if node.op == "get_attr":
             step = Step(node, "small")
             self.constants[step] = functools.reduce(getattr, str(node.target).split("."), self.module)
@@ -108,7 +108,7 @@ class Plan:
             return Step(node, "sum", inputs, sum=_fold(part), part=part, depth=depth)
         if part.kind == "onward":
             return Step(node, "local", inputs, source, _onward(part, inputs), part=part, depth=depth)
-        if part.kind == "keep":
+        if part.kind in ("keep", "apart"):
             kept = Local(source, lambda a, b: (a, b), lambda args, kwargs, cut: args[0][0], view=True)
             return Step(node, "local", inputs, source, kept, part=part, depth=depth, stored=True)
         if source.dim != 2 or source.unit != 1:

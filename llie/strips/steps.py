@@ -77,6 +77,11 @@ class Step:
             return self.local.grain
         return self.part.ratio[0] if self.part is not None and self.part.kind == "fold" else 1
 
+    @property
+    def ends_pass(self) -> bool:
+        """Whether nothing can read its result before all of its input was there."""
+        return self.kind in ("sum", "whole") or (self.part is not None and self.part.kind == "apart")
+
     @functools.cached_property
     def pointwise(self) -> bool:
         """Whether a value depends on those at the same place of every input alone."""

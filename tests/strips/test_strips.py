@@ -9,7 +9,7 @@ import llie
 from llie.archs import create_network
 from llie.inference import Enhancer
 from llie.ops.fusion import fuse
-from llie.ops.parts import in_one_piece, keep
+from llie.ops.parts import apart, in_one_piece, keep
 from llie.strips import InMemory, Strips, neighbours
 from llie.strips.plan import Plan
 from llie.strips.schedule import Schedule, _reach
@@ -169,6 +169,23 @@ def test_results_take_the_place_of_inputs_that_nobody_needs(monkeypatch):
     in_strips(net, torch.rand(1, 3, 60, 16), working=2**13)
     ops = torch.ops.aten
     assert set(given) == {(ops.convolution, False), (ops.relu, True), (ops.sigmoid, True)}
+
+
+def test_work_on_a_map_that_is_set_apart_waits_until_it_is_complete():
+    torch.manual_seed(0)
+    first, second = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+    x = torch.rand(1, 3, 60, 16)
+
+    def function(x):
+        return second(apart(first(x)).relu())
+
+    plan = Strips(function, tuple(x.shape)).plan
+    assert [[step.node.name.split("_")[0] for step in each.targets] for each in plan.passes] == [
+        ["part"],
+        ["convolution"],
+    ]
+    with torch.inference_mode():
+        torch.testing.assert_close(in_strips(function, x, working=2**12)[0], function(x))
 
 
 class Pooled(nn.Module):
