@@ -28,6 +28,7 @@ from llie.archs.card import Card
 from llie.ops.bilateral_grid import log_scale, make_thumbnail, slice_grid
 from llie.ops.constants import constant
 from llie.ops.padding import pad_to_multiple
+from llie.ops.winograd import Conv3x3
 from llie.registry import ARCH_REGISTRY
 
 
@@ -42,11 +43,11 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.expand = nn.Conv2d(width, width, 3, padding=1)
-        self.project = nn.Conv2d(width, width, 3, padding=1)
+        self.expand = Conv3x3(width, width)
+        self.project = Conv3x3(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(F.relu_(self.expand(x))).add_(x)  # in place: half the memory
+        return self.project(self.expand(x, relu=True)).add_(x)  # in place: half the memory
 
 
 class Tone(nn.Module):
@@ -83,7 +84,7 @@ class Detail(nn.Module):
     def __init__(self, widths: tuple[int, int, int]):
         super().__init__()
         fine, middle, coarse = widths
-        self.head = nn.Conv2d(4 * 4, fine, 3, padding=1)
+        self.head = Conv3x3(4 * 4, fine)
         self.encode_fine = Residual(fine)
         self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
         self.encode_middle = Residual(middle)
@@ -93,7 +94,7 @@ class Detail(nn.Module):
         self.decode_middle = Residual(middle)
         self.from_middle = nn.ConvTranspose2d(middle, fine, 2, stride=2)
         self.decode_fine = Residual(fine)
-        self.tail = nn.Conv2d(fine, 3 * 4, 3, padding=1)
+        self.tail = Conv3x3(fine, 3 * 4)
         start_near_zero(self.tail)
 
     def forward(self, toned_and_gain: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.winograd import Conv3x3
 from llie.registry import DISCRIMINATOR_REGISTRY
 
 
@@ -29,7 +30,8 @@ class DRBNDiscriminator(nn.Module):
         inputs = width
         for number, wider in enumerate((1, 2, 2, 4, 4, 8, 8), start=2):
             outputs, stride = wider * width, 2 if number % 2 == 0 else 1
-            self.add_module(f"conv{number}", nn.Conv2d(inputs, outputs, 3, stride, padding=1))
+            conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1) if stride > 1 else Conv3x3(inputs, outputs)
+            self.add_module(f"conv{number}", conv)
             self.add_module(f"bn{number}", nn.BatchNorm2d(outputs))
             inputs = outputs
         # The padding of the 1x1 convolution adds a border with the value of the bias, which counts in the mean.
