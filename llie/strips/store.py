@@ -221,7 +221,8 @@ class Window:
             like = self._rows if like is None else like
             if like is None:
                 return None
-            self._move(_rows_like(like, self.dim, kept + count + max(kept, count)))  # rarely full
+            more = min(2 * kept, max(kept, count))  # so that kept rows move rarely
+            self._move(_rows_like(like, self.dim, kept + count + more))
         elif self.done + count - self._start > self._rows.shape[self.dim]:
             self._move(self._rows)
         assert self._rows is not None
