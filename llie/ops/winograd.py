@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from llie.ops import winograd_kernel, winograd_matrices
 from llie.ops.c_library import available
@@ -73,9 +74,11 @@ def convolve_3x3(
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether `winograd` is faster than `F.conv2d(x, weight, padding=1)`, and may replace it.
 
-    It may not where operations become a graph, which should contain the plain ones.
+    It may not where operations become a graph, or are counted, which needs the plain ones.
     """
-    if not (x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and weight.shape[2:] == (3, 3)) or as_graph():
+    if not (x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and weight.shape[2:] == (3, 3)):
+        return False
+    if as_graph() or _get_current_dispatch_mode() is not None:
         return False
     types = {x.dtype, weight.dtype} | ({_result_type(x)} if torch.is_autocast_enabled("cpu") else set())
     inputs, outputs = weight.shape[1], weight.shape[0]

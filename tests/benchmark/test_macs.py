@@ -10,6 +10,7 @@ from llie.benchmark.plan import CostSpec, ModelSpec
 from llie.ops import DeformConv2d, RegionConv2d, deform_conv2d, fuse
 from llie.ops.fusion import ConvChain
 from llie.ops.selective_scan import selective_scan
+from llie.ops.winograd import Conv3x3
 
 SIZE = (24, 16)
 PIXELS = 24 * 16
@@ -18,6 +19,13 @@ PIXELS = 24 * 16
 def test_convolutions():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 1, stride=2))
     assert count_macs(network, SIZE) == PIXELS * 3 * 8 * 9 + PIXELS // 4 * 8 * 5
+
+
+def test_convolutions_with_fewer_multiplications_count_as_plain_ones():
+    network = nn.Sequential(nn.Conv2d(3, 16, 1), Conv3x3(16, 24)).eval()
+    by_hand = 64 * 64 * (3 * 16 + 16 * 24 * 9)
+    assert count_macs(network, (64, 64)) == by_hand
+    assert count_macs(fuse(network), (64, 64)) == by_hand
 
 
 def test_deformable_convolution():
