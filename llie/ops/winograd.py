@@ -137,7 +137,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Ker
     Returns:
         (B, C', H, W), channels last; in the type of autocast, if that is enabled.
     """
-    result: Tensor = _Winograd.apply(x, weight, bias, kernels or Kernels(weight))
+    result: Tensor = _Winograd.apply(x, weight, bias, kernels)
     return result
 
 
@@ -159,11 +159,11 @@ def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int,
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: Kernels) -> Tensor:
-        # A frozen kernel needs no copy of the image.
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: Kernels | None) -> Tensor:
+        # A frozen kernel needs no copy of the image; a kernel that learns is not kept at the points.
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.kernels, ctx.type = kernels, x.dtype
-        return _convolve(x, kernels.forward, bias, len(weight), _result_type(x))
+        return _convolve(x, (kernels or Kernels(weight)).forward, bias, len(weight), _result_type(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -174,7 +174,8 @@ class _Winograd(torch.autograd.Function):
             if differentiable:
                 of_x = winograd(grad, weight.flip(2, 3).transpose(0, 1)).to(ctx.type)
             else:
-                of_x = _convolve(grad, ctx.kernels.backward, None, weight.shape[1], ctx.type)
+                kernels = ctx.kernels or Kernels(weight)
+                of_x = _convolve(grad, kernels.backward, None, weight.shape[1], ctx.type)
         if ctx.needs_input_grad[1]:
             of_weight = _plain_gradient(x, weight, grad) if differentiable else _correlate(x, grad).to(weight.dtype)
         if ctx.needs_input_grad[2]:

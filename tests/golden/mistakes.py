@@ -81,7 +81,7 @@ MISTAKES = {
         ("ops.hvi:_first", "b & ~a", "b"),
     ],
     "archs/test_hdm.py": [
-        ("archs.hdm:Block.forward", "self.conv1(x).relu_() + x", "self.conv1(x).relu_() - x"),
+        ("archs.hdm:Block.forward", "self.conv1(x, relu=True) + x", "self.conv1(x, relu=True) - x"),
         ("archs.hdm:Block.forward", "torch.addcmul(x, y, self.palayer(y))", "torch.addcmul(x, y, self.palayer(x))"),
         ("archs.hdm:Group.forward", "self.gp(x) + x", "self.gp(x)"),
         ("archs.hdm:Up.plain", 'mode="reflect"', 'mode="constant"'),
@@ -163,8 +163,8 @@ MISTAKES = {
         ("archs.zero_dce:apply_curves", "x * x - x", "x - x * x"),
         (
             "ops.winograd:convolve_3x3",
-            "return F.conv2d(x, weight, bias, padding=1)",
-            "return F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight, bias)",
+            "F.conv2d(x, weight, bias, padding=1)",
+            "F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight, bias)",
         ),
         ("archs.zero_dce:ZeroDCE.curves", "[f2, f5]", "[f5, f2]"),
         ("archs.zero_dce:ZeroDCE.curves", "tanh(", "torch.sin("),
