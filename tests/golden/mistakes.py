@@ -163,8 +163,8 @@ MISTAKES = {
         ("archs.zero_dce:apply_curves", "x * x - x", "x - x * x"),
         (
             "ops.winograd:convolve_3x3",
-            "F.conv2d(x, weight, bias, padding=1)",
-            "F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight, bias)",
+            "y = F.conv2d(x, weight, bias, padding=1)",
+            "y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight, bias)",
         ),
         ("archs.zero_dce:ZeroDCE.curves", "[f2, f5]", "[f5, f2]"),
         ("archs.zero_dce:ZeroDCE.curves", "tanh(", "torch.sin("),
