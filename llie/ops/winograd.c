@@ -337,13 +337,39 @@ void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int
     }
 }
 
-/* Adds the gradient of a kernel at the points to total (36, rows, columns): sums over all tiles.
- *
- * Threads work on the same tiles, and then on the same matrices, so that the sums do not depend on their number.
- * room: 36 (most (channels of x + columns) + 2 GAP), and for each thread 36 x the larger number of channels.
+/* Adds what some tiles give to the gradient of a kernel at the points, total (36, rows, columns). */
+INLINE void sum_over(const float *values, int64_t n, int64_t apart, const float *gradients, int64_t apart_of_gradient,
+                     int64_t count, float *total, int64_t rows, int64_t columns, int p)
+{
+    product(values + p * apart, 1, n, rows, gradients + p * apart_of_gradient, 0, total + p * rows * columns, columns,
+            count, 1);
+}
+
+/* Fills totals (threads, 36, rows, columns), which are zero, with the gradient of a kernel at the points, in as many
+ * parts: sums over tiles. room: for each thread, 36 (most (channels of x + columns) + 2 GAP + the larger number of channels).
  */
 void correlate(const void *x, shape of_x, const void *gradient, shape of_gradient, int64_t tiles, int64_t most,
-               float *total, int64_t rows, int64_t columns, float *room, int threads)
+               float *totals, int64_t rows, int64_t columns, float *room, int64_t room_of_each, int threads)
+{
+    const int64_t n = of_x.channels, apart = most * n + GAP, apart_of_gradient = most * columns + GAP;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t first = 0; first < tiles; first += most) {
+        const int64_t count = tiles - first < most ? tiles - first : most, thread = omp_get_thread_num();
+        float *values = room + thread * room_of_each, *gradients = values + 36 * apart;
+        float *scratch = gradients + 36 * apart_of_gradient, *total = totals + thread * 36 * rows * columns;
+        images_at_points(x, of_x, 0, first, count, values, n, apart, scratch);
+        gradients_at_points(gradient, of_gradient, first, count, gradients, columns, apart_of_gradient, scratch);
+        for (int p = 0; p < 36; p++)
+            sum_over(values, n, apart, gradients, apart_of_gradient, count, total, rows, columns, p);
+    }
+}
+
+/* The same for kernels so large that there is one total (36, rows, columns): threads work on the same tiles, and then on
+ * different matrices. room: 36 (most (channels of x + columns) + 2 GAP), and for each thread 36 x the larger number of
+ * channels.
+ */
+void correlate_together(const void *x, shape of_x, const void *gradient, shape of_gradient, int64_t tiles, int64_t most,
+                        float *total, int64_t rows, int64_t columns, float *room, int threads)
 {
     const int64_t n = of_x.channels, step = 8;
     const int64_t apart = most * n + GAP, apart_of_gradient = most * columns + GAP;
@@ -362,7 +388,6 @@ void correlate(const void *x, shape of_x, const void *gradient, shape of_gradien
         }
 #pragma omp for
         for (int p = 0; p < 36; p++)
-            product(values + p * apart, 1, n, rows, gradients + p * apart_of_gradient, 0, total + p * rows * columns,
-                    columns, count, 1);
+            sum_over(values, n, apart, gradients, apart_of_gradient, count, total, rows, columns, p);
     }
 }

@@ -170,6 +170,7 @@ class _Winograd(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         differentiable = torch.is_grad_enabled()  # these gradients have gradients
+        grad = grad if differentiable else _channels_last(grad)
         if ctx.needs_input_grad[0]:
             if differentiable:
                 of_x = winograd(grad, weight.flip(2, 3).transpose(0, 1)).to(ctx.type)

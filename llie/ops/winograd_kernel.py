@@ -21,6 +21,7 @@ GAP = 16  # see winograd.c
 TILES = 24  # at a time, for each thread: their values and products stay in the cache
 TILES_IF_WIDE = 96  # where the kernel does not fit into the cache, and is read again for each of these
 WIDE = 256 * 256  # pairs of channels
+NARROW = 64 * 64  # up to here, each thread has its own sum
 TILES_OF_SUM = 48  # the same for gradients of kernels, which are summed over all tiles
 TILES_OF_SUM_IF_WIDE = 192
 
@@ -93,14 +94,25 @@ def correlate(x: Tensor, grad: Tensor) -> Tensor:
         _whole(shape_of_grad.channels, library.columns_at_once()),
     )
     tiles = len(x) * shape.down * shape.across
-    most = min(tiles, threads * (TILES_OF_SUM if rows * columns < WIDE else TILES_OF_SUM_IF_WIDE))
-    total = torch.zeros(POINTS_OF_TILE, rows, columns)
     widest = max(shape.channels, shape_of_grad.channels)
-    room = torch.empty(POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + threads * widest))
-    library.correlate(
-        x.data_ptr(), shape, grad.data_ptr(), shape_of_grad, tiles, most, total.data_ptr(), rows, columns,
-        room.data_ptr(), threads,
-    )  # fmt: skip
+    if rows * columns <= NARROW:
+        most = min(tiles, TILES_OF_SUM)
+        totals = torch.zeros(threads, POINTS_OF_TILE, rows, columns)
+        each = POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + widest)
+        room = torch.empty(threads * each)
+        library.correlate(
+            x.data_ptr(), shape, grad.data_ptr(), shape_of_grad, tiles, most, totals.data_ptr(), rows, columns,
+            room.data_ptr(), each, threads,
+        )  # fmt: skip
+        total = totals.sum(0)
+    else:
+        most = min(tiles, threads * (TILES_OF_SUM if rows * columns < WIDE else TILES_OF_SUM_IF_WIDE))
+        total = torch.zeros(POINTS_OF_TILE, rows, columns)
+        room = torch.empty(POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + threads * widest))
+        library.correlate_together(
+            x.data_ptr(), shape, grad.data_ptr(), shape_of_grad, tiles, most, total.data_ptr(), rows, columns,
+            room.data_ptr(), threads,
+        )  # fmt: skip
     return from_points(total)[:outputs, :inputs]
 
 
@@ -128,10 +140,10 @@ def _library() -> ctypes.CDLL:
         pointer, _Shape, integer, pointer, integer, pointer, number, pointer, _Shape, integer, integer, pointer,
         integer, number,
     ]  # fmt: skip
-    library.correlate.argtypes = [
-        pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer, number,
-    ]  # fmt: skip
-    for name in ("kernels_at_points", "convolve", "correlate"):
+    sums = [pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer]
+    library.correlate.argtypes = [*sums, integer, number]
+    library.correlate_together.argtypes = [*sums, number]
+    for name in ("kernels_at_points", "convolve", "correlate", "correlate_together"):
         getattr(library, name).restype = None
     for name in ("lanes", "columns_at_once", "rows_at_once"):
         getattr(library, name).restype = integer
