@@ -55,7 +55,9 @@ def form(request, monkeypatch):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("shape", "outputs"), [*SHAPES, ((2, 36, 21, 30), 16), ((1, 64, 32, 32), 67)])
+@pytest.mark.parametrize(
+    ("shape", "outputs"), [*SHAPES, ((2, 36, 21, 30), 16), ((1, 64, 32, 32), 67), ((1, 256, 9, 9), 260)]
+)
 def test_rounding_is_near_that_of_the_direct_form(layout, shape, outputs, form):
     x, weight, bias = tensors(shape, outputs, torch.float32)
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
