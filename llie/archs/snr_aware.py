@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.exporting import exporting
+from llie.ops.linear import Linear
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
 from llie.ops.parts import apart, in_one_piece, keep
 from llie.ops.snr import snr_map
@@ -82,10 +83,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         inner = width // 2
         self.layer_norm = nn.LayerNorm(width, eps=1e-6)
-        self.w_qs = nn.Linear(width, inner, bias=False)
-        self.w_ks = nn.Linear(width, inner, bias=False)
-        self.w_vs = nn.Linear(width, inner, bias=False)
-        self.fc = nn.Linear(inner, width, bias=False)
+        self.w_qs = Linear(width, inner, bias=False)
+        self.w_ks = Linear(width, inner, bias=False)
+        self.w_vs = Linear(width, inner, bias=False)
+        self.fc = Linear(inner, width, bias=False)
 
     def forward(self, tokens: Tensor, valid: Tensor, uniform: bool) -> Tensor:
         """Tokens (B, N, width), valid (B, N) -> tokens; `uniform` promises that no token of any image is valid."""
@@ -112,13 +113,11 @@ class FeedForward(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.layer_norm = nn.LayerNorm(width, eps=1e-6)
-        self.w_1 = nn.Linear(width, 2 * width)
-        self.w_2 = nn.Linear(2 * width, width)
+        self.w_1 = Linear(width, 2 * width)
+        self.w_2 = Linear(2 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        seen = [
-            part + self.w_2(F.relu(self.w_1(self.layer_norm(part)), inplace=True)) for part in tokens.split(TOKENS, 1)
-        ]
+        seen = [part + self.w_2(self.w_1(self.layer_norm(part), relu=True)) for part in tokens.split(TOKENS, 1)]
         return seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops.linear import Linear
 from llie.ops.parts import WHOLE, Ends, local, recording
 from llie.ops.winograd import Conv3x3, version
 
@@ -25,6 +26,7 @@ def fuse(network: Network) -> Network:
     """Prepare a network for inference: every `Fusable` in it switches to its faster form.
 
     Kernels of Winograd's convolutions are transformed once; in memory, they take four times as much as the weights.
+    Linear layers pack theirs once, in as much memory again.
     Parameters, modules and the state dict do not change. The faster form is used only in evaluation mode without
     gradients, and only while the parameters that it was made from keep their values and their device: call `fuse`
     again after training, loading or moving. (A write to a parameter's `.data` is the only change that is not noticed.)
@@ -36,7 +38,7 @@ def fuse(network: Network) -> Network:
         The same network.
     """
     for module in network.modules():
-        if isinstance(module, (Fusable, Conv3x3)):
+        if isinstance(module, (Fusable, Conv3x3, Linear)):
             module.fuse()
     return network
 
