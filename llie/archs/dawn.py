@@ -47,7 +47,7 @@ class Residual(nn.Module):
         self.project = Conv3x3(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.expand(x, relu=True)).add_(x)  # in place: half the memory
+        return self.project(self.expand(x, relu=True), added=x)
 
 
 class Tone(nn.Module):

@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.conv1(x, relu=True))
+        return self.conv2(self.conv1(x, relu=True), added=x)
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
@@ -173,7 +173,7 @@ class Context(NamedTuple):
         """`conv(cat(y, stem feature))`, of which `skip` is the second part or its share in the sum."""
         if not self.twice:
             return conv(torch.cat([y, skip], dim=1))
-        return convolve_3x3(y, conv.weight[:, : y.shape[1]]).add_(skip)
+        return convolve_3x3(y, conv.weight[:, : y.shape[1]], added=skip)
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

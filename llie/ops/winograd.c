@@ -231,44 +231,63 @@ static void gradients_at_points(const void *map, shape s, int64_t first, int64_t
 
 INLINE vec relu_of(vec v) { return (vec)(~(words)(v < 0) & (words)v); } /* keeps NaN */
 
-/* Fills tiles of a map from the products at the points; bias may be null. */
-INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *bias, int relu, void *map,
-                        shape s, int half, int64_t first, int64_t count)
+/* Where some channels of a result go, and what happens to them before that.
+ *
+ * added: what is added to them, or null; it may be `to`, if they are whole vectors. apart, others: values from pixel to
+ * pixel in `to` and in `added`. relu: whether they get ReLU, too.
+ */
+typedef struct { void *to; const void *added; int64_t channels, apart, others, relu; } output;
+
+/* Fills tiles of an output from the products at the points; bias may be null. */
+INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *bias, output o, shape s, int half,
+                        int64_t first, int64_t count)
 {
-    const int64_t n = s.channels, line = s.width * n, each = s.down * s.across;
+    const int64_t each = s.down * s.across;
     for (int64_t t = 0; t < count; t++) {
-        const int64_t image = (first + t) / each * s.height * line, place = (first + t) % each;
-        const int64_t y = place / s.across * 4, x = place % s.across * 4;
-        for (int64_t c = 0; c < n; c += LANES) {
-            const int64_t at = start(c, n);
-            vec lines[6][4], added = bias ? get(bias + at) : (vec){};
+        const int64_t place = (first + t) % each, y = place / s.across * 4, x = place % s.across * 4;
+        const int64_t pixel = ((first + t) / each * s.height + y) * s.width + x;
+        const int64_t below = s.height - y, right = s.width - x; /* rows and columns that are left */
+        for (int64_t c = 0; c < o.channels; c += LANES) {
+            const int64_t at = start(c, o.channels);
+            vec lines[6][4], constant = bias ? get(bias + at) : (vec){};
             for (int i = 0; i < 6; i++) {
                 vec m[6];
                 for (int j = 0; j < 6; j++)
                     m[j] = get(from + (i * 6 + j) * apart + t * row + at);
                 to_results(lines[i], m);
             }
-            for (int j = 0; j < 4 && x + j < s.width; j++) {
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
                 vec m[6], r[4];
                 for (int i = 0; i < 6; i++)
                     m[i] = lines[i][j];
                 to_results(r, m);
-                for (int i = 0; i < 4 && y + i < s.height; i++) {
-                    const vec v = relu ? relu_of(r[i] + added) : r[i] + added;
-                    put_into(map, half, image + (y + i) * line + (x + j) * n + at, v);
-                }
+                if (j < right)
+#pragma GCC unroll 4
+                    for (int i = 0; i < 4; i++)
+                        if (i < below) {
+                            const int64_t here = pixel + i * s.width + j;
+                            r[i] += constant;
+                            if (o.added)
+                                r[i] += get_from(o.added, half, here * o.others + at);
+                            put_into(o.to, half, here * o.apart + at, o.relu ? relu_of(r[i]) : r[i]);
+                        }
             }
         }
     }
 }
 
-static void results(const float *from, int64_t row, int64_t apart, const float *bias, int relu, void *map, shape s,
-                    int64_t first, int64_t count)
+static void results(const float *from, int64_t row, int64_t apart, const float *bias, const output *outputs, int64_t number,
+                    shape s, int64_t first, int64_t count)
 {
-    if (s.half)
-        from_points(from, row, apart, bias, relu, map, s, 1, first, count);
-    else
-        from_points(from, row, apart, bias, relu, map, s, 0, first, count);
+    for (int64_t o = 0; o < number; o++) {
+        if (s.half)
+            from_points(from, row, apart, bias, outputs[o], s, 1, first, count);
+        else
+            from_points(from, row, apart, bias, outputs[o], s, 0, first, count);
+        from += outputs[o].channels;
+        bias = bias ? bias + outputs[o].channels : bias;
+    }
 }
 
 /* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
@@ -312,14 +331,14 @@ INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows,
     }
 }
 
-/* Fills result: the map x, whose row `above` belongs to the first row of the result, with a kernel at the points; then
- * ReLU, if wanted.
+/* Fills outputs, channels after channels: the map x, whose row `above` belongs to their first row, with a kernel at the
+ * points.
  *
  * kernel: from `kernels_at_points`, GAP between matrices. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
  */
 void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int64_t columns, const float *bias,
-              int relu, void *result, shape of_result, int64_t tiles, int64_t most, float *room, int64_t room_of_each,
-              int threads)
+              const output *outputs, int64_t number, shape of_result, int64_t tiles, int64_t most, float *room,
+              int64_t room_of_each, int threads)
 {
     const int64_t n = of_x.channels, apart = most * n + GAP, apart_of_result = most * columns + GAP;
     /* The tiles are those of the result, which may have fewer rows than x. */
@@ -333,7 +352,7 @@ void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int
         for (int p = 0; p < 36; p++)
             product(values + p * apart, n, 1, count, kernel + p * (n * columns + GAP), 1,
                     products + p * apart_of_result, columns, n, 0);
-        results(products, columns, apart_of_result, bias, relu, result, of_result, first, count);
+        results(products, columns, apart_of_result, bias, outputs, number, of_result, first, count);
     }
 }
 

@@ -10,6 +10,7 @@ compiler, by matrix products (`winograd_matrices.py`).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from llie.ops import winograd_kernel, winograd_matrices
 from llie.ops.c_library import available
 from llie.ops.parts import as_graph
-from llie.ops.winograd_matrices import TILE
+from llie.ops.winograd_matrices import TILE, Output
 
 
 class Conv3x3(nn.Conv2d):
@@ -36,9 +37,9 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W); then ReLU, if wanted."""
-        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu)
+    def forward(self, x: Tensor, relu: bool = False, added: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W); plus `added`, then ReLU, if wanted."""
+        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu, added)
 
     def _kept(self) -> Kernels | None:
         kernels: Kernels | None = self.__dict__.get("_kernels")
@@ -59,16 +60,23 @@ def convolve_3x3(
     bias: Tensor | None = None,
     kernels: Kernels | None = None,
     relu: bool = False,
+    added: Tensor | None = None,
 ) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=1)`, and ReLU, if wanted; on CPUs by `winograd`, if it `pays`."""
+    """`F.conv2d(x, weight, bias, padding=1) + added`, then ReLU, if wanted; on CPUs by `winograd`, if it `pays`."""
     if pays(x, weight):
-        if relu and not torch.is_grad_enabled():  # in one step
-            kernels = kernels or Kernels(weight)
-            return _convolve(x, kernels.forward, bias, len(weight), _result_type(x), relu=True)
+        if not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
+            kernel = (kernels or Kernels(weight)).forward
+            return _convolve(x, kernel, bias, len(weight), _result_type(x), relu=relu, added=added)
         y = winograd(x, weight, bias, kernels)
     else:
         y = F.conv2d(x, weight, bias, padding=1)
+    if added is not None:
+        y = y.add_(added) if added.dtype == y.dtype else y + added  # in place: half the memory
     return y.relu_() if relu else y
+
+
+def _fits(added: Tensor, x: Tensor, weight: Tensor) -> bool:
+    return added.dtype == _result_type(x) and added.shape == (len(x), len(weight), *x.shape[2:])
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
@@ -157,6 +165,18 @@ def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int,
     return _convolve(x, Kernels(weight).forward, bias, len(weight), _result_type(x), above, height)
 
 
+def winograd_into(x: Tensor, kernels: Kernels, bias: Tensor | None, outputs: Sequence[Output]) -> None:
+    """`winograd` without gradients, whose channels go to several maps, one after another.
+
+    Args:
+        x: (B, C, H, W).
+        kernels: of a kernel (C', C, 3, 3).
+        bias: (C',).
+        outputs: of C' channels together; all of the type of x.
+    """
+    _form(x.dtype).convolve(_channels_last(x), kernels.forward, bias, outputs)
+
+
 class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: Kernels | None) -> Tensor:
@@ -202,11 +222,13 @@ def _convolve(
     above: int = 0,
     height: int | None = None,
     relu: bool = False,
+    added: Tensor | None = None,
 ) -> Tensor:
     """The convolution with a kernel at the points; see `winograd_of_rows`."""
     size = (len(x), outputs, x.shape[2] if height is None else height, x.shape[3])
     result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, result, above, relu)
+    output = Output(result, None if added is None else _channels_last(added), relu)
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], above)
     return result
 
 

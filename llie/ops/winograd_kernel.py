@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llie.ops.c_library import compiled_library
-from llie.ops.winograd_matrices import POINTS_OF_TILE, TILE, from_points
+from llie.ops.winograd_matrices import POINTS_OF_TILE, TILE, Output, from_points
 
 SOURCE = Path(__file__).with_name("winograd.c")
 GAP = 16  # see winograd.c
@@ -28,6 +29,13 @@ TILES_OF_SUM_IF_WIDE = 192
 
 class _Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across", "half")]
+
+
+class _Output(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("to", "added")),
+        *((name, ctypes.c_int64) for name in ("channels", "apart", "others", "relu")),
+    ]
 
 
 def prepare() -> None:
@@ -57,30 +65,29 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     return result
 
 
-def convolve(
-    x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0, relu: bool = False
-) -> None:
-    """See `winograd_matrices.convolve`; row `above` of x belongs to the first row of the result."""
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, outputs: Sequence[Output], above: int = 0) -> None:
+    """See `winograd_matrices.convolve`."""
     library, threads = _library(), torch.get_num_threads()
-    full = _wide(result)
-    x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, full.shape[1] - len(bias)))
-    rows, columns, shape, shape_of_result = (
-        x.shape[1],
-        _whole(full.shape[1], library.columns_at_once()),
-        _shape(x),
-        _shape(full),
-    )
-    tiles = len(full) * shape_of_result.down * shape_of_result.across
+    result = outputs[0].to
+    if len(outputs) == 1 and result.shape[1] < library.lanes():
+        wide = Output(_wide(result), None if outputs[0].added is None else _wide(outputs[0].added), outputs[0].relu)
+        bias = None if bias is None else F.pad(bias, (0, wide.to.shape[1] - len(bias)))
+        convolve(x, kernel, bias, [wide], above)
+        result.copy_(wide.to[:, : result.shape[1]])
+        return
+    x, bias = _wide(x), None if bias is None else bias.float()
+    rows, count = x.shape[1], sum(output.to.shape[1] for output in outputs)
+    columns, shape, shape_of_result = _whole(count, library.columns_at_once()), _shape(x), _shape(result)
+    tiles = len(result) * shape_of_result.down * shape_of_result.across
     most = TILES if rows * columns < WIDE else TILES_IF_WIDE
     most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
     each = POINTS_OF_TILE * (most * (rows + columns) + rows) + 2 * POINTS_OF_TILE * GAP
     room = torch.empty(threads * each)
     library.convolve(
         x.data_ptr(), shape, above, kernel.data_ptr(), columns, None if bias is None else bias.data_ptr(),
-        relu, full.data_ptr(), shape_of_result, tiles, most, room.data_ptr(), each, threads,
+        (_Output * len(outputs))(*map(_output, outputs)), len(outputs), shape_of_result, tiles, most, room.data_ptr(),
+        each, threads,
     )  # fmt: skip
-    if full is not result:
-        result.copy_(full[:, : result.shape[1]])
 
 
 def correlate(x: Tensor, grad: Tensor) -> Tensor:
@@ -131,14 +138,25 @@ def _shape(x: Tensor) -> _Shape:
     return _Shape(height, width, channels, -(-height // TILE), -(-width // TILE), x.dtype == torch.bfloat16)
 
 
+def _output(output: Output) -> _Output:
+    to, added = output.to, output.added
+    pointer, others = (None, 0) if added is None else (added.data_ptr(), _apart(added))
+    return _Output(to.data_ptr(), pointer, to.shape[1], _apart(to), others, output.relu)
+
+
+def _apart(x: Tensor) -> int:
+    """Values from pixel to pixel; strides along sizes of 1 may be anything."""
+    return next((x.stride(dim) for dim in (3, 2, 0) if x.shape[dim] > 1), 0)
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, number]
     library.convolve.argtypes = [
-        pointer, _Shape, integer, pointer, integer, pointer, number, pointer, _Shape, integer, integer, pointer,
-        integer, number,
+        pointer, _Shape, integer, pointer, integer, pointer, ctypes.POINTER(_Output), integer, _Shape, integer,
+        integer, pointer, integer, number,
     ]  # fmt: skip
     sums = [pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer]
     library.correlate.argtypes = [*sums, integer, number]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,20 @@ TILE, REACH = 4, 6  # sides of a tile of results, and of the values that it depe
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 POINTS_OF_TILE = REACH * REACH
 TILES = 96  # at a time, about: so many stay in the cache, and make the matrices large enough
+
+
+class Output(NamedTuple):
+    """Where some channels of a result go, and what happens to them before that.
+
+    Attributes:
+        to: (B, C, H, W), to be filled; channels last, or some channels of such a map.
+        added: the same shape and type, is added to them; it may be `to` itself, if C is a multiple of 8.
+        relu: whether they get ReLU, too.
+    """
+
+    to: Tensor
+    added: Tensor | None = None
+    relu: bool = False
 
 
 class Matrices(NamedTuple):
@@ -68,28 +82,28 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     return values.view(POINTS_OF_TILE, *weight.shape[:2])
 
 
-def convolve(
-    x: Tensor, kernel: Tensor, bias: Tensor | None, result: Tensor, above: int = 0, relu: bool = False
-) -> None:
-    """Fill the convolution of x (B, C, H, W) with a kernel at the points, then ReLU; both maps are channels last.
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, outputs: Sequence[Output], above: int = 0) -> None:
+    """Fill outputs, channels after channels, with the convolution of x (B, C, H, W) with a kernel at the points.
 
-    Row `above` of x, 0 or 1, belongs to the first row of the result, which may have fewer rows than x.
+    x is channels last. Its row `above`, 0 or 1, belongs to the first row of the outputs, which may have fewer rows.
     """
-    to = matrices(x.dtype)
-    channels, outputs, width = x.shape[1], result.shape[1], result.shape[3]
-    padded, pixels = _padded(x, 1, result.shape[2] + above)[:, above:], result.permute(0, 2, 3, 1)
+    to, result = matrices(x.dtype), outputs[0].to
+    channels, width = x.shape[1], result.shape[3]
+    padded = _padded(x, 1, result.shape[2] + above)[:, above:]
     across = padded.shape[2] // TILE
     for part in _in_parts(result):
         tiles = torch.mm(to.image, _gather(padded, part, REACH)).view(POINTS_OF_TILE, -1, channels)
-        results = torch.mm(to.result, torch.bmm(tiles, kernel).view(POINTS_OF_TILE, -1)).view(-1, outputs)
+        results = torch.mm(to.result, torch.bmm(tiles, kernel).view(POINTS_OF_TILE, -1)).view(-1, kernel.shape[2])
         if bias is not None:
             results += bias
-        rows = pixels[part.images, TILE * part.first : TILE * (part.first + part.rows)]
-        placed = results.view(TILE, TILE, len(rows), part.rows, across, outputs).permute(2, 3, 0, 4, 1, 5)
-        whole = placed.reshape(len(rows), TILE * part.rows, TILE * across, outputs)
-        rows.copy_(whole[:, : rows.shape[1], :width])
-    if relu:
-        result.relu_()
+        placed = results.view(TILE, TILE, -1, part.rows, across, kernel.shape[2]).permute(2, 5, 3, 0, 4, 1)
+        whole = placed.reshape(len(placed), -1, TILE * part.rows, TILE * across)[..., :width]
+        for output, values in zip(outputs, whole.split([len(o.to[0]) for o in outputs], dim=1), strict=True):
+            rows = output.to[part.images, :, TILE * part.first : TILE * (part.first + part.rows)]
+            values = values[:, :, : rows.shape[2]]
+            if output.added is not None:
+                values = values + output.added[part.images, :, TILE * part.first : TILE * (part.first + part.rows)]
+            rows.copy_(values.relu() if output.relu else values)
 
 
 def correlate(x: Tensor, grad: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ MISTAKES = {
     "archs/test_snr_aware.py": [
         ("archs.snr_aware:conv3x3", "padding=1", "padding=1, padding_mode='replicate'"),
         ("archs.snr_aware:leaky", "0.1", "0.11"),
-        ("archs.snr_aware:ResidualBlock.forward", "x + self.conv2", "x - self.conv2"),
+        ("archs.snr_aware:ResidualBlock.forward", "added=x", "added=-x"),
         ("archs.snr_aware:cut", "0, 1, 3, 5, 2, 4", "0, 1, 3, 5, 4, 2"),
         ("archs.snr_aware:SelfAttention.forward", "k, v, mask)", "k, v, mask, scale=0.1)"),
         ("archs.snr_aware:SelfAttention.forward", "q.masked_fill(blind[:, :, None, None], 0)", "q"),

@@ -10,7 +10,8 @@ from torch import nn
 import llie.ops.winograd
 from llie.ops.exporting import for_export
 from llie.ops.fusion import fuse
-from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd, winograd_of_rows
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd, winograd_into, winograd_of_rows
+from llie.ops.winograd_matrices import Output
 
 
 def tensors(shape, outputs, dtype=torch.float64):
@@ -140,6 +141,50 @@ def test_rows_of_a_map(shape, first, stop, form):
     result = winograd_of_rows(x[:, :, low : stop + 1], weight, bias, first - low, stop - first)
     expected = direct(x, weight, bias)[:, :, first:stop]
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9, 10), (1, 24, 21, 30), (3, 8, 5, 1)])
+def test_channels_go_to_several_maps_with_additions(shape, form):
+    x, weight, bias = (each.detach() for each in tensors(shape, 27, torch.float32))
+    size = (len(x), 24, *x.shape[2:])
+    sums, given = (torch.randn(size).to(memory_format=torch.channels_last) for _ in range(2))
+    expected = direct(x, weight, bias).split([11, 8, 8], dim=1)
+    expected = [(expected[0] + given[:, 5:16]).relu(), expected[1] + sums[:, 8:16], expected[2].relu()]
+    own = torch.empty_like(sums[:, :11], memory_format=torch.channels_last)
+    untouched = sums[:, :8].clone()
+    outputs = [
+        Output(own, given[:, 5:16], relu=True),
+        Output(sums[:, 8:16], sums[:, 8:16]),
+        Output(sums[:, 16:], relu=True),
+    ]
+    winograd_into(x, Kernels(weight), bias, outputs)
+    for output, each in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output.to, each, rtol=0, atol=1e-4)
+    assert torch.equal(sums[:, :8], untouched)
+
+
+@pytest.mark.parametrize("size", [3, 64])  # direct, and by Winograd
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_map_is_added_in_one_step_or_two(size, relu, dtype, monkeypatch):
+    monkeypatch.setattr(llie.ops.winograd, "_multiplies_bfloat16_in_tiles", lambda: False)
+    x, weight, bias = tensors((1, 24, size, size), 24, torch.float32)
+    added = torch.randn(1, 24, size, size, requires_grad=True)
+    expected = direct(x, weight, bias) + added
+    expected = expected.relu() if relu else expected
+    close = {"rtol": 0.02, "atol": 0.1} if dtype == torch.bfloat16 else {"rtol": 0, "atol": 1e-4}
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        kept, given = added.detach().clone(), added.to(dtype)
+        result = convolve_3x3(x, weight, bias, relu=relu, added=given)
+        with torch.no_grad():
+            in_one_step = convolve_3x3(x, weight, bias, None, relu, given)
+    assert torch.equal(added, kept)
+    torch.testing.assert_close(result.float(), expected, **close)
+    torch.testing.assert_close(in_one_step.float(), expected, **close)
+    weights = torch.randn(result.shape)
+    (ours,) = torch.autograd.grad(result.float(), added, weights)
+    theirs = weights * (result > 0) if relu else weights
+    torch.testing.assert_close(ours, theirs, rtol=0.01 if dtype == torch.bfloat16 else 0, atol=0)
 
 
 def in_c():
