@@ -17,9 +17,12 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
-from llie.ops.fusion import ConvChain
+from llie.ops import pointwise
+from llie.ops.fusion import ConvChain, Function, Fusable
 from llie.ops.padding import any_size, pad_to_multiple
-from llie.ops.winograd import Conv3x3, convolve_3x3
+from llie.ops.parts import as_graph
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd_into
+from llie.ops.winograd_matrices import Output
 from llie.registry import ARCH_REGISTRY
 
 Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
@@ -42,7 +45,7 @@ def add(total: Tensor, *others: Tensor | None) -> Tensor:
     return total
 
 
-class RDB(nn.Module):
+class RDB(Fusable):
     """Residual dense block: every layer reads the input and the maps of all layers before it."""
 
     def __init__(self, width: int, growth: int, convs: int):
@@ -51,23 +54,62 @@ class RDB(nn.Module):
         self.convs = nn.ModuleList(conv3x3(width + c * growth, growth) for c in range(convs))
         self.LFF = nn.Conv2d(width + convs * growth, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (B, width, H, W) -> the same shape."""
-        # A layer convolves the concatenation of all earlier maps. This is a sum over maps, so each map is convolved
-        # once, for all layers that read it, instead of being copied for each of them.
+    # A layer convolves the concatenation of all earlier maps. This is a sum over maps, so each map is convolved once,
+    # for all layers that read it, instead of being copied for each of them.
+
+    def kernels(self) -> list[Tensor]:
+        """For the input and the map of each layer but the last: of all layers that read it."""
         layers: Any = self.convs
-        kernels = [layer.weight.split(self.channels[: c + 1], dim=1) for c, layer in enumerate(layers)]
+        parts = [layer.weight.split(self.channels[: c + 1], dim=1) for c, layer in enumerate(layers)]
+        return [torch.cat([part[c] for part in parts[c:]]) for c in range(len(layers))]
 
-        def convolve(c: int, feature: Tensor, bias: Tensor | None = None) -> Tensor:
-            return convolve_3x3(feature, torch.cat([kernel[c] for kernel in kernels[c:]]), bias)
+    def biases(self) -> Tensor:
+        """Of all layers, one after another."""
+        layers: Any = self.convs
+        return torch.cat([layer.bias for layer in layers])
 
+    def plain(self, x: Tensor, *others: Tensor | None) -> Tensor:
+        """X (B, width, H, W) -> the same shape, with all others added to it."""
         growth = self.channels[1]
-        sums = convolve(0, x, torch.cat([layer.bias for layer in layers]))
+        first, *kernels = self.kernels()
+        sums = convolve_3x3(x, first, self.biases())
         maps = [F.relu(sums[:, :growth])]
-        for c in range(1, len(layers)):
-            sums = convolve(c, maps[-1]).add_(sums[:, growth:])
+        for kernel in kernels:
+            sums = convolve_3x3(maps[-1], kernel).add_(sums[:, growth:])
             maps.append(F.relu(sums[:, :growth]))
-        return self.LFF(torch.cat([x, *maps], dim=1)).add_(x)
+        return add(self.LFF(torch.cat([x, *maps], dim=1)), x, *others)
+
+    def fused(self) -> Function:
+        """The same, in one step for each layer, where the kernels in C can do it."""
+        if not pointwise.works() or self.channels[0] < 8 or self.channels[1] % 8:
+            return self.plain
+        kernels, bias = [Kernels(kernel) for kernel in self.kernels()], self.biases()
+        fusion = pointwise.Pointwise(self.LFF.weight, self.LFF.bias, self.channels)
+        growth, width = self.channels[1], sum(self.channels[2:])
+
+        def run(x: Tensor, *others: Tensor | None) -> Tensor:
+            if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not pays(x, kernels[0].weight):
+                return self.plain(x, *others)
+            maps = [like(x, growth) for _ in kernels]
+            sums = like(x, width)  # of layers that have not read all of their maps yet
+            for c, (source, kernel) in enumerate(zip([x, *maps[:-1]], kernels, strict=True)):
+                at = c * growth
+                outputs = [Output(maps[c], sums[:, at - growth : at] if c else None, relu=True)]
+                if maps[c] is not maps[-1]:
+                    outputs.append(Output(sums[:, at:], sums[:, at:] if c else None))
+                winograd_into(source, kernel, None if c else bias, outputs)
+            return fusion([x, *maps], [x, *(other for other in others if other is not None)])
+
+        return run
+
+    def run_fused(self, fast: Function, x: Tensor, *others: Tensor | None) -> Tensor:
+        """See the base class; strips see each layer."""
+        return self.plain(x, *others) if as_graph() else fast(x, *others)
+
+
+def like(x: Tensor, channels: int) -> Tensor:
+    """Memory for a map of the size of x (B, C, H, W), channels last."""
+    return torch.empty((len(x), channels, *x.shape[2:]), memory_format=torch.channels_last)
 
 
 class Recursion(nn.Module):
@@ -97,9 +139,9 @@ class Recursion(nn.Module):
         f4 = self.Down2(down2(f2))
 
         last1, last2, last4 = last or (None, None, None)
-        f4 = add(bottom2(bottom1(f4)), f4, last4)
-        f2 = add(up2(self.Up2(f4)), f2, last2)
-        f1 = add(up1(self.Up1(f2)), f1, stem, last1)
+        f4 = bottom2(bottom1(f4), f4, last4)
+        f2 = up2(self.Up2(f4), f2, last2)
+        f1 = up1(self.Up1(f2), f1, stem, last1)
 
         r4 = self.UPNet4(f4)
         r2 = self.UPNet2(f2).add_(enlarge(r4, 2))

@@ -71,12 +71,12 @@ class Fusable(nn.Module):
         # Stored outside the module's attributes, so that parameters, buffers, copies and checkpoints do not contain it.
         object.__setattr__(self, "_fast", (self.fused(), self._state()))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *more: Any) -> Tensor:
         """`plain`, or its faster form where there is a valid one."""
         fast, made_of = self.__dict__.get("_fast", (None, None))
         if fast is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.plain(x)  # a compiled or exported graph must stay valid when parameters change
-        return self.run_fused(fast, x) if made_of == self._state() else self.plain(x)
+            return self.plain(x, *more)  # a compiled or exported graph must stay valid when parameters change
+        return self.run_fused(fast, x, *more) if made_of == self._state() else self.plain(x, *more)
 
     def run_fused(self, fast: Function, x: Tensor) -> Tensor:
         """Compute the result with what `fused` returned."""

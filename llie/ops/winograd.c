@@ -6,32 +6,10 @@
  * before. Plain C with GNU vector extensions.
  */
 #include <omp.h>
-#include <stdint.h>
-#include <string.h>
 
-/* Tiles take vectors of LANES channels; products take WIDE columns. A block of a product fills ROWS x 2 vectors, about
- * as many as there are registers.
- */
-#if defined(__AVX512F__)
-#define LANES 8
-#define WIDE 16
-#define ROWS 8
-#elif defined(__AVX__)
-#define LANES 8
-#define WIDE 8
-#define ROWS 6
-#else
-#define LANES 4
-#define WIDE 4
-#if defined(__aarch64__)
-#define ROWS 8
-#else
-#define ROWS 4
-#endif
-#endif
-#define PANEL (2 * WIDE)
+#include "products.h"
+
 #define GAP 16 /* values between matrices, because powers of two would share places in the cache */
-#define INLINE static inline __attribute__((always_inline))
 
 /* The points are 0, A, -A, B, -B and infinity, and A B = 1. */
 #define A (2.0f / 3)
@@ -40,8 +18,6 @@
 #define OF_A (B / (2 * (A * A - B * B)))
 #define OF_B (A / (2 * (B * B - A * A)))
 
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef float wide __attribute__((vector_size(4 * WIDE)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
 /* half: whether its type is bfloat16; down, across: numbers of tiles. */
@@ -50,23 +26,6 @@ typedef struct { int64_t height, width, channels, down, across, half; } shape;
 int64_t lanes(void) { return LANES; }
 int64_t columns_at_once(void) { return WIDE; }
 int64_t rows_at_once(void) { return ROWS; }
-
-INLINE vec get(const float *from)
-{
-    vec v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
-INLINE wide get_wide(const float *from)
-{
-    wide v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
-INLINE void put(float *to, vec v) { memcpy(to, &v, sizeof v); }
-INLINE void put_wide(float *to, wide v) { memcpy(to, &v, sizeof v); }
 
 /* Some channels of a map, from value `at` on. */
 INLINE vec get_from(const void *map, int half, int64_t at)
@@ -170,9 +129,6 @@ void kernels_at_points(const float *weight, int64_t of_row, int64_t of_column, i
             }
         }
 }
-
-/* The start of the vector with channel c: the last one ends with the last channel. */
-INLINE int64_t start(int64_t c, int64_t channels) { return c + LANES <= channels ? c : channels - LANES; }
 
 /* `count` tiles from the first on, side x side values each, at the points; neighbours share columns, if side is 6. */
 INLINE void at_points(const void *map, shape s, int half, int side, int64_t above, int64_t first, int64_t count,
@@ -287,47 +243,6 @@ static void results(const float *from, int64_t row, int64_t apart, const float *
             from_points(from, row, apart, bias, outputs[o], s, 0, first, count);
         from += outputs[o].channels;
         bias = bias ? bias + outputs[o].channels : bias;
-    }
-}
-
-/* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
-INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,
-                  int64_t c_row, int64_t depth, int vectors, int add)
-{
-    wide sum[ROWS][2];
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = add ? get_wide(c + r * c_row + v * WIDE) : (wide){};
-    for (int64_t k = 0; k < depth; k++) {
-        wide left = get_wide(b + k * b_row), right = vectors > 1 ? get_wide(b + k * b_row + WIDE) : (wide){};
-        for (int r = 0; r < ROWS; r++) {
-            const float factor = a[r * a_row + k * a_step];
-            sum[r][0] += factor * left;
-            if (vectors > 1)
-                sum[r][1] += factor * right;
-        }
-    }
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < vectors; v++)
-            put_wide(c + r * c_row + v * WIDE, sum[r][v]);
-}
-
-/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors.
- *
- * b: (depth, columns), or in panels of columns.
- */
-INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows, const float *b, int in_panels,
-                    float *c, int64_t columns, int64_t depth, int add)
-{
-    for (int64_t j = 0; j < columns; j += PANEL) {
-        const int vectors = columns - j > WIDE ? 2 : 1;
-        const float *panel = b + (in_panels ? j * depth : j);
-        const int64_t b_row = in_panels ? vectors * WIDE : columns;
-        for (int64_t r = 0; r < rows; r += ROWS)
-            if (vectors == 2)
-                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 2, add);
-            else
-                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 1, add);
     }
 }
 

@@ -11,6 +11,7 @@ from llie.engine.schedules import create_schedule
 from llie.errors import UserError
 from llie.losses import build_losses
 from llie.models.base import create_network
+from llie.ops.fusion import fuse
 from llie.options import load_options
 from llie.weights import load_weights
 from tests.conftest import REPOSITORY
@@ -55,6 +56,24 @@ def test_gradients_of_a_dense_block_are_those_of_its_definition():
     defined = torch.autograd.grad(((block.LFF(maps) + x) * weight).sum(), sources)
     for a, b in zip(ours, defined, strict=True):
         torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize(("width", "growth", "convs"), [(16, 8, 4), (20, 16, 1), (8, 8, 2), (16, 5, 3), (6, 8, 2)])
+@pytest.mark.parametrize("size", [(1, 40, 64), (2, 33, 38), (1, 3, 5)])
+def test_the_fused_dense_block_equals_the_plain_one(width, growth, convs, size):
+    torch.manual_seed(0)
+    block = fuse(RDB(width, growth, convs)).eval()
+    batch, *sides = size
+    x, other, last = (torch.randn(batch, width, *sides) for _ in range(3))
+    kept = x.clone()
+    with torch.no_grad():
+        expected = block.plain(x) + other + last
+        torch.testing.assert_close(block(x, other, None, last), expected, rtol=0, atol=1e-5)
+        block.LFF.bias += 1
+        torch.testing.assert_close(block(x, other, last), expected + 1, rtol=0, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(block(x), block.plain(x), rtol=0.02, atol=0.02)
+    assert torch.equal(x, kept)
 
 
 @pytest.mark.parametrize("case", ["64", "nonsquare"])

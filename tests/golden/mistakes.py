@@ -121,7 +121,7 @@ MISTAKES = {
     "archs/test_drbn.py": [
         ("archs.drbn:conv3x3", "padding=1", "padding=1, padding_mode='zeros' if stride == 1 else 'replicate'"),
         ("archs.drbn:enlarge", "align_corners=False", "align_corners=True"),
-        ("archs.drbn:RDB.forward", ".add_(x)", ""),
+        ("archs.drbn:RDB.plain", "x, *others)", "*others)"),
         ("archs.drbn:Recursion.forward", "f1, stem, last1", "f1, last1"),
         ("archs.drbn:DRBN.scales", "torch.cat([result, x]", "torch.cat([x, result]"),
         ("archs.drbn:Recompose.forward", "fine - middle]", "middle - fine]"),

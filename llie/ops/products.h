@@ -1,0 +1,91 @@
+/* Matrix products in float32 for kernels that keep their factors in the cache. Plain C with GNU vector extensions. */
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+/* Pixels take vectors of LANES channels; products take WIDE columns. A block of a product fills ROWS x 2 vectors, about
+ * as many as there are registers.
+ */
+#if defined(__AVX512F__)
+#define LANES 8
+#define WIDE 16
+#define ROWS 8
+#elif defined(__AVX__)
+#define LANES 8
+#define WIDE 8
+#define ROWS 6
+#else
+#define LANES 4
+#define WIDE 4
+#if defined(__aarch64__)
+#define ROWS 8
+#else
+#define ROWS 4
+#endif
+#endif
+#define PANEL (2 * WIDE)
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float wide __attribute__((vector_size(4 * WIDE)));
+
+INLINE vec get(const float *from)
+{
+    vec v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+INLINE wide get_wide(const float *from)
+{
+    wide v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+INLINE void put(float *to, vec v) { memcpy(to, &v, sizeof v); }
+INLINE void put_wide(float *to, wide v) { memcpy(to, &v, sizeof v); }
+
+/* The start of the vector with channel c: the last one ends with the last channel. */
+INLINE int64_t start(int64_t c, int64_t channels) { return c + LANES <= channels ? c : channels - LANES; }
+
+/* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
+INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,
+                  int64_t c_row, int64_t depth, int vectors, int add)
+{
+    wide sum[ROWS][2];
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = add ? get_wide(c + r * c_row + v * WIDE) : (wide){};
+    for (int64_t k = 0; k < depth; k++) {
+        wide left = get_wide(b + k * b_row), right = vectors > 1 ? get_wide(b + k * b_row + WIDE) : (wide){};
+        for (int r = 0; r < ROWS; r++) {
+            const float factor = a[r * a_row + k * a_step];
+            sum[r][0] += factor * left;
+            if (vectors > 1)
+                sum[r][1] += factor * right;
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < vectors; v++)
+            put_wide(c + r * c_row + v * WIDE, sum[r][v]);
+}
+
+/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors.
+ *
+ * b: (depth, columns), or in panels of columns.
+ */
+INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows, const float *b, int in_panels,
+                    float *c, int64_t columns, int64_t depth, int add)
+{
+    for (int64_t j = 0; j < columns; j += PANEL) {
+        const int vectors = columns - j > WIDE ? 2 : 1;
+        const float *panel = b + (in_panels ? j * depth : j);
+        const int64_t b_row = in_panels ? vectors * WIDE : columns;
+        for (int64_t r = 0; r < rows; r += ROWS)
+            if (vectors == 2)
+                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 2, add);
+            else
+                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 1, add);
+    }
+}
