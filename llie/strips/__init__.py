@@ -2,8 +2,9 @@
 
 `trace` records the network as a graph of operations. `plan` divides the graph into passes over the image; `schedule`
 divides a pass into strips of rows. `rules` and `neighbours` say which rows of its input an operation needs. `sums` adds
-up over the strips what depends on the whole image; each such sum ends a pass. `store` holds maps for later passes;
-networks mark them with `llie.ops.parts`. `run` carries the plan out, and `network` decides when strips are needed.
+up over the strips what depends on the whole image; each such sum ends a pass. `store` holds maps for later passes, in
+places of `space`; networks mark them with `llie.ops.parts`. `run` carries the plan out, and `network` decides when
+strips are needed.
 Inference, tests and the validation during training call the package.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from llie.errors import UserError
+from llie.strips.space import Pages, Space
 
-PAGES = 2**20  # bytes; blocks from this size on lie in pages of their own
+PAGES = 2**20  # bytes; blocks from this size on do not lie in the heap
 
 
 class _InFile(NamedTuple):
@@ -42,16 +42,16 @@ class Store:
             disappears with the process.
 
     Attributes:
-        written: bytes in the scratch file.
+        written: size of the scratch file in bytes.
     """
 
     def __init__(self, memory: int):
         self.memory = memory
         self.used = self.written = self.peak = 0
         self.windows: set[int] = set()  # addresses of their memory
-        self._pages = _Pages()
+        self._pages = Pages()
         self._file: Any = None
-        self._free: dict[int, list[int]] = {}  # places of blocks that were dropped, by their size
+        self._places = Space(1 << 62)  # in the file
 
     def map(self, dim: int) -> Map:
         """A new map, whose rows are along dimension `dim`."""
@@ -75,27 +75,35 @@ class Store:
     def put(self, block: Tensor) -> Tensor | _InFile:
         """Take a block in."""
         size = block.numel() * block.element_size()
-        if self.used + size <= self.memory:
+        if self.used + size > self.memory:
+            return self._write(block, size)
+        if size >= PAGES and block.device.type == "cpu":
+            room = self._pages.room(block.numel(), block.dtype, self.memory)
+            if room is None:
+                return self._write(block, size)
             self.use(size)
-            if size >= PAGES and block.device.type == "cpu":
-                return self._pages.copy(block, self.memory - self.used)
-            storage = block.untyped_storage()
-            own = storage.nbytes() == size and storage.data_ptr() not in {*self._pages.used, *self.windows}
-            return block if own else block.clone(memory_format=torch.preserve_format)
-        return self._write(block, size)
+            return _shaped(room, block).copy_(block)
+        self.use(size)
+        storage = block.untyped_storage()
+        own = storage.nbytes() == size and not self._pages.holds(block) and storage.data_ptr() not in self.windows
+        return block if own else block.clone(memory_format=torch.preserve_format)
 
-    def get(self, block: Tensor | _InFile) -> Tensor:
-        """A block's values."""
+    def get(self, block: Tensor | _InFile, dim: int = 0, rows: slice = slice(None)) -> Tensor:
+        """A block's values, or its rows along a dimension."""
         if isinstance(block, Tensor):
-            return block
+            return block[(slice(None),) * dim + (rows,)]
         assert self._file is not None
-        tensor = torch.empty(block.shape, dtype=block.dtype)
-        self._file.seek(block.place)
+        shape, order = block.shape, (0, 3, 1, 2) if block.channels_last else tuple(range(len(block.shape)))
+        first, stop, _ = rows.indices(shape[order[dim]])
+        apart = math.prod(shape[order[dim] + 1 :]) * block.dtype.itemsize  # bytes of a row
+        if math.prod(shape[: order[dim]]) > 1:  # rows do not lie one after the other
+            return self.get(block)[(slice(None),) * dim + (rows,)]
+        tensor = torch.empty((*shape[: order[dim]], stop - first, *shape[order[dim] + 1 :]), dtype=block.dtype)
+        self._file.seek(block.place + first * apart)
         view = _bytes(tensor)
         while view:
             view = view[self._file.readinto(view) :]
-        tensor = tensor.to(block.device)
-        return tensor.permute(0, 3, 1, 2) if block.channels_last else tensor
+        return tensor.to(block.device).permute(order)
 
     def drop(self, block: Tensor | _InFile) -> None:
         """Forget a block."""
@@ -103,7 +111,7 @@ class Store:
             self.used -= block.numel() * block.element_size()
             self._pages.drop(block)
         else:
-            self._free.setdefault(math.prod(block.shape) * block.dtype.itemsize, []).append(block.place)
+            self._places.give(block.place, math.prod(block.shape) * block.dtype.itemsize)
 
     def _write(self, block: Tensor, size: int) -> _InFile:
         if self._file is None:
@@ -111,11 +119,9 @@ class Store:
         device, block = block.device, block.cpu()
         channels_last = block.dim() == 4
         block = (block.permute(0, 2, 3, 1) if channels_last else block).contiguous()
-        places = self._free.get(size)
-        if places:
-            place = places.pop()
-        else:
-            place, self.written = self.written, self.written + size
+        place = self._places.take(size)
+        assert place is not None
+        self.written = max(self.written, place + size)
         view = _bytes(block)
         try:
             self._file.seek(place)
@@ -151,7 +157,7 @@ class Map:
     def read(self, first: int, stop: int) -> Tensor:
         """Rows `first` to `stop`, which were written and not released."""
         parts = [
-            self.store.get(block).narrow(self.dim, max(first, low) - low, min(stop, high) - max(first, low))
+            self.store.get(block, self.dim, slice(max(first, low) - low, min(stop, high) - low))
             for low, high, block in self._blocks
             if low < stop and first < high
         ]
@@ -265,61 +271,20 @@ class Window:
         self._start = self._needed
 
 
-class _Pages:
-    """Memory of blocks that stay for long, apart from the heap, and used again for blocks of about the same size.
-
-    Among the temporary tensors of the heap, they would leave holes that nothing fits into: the process would grow to
-    twice what it holds. New pages cost more time than the copy: the system clears them one by one.
-
-    Attributes:
-        used: the memory of each block, by its address.
-    """
-
-    def __init__(self) -> None:
-        self.used: dict[int, mmap.mmap] = {}
-        self._spare: dict[int, list[mmap.mmap]] = {}
-        self._spare_bytes = 0
-
-    def copy(self, block: Tensor, spare: int) -> Tensor:
-        """A copy of a block; afterwards, at most `spare` bytes are kept for later blocks."""
-        count = block.numel()
-        step = 2 ** max(12, (count * block.element_size()).bit_length() - 4)
-        size = -(-count * block.element_size() // step) * step
-        pages = self._spare.get(size) or [_new_pages(size)]
-        if self._spare.get(size):
-            self._spare_bytes -= size
-        memory = pages.pop()
-        if self._spare_bytes > spare:
-            self._spare.clear()
-            self._spare_bytes = 0
-        flat = torch.frombuffer(memory, dtype=block.dtype, count=count)
-        self.used[flat.untyped_storage().data_ptr()] = memory
-        if _is_channels_last(block):
-            batch, channels, height, width = block.shape
-            return flat.view(batch, height, width, channels).permute(0, 3, 1, 2).copy_(block)
-        return flat.view(block.shape).copy_(block)
-
-    def drop(self, block: Tensor) -> None:
-        """Nobody needs this block's values any more, if it is one of these."""
-        memory = self.used.pop(block.untyped_storage().data_ptr(), None)
-        if memory is not None:
-            self._spare.setdefault(len(memory), []).append(memory)
-            self._spare_bytes += len(memory)
-
-
-def _new_pages(size: int) -> mmap.mmap:
-    pages = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer and larger pages are ready sooner
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return pages
-
-
 def _rows_like(tensor: Tensor, dim: int, count: int) -> Tensor:
     """Memory for so many rows of a map of which a tensor is a part."""
     shape = list(tensor.shape)
     shape[dim] = count
     layout = torch.channels_last if _is_channels_last(tensor) else torch.contiguous_format
     return torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
+
+
+def _shaped(values: Tensor, like: Tensor) -> Tensor:
+    """Values in the shape and the layout of a tensor."""
+    if not _is_channels_last(like):
+        return values.view(like.shape)
+    batch, channels, height, width = like.shape
+    return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

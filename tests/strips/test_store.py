@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llie.strips.space import Space
 from llie.strips.store import Store
 
 MIB = 2**20
@@ -94,3 +95,39 @@ def test_no_rows_of_a_map():
     kept.append(rows(2))
     kept.release(2)
     assert kept.read(5, 5).shape == (1, 32, 0, 4096)
+
+
+def test_a_range_gets_the_first_place_that_it_fits_in():
+    space = Space(10)
+    assert [space.take(n) for n in (3, 4, 2)] == [0, 3, 7]
+    assert space.take(2) is None  # one is left
+    space.give(7, 2)
+    space.give(0, 3)
+    assert space.take(4) is None  # enough are free, but not side by side
+    space.give(3, 4)
+    assert space.take(10) == 0
+
+
+@pytest.mark.parametrize("memory", [0, 64 * MIB])
+def test_places_are_used_again_for_blocks_of_other_sizes(memory):
+    store = Store(memory)
+    for count in (4, 3, 5, 2):
+        kept = store.map(2)
+        for value in range(6):
+            kept.append(rows(count, value))
+            assert (kept.read(value * count + 1, value * count + 2) == value).all()
+            kept.release(value * count)
+        kept.release(1 << 62)
+    assert store.written <= 8 * MIB and (store.peak == 0 or store.written == 0)
+
+
+def test_memory_does_not_grow_beyond_its_limit_where_free_places_are_too_small():
+    store = Store(4 * MIB)
+    maps = [store.map(2) for _ in range(4)]
+    for value, kept in enumerate(maps):
+        kept.append(rows(2, value))
+    for kept in maps[::2]:
+        kept.release(2)
+    wide = store.map(2)
+    wide.append(rows(4, 9))  # 2 MiB are free, in two places
+    assert (wide.read(0, 4) == 9).all() and store.written == 2 * MIB and store.used == 2 * MIB
