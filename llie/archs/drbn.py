@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops import pointwise
-from llie.ops.fusion import ConvChain, Function, Fusable
+from llie.ops.fusion import Function, Fusable
 from llie.ops.padding import any_size, pad_to_multiple
 from llie.ops.parts import as_graph
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd_into
@@ -112,6 +112,18 @@ def like(x: Tensor, channels: int) -> Tensor:
     return torch.empty((len(x), channels, *x.shape[2:]), memory_format=torch.channels_last)
 
 
+class ToImage(nn.Sequential):
+    """Two convolutions of a map; the result at the next smaller size is added to theirs."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__(Conv3x3(inputs, width), Conv3x3(width, 3))
+
+    def forward(self, x: Tensor, enlarged: Tensor | None = None) -> Tensor:
+        """(B, inputs, H, W) -> (B, 3, H, W), plus `enlarged`, if given."""
+        first, last = self
+        return last(first(x), added=enlarged)
+
+
 class Recursion(nn.Module):
     """One pass through the scales: image and last result -> a result at each scale, and features for the next pass."""
 
@@ -126,9 +138,9 @@ class Recursion(nn.Module):
         self.Down1, self.Down2 = conv3x3(width, width, stride=2), conv3x3(width, deep, stride=2)
         self.Up2 = nn.ConvTranspose2d(deep, width, 4, stride=2, padding=1)
         self.Up1 = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
-        self.UPNet4 = nn.Sequential(conv3x3(deep, width), conv3x3(width, 3))
-        self.UPNet2 = nn.Sequential(conv3x3(width, width), conv3x3(width, 3))
-        self.UPNet = ConvChain(conv3x3(width, width), conv3x3(width, 3))  # pays at full size only
+        self.UPNet4 = ToImage(deep, width)
+        self.UPNet2 = ToImage(width, width)
+        self.UPNet = ToImage(width, width)
 
     def forward(self, images: Tensor, last: Scales | None) -> tuple[Scales, Scales]:
         """Images (B, 6, H, W), features of the last recursion -> results (B, 3, ...), features (B, width.., ...)."""
@@ -144,8 +156,8 @@ class Recursion(nn.Module):
         f1 = up1(self.Up1(f2), f1, stem, last1)
 
         r4 = self.UPNet4(f4)
-        r2 = self.UPNet2(f2).add_(enlarge(r4, 2))
-        r1 = self.UPNet(f1).add_(enlarge(r2, 2))
+        r2 = self.UPNet2(f2, enlarge(r4, 2))
+        r1 = self.UPNet(f1, enlarge(r2, 2))
         return (r1, r2, r4), (f1, f2, f4)
 
 

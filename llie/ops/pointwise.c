@@ -12,7 +12,7 @@
 typedef struct { const float *values; int64_t channels, apart; } map;
 
 int64_t columns_of_panel(void) { return PANEL; }
-int64_t columns_at_once(void) { return WIDE; }
+int64_t columns_at_once(void) { return LANES; }
 int64_t rows_at_once(void) { return ROWS; }
 int64_t pixels_at_once(void) { return PIXELS; }
 

@@ -49,29 +49,33 @@ INLINE void put_wide(float *to, wide v) { memcpy(to, &v, sizeof v); }
 /* The start of the vector with channel c: the last one ends with the last channel. */
 INLINE int64_t start(int64_t c, int64_t channels) { return c + LANES <= channels ? c : channels - LANES; }
 
-/* c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
-INLINE void block(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,
-                  int64_t c_row, int64_t depth, int vectors, int add)
-{
-    wide sum[ROWS][2];
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = add ? get_wide(c + r * c_row + v * WIDE) : (wide){};
-    for (int64_t k = 0; k < depth; k++) {
-        wide left = get_wide(b + k * b_row), right = vectors > 1 ? get_wide(b + k * b_row + WIDE) : (wide){};
-        for (int r = 0; r < ROWS; r++) {
-            const float factor = a[r * a_row + k * a_step];
-            sum[r][0] += factor * left;
-            if (vectors > 1)
-                sum[r][1] += factor * right;
-        }
+/* Defines a function: c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
+#define BLOCK(name, vector, values, load, store)                                                                  \
+    INLINE void name(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,      \
+                     int64_t c_row, int64_t depth, int vectors, int add)                                          \
+    {                                                                                                             \
+        vector sum[ROWS][2];                                                                                      \
+        for (int r = 0; r < ROWS; r++)                                                                            \
+            for (int v = 0; v < vectors; v++)                                                                     \
+                sum[r][v] = add ? load(c + r * c_row + v * values) : (vector){};                                  \
+        for (int64_t k = 0; k < depth; k++) {                                                                     \
+            vector left = load(b + k * b_row), right = vectors > 1 ? load(b + k * b_row + values) : (vector){};   \
+            for (int r = 0; r < ROWS; r++) {                                                                      \
+                const float factor = a[r * a_row + k * a_step];                                                   \
+                sum[r][0] += factor * left;                                                                       \
+                if (vectors > 1)                                                                                  \
+                    sum[r][1] += factor * right;                                                                  \
+            }                                                                                                     \
+        }                                                                                                         \
+        for (int r = 0; r < ROWS; r++)                                                                            \
+            for (int v = 0; v < vectors; v++)                                                                     \
+                store(c + r * c_row + v * values, sum[r][v]);                                                     \
     }
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < vectors; v++)
-            put_wide(c + r * c_row + v * WIDE, sum[r][v]);
-}
 
-/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are whole vectors.
+BLOCK(block, wide, WIDE, get_wide, put_wide)
+BLOCK(narrow_block, vec, LANES, get, put)
+
+/* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are a multiple of LANES.
  *
  * b: (depth, columns), or in panels of columns.
  */
@@ -79,13 +83,18 @@ INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows,
                     float *c, int64_t columns, int64_t depth, int add)
 {
     for (int64_t j = 0; j < columns; j += PANEL) {
-        const int vectors = columns - j > WIDE ? 2 : 1;
+        const int64_t width = columns - j < PANEL ? columns - j : PANEL, wides = width / WIDE * WIDE;
         const float *panel = b + (in_panels ? j * depth : j);
-        const int64_t b_row = in_panels ? vectors * WIDE : columns;
-        for (int64_t r = 0; r < rows; r += ROWS)
-            if (vectors == 2)
-                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 2, add);
-            else
-                block(a + r * a_row, a_row, a_step, panel, b_row, c + r * columns + j, columns, depth, 1, add);
+        const int64_t b_row = in_panels ? width : columns;
+        for (int64_t r = 0; r < rows; r += ROWS) {
+            const float *left = a + r * a_row;
+            float *to = c + r * columns + j;
+            if (wides == PANEL)
+                block(left, a_row, a_step, panel, b_row, to, columns, depth, 2, add);
+            else if (wides)
+                block(left, a_row, a_step, panel, b_row, to, columns, depth, 1, add);
+            if (wides < width)
+                narrow_block(left, a_row, a_step, panel + wides, b_row, to + wides, columns, depth, 1, add);
+        }
     }
 }

@@ -2,7 +2,7 @@
  *
  * Maps are (batch, height, width, channels) without gaps, in float32 or bfloat16; beyond their edges are zeros. The
  * values of tiles at the 6x6 points are in 36 matrices (tiles, channels), for a few tiles at a time, so that they and
- * their products stay in the cache. Every map has at least LANES channels; the last vector of a pixel overlaps the one
+ * their products stay in the cache. Every map that is read has at least LANES channels; the last vector of a pixel overlaps the one
  * before. Plain C with GNU vector extensions.
  */
 #include <omp.h>
@@ -24,7 +24,7 @@ typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
 typedef struct { int64_t height, width, channels, down, across, half; } shape;
 
 int64_t lanes(void) { return LANES; }
-int64_t columns_at_once(void) { return WIDE; }
+int64_t columns_at_once(void) { return LANES; }
 int64_t rows_at_once(void) { return ROWS; }
 
 /* Some channels of a map, from value `at` on. */
@@ -37,16 +37,20 @@ INLINE vec get_from(const void *map, int half, int64_t at)
     return (vec)(__builtin_convertvector(h, words) << 16);
 }
 
-INLINE void put_into(void *map, int half, int64_t at, vec v)
+INLINE halves rounded(vec v)
 {
-    if (!half) {
-        put((float *)map + at, v);
-        return;
-    }
     words bits = (words)v;
     bits += 0x7fff + (bits >> 16 & 1); /* to the nearest, and from the middle to the even one */
-    halves h = __builtin_convertvector(bits >> 16, halves);
-    memcpy((uint16_t *)map + at, &h, sizeof h);
+    return __builtin_convertvector(bits >> 16, halves);
+}
+
+INLINE void put_into(void *map, int half, int64_t at, vec v)
+{
+    if (half) {
+        const halves h = rounded(v);
+        memcpy((uint16_t *)map + at, &h, sizeof h);
+    } else
+        put((float *)map + at, v);
 }
 
 /* Six values of a map at the points. */
@@ -187,24 +191,61 @@ static void gradients_at_points(const void *map, shape s, int64_t first, int64_t
 
 INLINE vec relu_of(vec v) { return (vec)(~(words)(v < 0) & (words)v); } /* keeps NaN */
 
+/* A map with adjacent channels: its first value, and values from image to image, row to row and pixel to pixel. */
+typedef struct { void *values; int64_t image, row, pixel; } map;
+
 /* Where some channels of a result go, and what happens to them before that.
  *
- * added: what is added to them, or null; it may be `to`, if they are whole vectors. apart, others: values from pixel to
- * pixel in `to` and in `added`. relu: whether they get ReLU, too.
+ * added: is added to them, if it has values; it may be `to`, if channels are whole vectors. relu: whether they get ReLU,
+ * too.
  */
-typedef struct { void *to; const void *added; int64_t channels, apart, others, relu; } output;
+typedef struct { map to, added; int64_t channels, relu; } output;
 
-/* Fills tiles of an output from the products at the points; bias may be null. */
+INLINE float widened(uint16_t half)
+{
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The first `count` lanes, fewer than all. */
+INLINE vec get_some(const void *from, int half, int64_t at, int64_t count)
+{
+    vec v = {};
+#pragma GCC unroll 8
+    for (int lane = 0; lane < LANES - 1; lane++)
+        if (lane < count)
+            v[lane] = half ? widened(((const uint16_t *)from)[at + lane]) : ((const float *)from)[at + lane];
+    return v;
+}
+
+INLINE void put_some(void *to, int half, int64_t at, vec v, int64_t count)
+{
+    const halves h = rounded(v);
+#pragma GCC unroll 8
+    for (int lane = 0; lane < LANES - 1; lane++)
+        if (lane < count) {
+            if (half)
+                ((uint16_t *)to)[at + lane] = h[lane];
+            else
+                ((float *)to)[at + lane] = v[lane];
+        }
+}
+
+/* Fills tiles of an output from the products at the points; bias may be null. `some`: there are fewer channels than LANES. */
 INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *bias, output o, shape s, int half,
-                        int64_t first, int64_t count)
+                        int some, int64_t first, int64_t count)
 {
     const int64_t each = s.down * s.across;
     for (int64_t t = 0; t < count; t++) {
-        const int64_t place = (first + t) % each, y = place / s.across * 4, x = place % s.across * 4;
-        const int64_t pixel = ((first + t) / each * s.height + y) * s.width + x;
+        const int64_t image = (first + t) / each, place = (first + t) % each;
+        const int64_t y = place / s.across * 4, x = place % s.across * 4;
         const int64_t below = s.height - y, right = s.width - x; /* rows and columns that are left */
+        const int64_t to = image * o.to.image + y * o.to.row + x * o.to.pixel;
+        const int64_t added = image * o.added.image + y * o.added.row + x * o.added.pixel;
         for (int64_t c = 0; c < o.channels; c += LANES) {
-            const int64_t at = start(c, o.channels);
+            const int64_t at = some ? 0 : start(c, o.channels);
             vec lines[6][4], constant = bias ? get(bias + at) : (vec){};
             for (int i = 0; i < 6; i++) {
                 vec m[6];
@@ -222,34 +263,44 @@ INLINE void from_points(const float *from, int64_t row, int64_t apart, const flo
 #pragma GCC unroll 4
                     for (int i = 0; i < 4; i++)
                         if (i < below) {
-                            const int64_t here = pixel + i * s.width + j;
+                            const int64_t here = to + i * o.to.row + j * o.to.pixel + at;
+                            const int64_t there = added + i * o.added.row + j * o.added.pixel + at;
                             r[i] += constant;
-                            if (o.added)
-                                r[i] += get_from(o.added, half, here * o.others + at);
-                            put_into(o.to, half, here * o.apart + at, o.relu ? relu_of(r[i]) : r[i]);
+                            if (o.added.values)
+                                r[i] += some ? get_some(o.added.values, half, there, o.channels)
+                                             : get_from(o.added.values, half, there);
+                            if (o.relu)
+                                r[i] = relu_of(r[i]);
+                            if (some)
+                                put_some(o.to.values, half, here, r[i], o.channels);
+                            else
+                                put_into(o.to.values, half, here, r[i]);
                         }
             }
         }
     }
 }
 
-static void results(const float *from, int64_t row, int64_t apart, const float *bias, const output *outputs, int64_t number,
-                    shape s, int64_t first, int64_t count)
+static void results(const float *from, int64_t row, int64_t apart, const float *bias, const output *outputs,
+                    int64_t number, shape s, int64_t first, int64_t count)
 {
-    for (int64_t o = 0; o < number; o++) {
-        if (s.half)
-            from_points(from, row, apart, bias, outputs[o], s, 1, first, count);
+    for (int64_t i = 0; i < number; i++) {
+        const output o = outputs[i];
+        if (o.channels < LANES)
+            from_points(from, row, apart, bias, o, s, s.half, 1, first, count);
+        else if (s.half)
+            from_points(from, row, apart, bias, o, s, 1, 0, first, count);
         else
-            from_points(from, row, apart, bias, outputs[o], s, 0, first, count);
-        from += outputs[o].channels;
-        bias = bias ? bias + outputs[o].channels : bias;
+            from_points(from, row, apart, bias, o, s, 0, 0, first, count);
+        from += o.channels;
+        bias = bias ? bias + o.channels : bias;
     }
 }
 
 /* Fills outputs, channels after channels: the map x, whose row `above` belongs to their first row, with a kernel at the
  * points.
  *
- * kernel: from `kernels_at_points`, GAP between matrices. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
+ * kernel: from `kernels_at_points`, GAP between matrices. bias: LANES values more than channels. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
  */
 void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int64_t columns, const float *bias,
               const output *outputs, int64_t number, shape of_result, int64_t tiles, int64_t most, float *room,

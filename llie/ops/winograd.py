@@ -95,7 +95,9 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     least_tiles = 48 if weight.requires_grad else 16
     if types == {torch.float32}:
         if _form(torch.float32) is winograd_kernel:
-            return tiles >= least_tiles and inputs >= 8 and (outputs >= 8 or inputs >= 32)
+            return (
+                tiles >= least_tiles and inputs >= 8 and (outputs >= 8 or inputs >= 32 or not torch.is_grad_enabled())
+            )
         return tiles >= least_tiles and min(inputs, outputs) >= (64 if torch.is_grad_enabled() else 128)
     if types <= {torch.float32, torch.bfloat16} and (len(types) == 1 or torch.is_autocast_enabled("cpu")):
         fits = _form(torch.bfloat16) is winograd_kernel and not _multiplies_bfloat16_in_tiles()

@@ -31,11 +31,12 @@ class _Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across", "half")]
 
 
+class _Map(ctypes.Structure):
+    _fields_ = [("values", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("image", "row", "pixel"))]
+
+
 class _Output(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("to", "added")),
-        *((name, ctypes.c_int64) for name in ("channels", "apart", "others", "relu")),
-    ]
+    _fields_ = [("to", _Map), ("added", _Map), ("channels", ctypes.c_int64), ("relu", ctypes.c_int64)]
 
 
 def prepare() -> None:
@@ -69,13 +70,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, outputs: Sequence[O
     """See `winograd_matrices.convolve`."""
     library, threads = _library(), torch.get_num_threads()
     result = outputs[0].to
-    if len(outputs) == 1 and result.shape[1] < library.lanes():
-        wide = Output(_wide(result), None if outputs[0].added is None else _wide(outputs[0].added), outputs[0].relu)
-        bias = None if bias is None else F.pad(bias, (0, wide.to.shape[1] - len(bias)))
-        convolve(x, kernel, bias, [wide], above)
-        result.copy_(wide.to[:, : result.shape[1]])
-        return
-    x, bias = _wide(x), None if bias is None else bias.float()
+    x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, library.lanes()))
     rows, count = x.shape[1], sum(output.to.shape[1] for output in outputs)
     columns, shape, shape_of_result = _whole(count, library.columns_at_once()), _shape(x), _shape(result)
     tiles = len(result) * shape_of_result.down * shape_of_result.across
@@ -140,13 +135,11 @@ def _shape(x: Tensor) -> _Shape:
 
 def _output(output: Output) -> _Output:
     to, added = output.to, output.added
-    pointer, others = (None, 0) if added is None else (added.data_ptr(), _apart(added))
-    return _Output(to.data_ptr(), pointer, to.shape[1], _apart(to), others, output.relu)
+    return _Output(_map(to), _Map() if added is None else _map(added), to.shape[1], output.relu)
 
 
-def _apart(x: Tensor) -> int:
-    """Values from pixel to pixel; strides along sizes of 1 may be anything."""
-    return next((x.stride(dim) for dim in (3, 2, 0) if x.shape[dim] > 1), 0)
+def _map(x: Tensor) -> _Map:
+    return _Map(x.data_ptr(), x.stride(0), x.stride(2), x.stride(3))
 
 
 @functools.cache

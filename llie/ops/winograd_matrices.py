@@ -24,8 +24,8 @@ class Output(NamedTuple):
     """Where some channels of a result go, and what happens to them before that.
 
     Attributes:
-        to: (B, C, H, W), to be filled; channels last, or some channels of such a map.
-        added: the same shape and type, is added to them; it may be `to` itself, if C is a multiple of 8.
+        to: (B, C, H, W), to be filled; channels last, or some channels, rows or columns of such a map.
+        added: such a map of the same type, is added to them; it may be `to` itself, if C is a multiple of 8.
         relu: whether they get ReLU, too.
     """
 
