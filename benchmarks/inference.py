@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from llie.archs import create_network
 from llie.engine.allocator import keep_large_blocks
-from llie.inference.fast import psnr
+from llie.inference.fast import BFLOAT16, FLOAT32, INTEGERS, computing_in, has_bfloat16, psnr
 from llie.models.base import result_of
 from llie.ops.fusion import fuse
 from llie.ops.padding import at_size
@@ -47,7 +47,7 @@ class Variant:
 
     Args:
         name: of the network.
-        form: "literal", "llie", "bfloat16", "compiled", or "both" of these.
+        form: "literal", "llie", "integers", "bfloat16", "compiled", or "both" of these.
         size: width and height of the image.
     """
 
@@ -92,7 +92,8 @@ def _prepare(name: str, form: str, size: tuple[int, int]) -> None:
         return at_size(smaller)(lambda _, x, snr: literal.network(x, snr))(None, x, literal_snr_map(x))
 
     def run() -> Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=form in ("bfloat16", "both")):
+        precision = {"integers": INTEGERS, "bfloat16": BFLOAT16, "both": BFLOAT16}.get(form, FLOAT32)
+        with torch.inference_mode(), computing_in(precision, torch.device("cpu")):
             return run_literal() if form == "literal" else network(x)
 
     _computation.append(run)
@@ -112,11 +113,12 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["256x256", "600x400"], help="width x height")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--fast", action="store_true", help="bfloat16, too; its PSNR is with random weights")
+    parser.add_argument("--fast", action="store_true", help="forms of --fast; their PSNR is with random weights")
     parser.add_argument("--compile", action="store_true", help="compiled, too")
     options = parser.parse_args()
 
-    forms = ["literal", "llie"] + ["bfloat16"] * options.fast + ["compiled"] * options.compile
+    fast = ["integers"] + ["bfloat16"] * has_bfloat16(torch.device("cpu")) if options.fast else []
+    forms = ["literal", "llie", *fast] + ["compiled"] * options.compile
     forms += ["both"] * (options.fast and options.compile)
     print(f"{torch.backends.cpu.get_cpu_capability()}, medians of {options.rounds} rounds", flush=True)
     for name in options.networks:
@@ -127,14 +129,14 @@ def main() -> None:
                     processes.enter_context(variant.pool)
                 expected = variants["literal"].result()
                 torch.testing.assert_close(variants["llie"].result(), expected, atol=TOLERANCE, rtol=0)
-                loss = f"   {psnr(variants['bfloat16'].result(), expected):.1f} dB" if options.fast else ""
+                losses = [f"{psnr(variants[form].result(), expected):.1f} dB" for form in fast]
                 for number in options.threads:
                     for variant in variants.values():
                         variant.use_threads(number)
                     row = f"{name:<10}{size:>9}{number:>3} threads"
                     for form, (seconds, ratio) in compare(variants, options.rounds).items():
                         row += f"   {form} {1000 * seconds:7.1f} ms" + f" {ratio:5.2f}x" * (form != "literal")
-                    print(row + loss, flush=True)
+                    print("   ".join([row, *losses]), flush=True)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,9 @@ class Enhancer:
         exposure: change of the result's exposure, in EV, without clipping highlights.
         memory: memory limit for one image ("4GB", "512MiB", or bytes); None: half of the free memory. What would need
             more is enhanced in pieces or strips, with the same result.
-        fast: compute in bfloat16 where that is faster on this machine and loses little, see `llie.inference.fast`; one
-            line says what was decided at the first image. What needs strips is computed in float32.
+        fast: compute with fewer digits where that is faster on this machine and loses little, see
+            `llie.inference.fast`; one line says what was decided at the first image. What needs strips is computed in
+            float32.
 
     Raises:
         UserError: the device does not exist, the network has no such control, or a value is out of range.

@@ -44,7 +44,7 @@ def load(
         exposure: change of exposure in EV, see `Enhancer`.
         memory: memory limit for one image, see `Enhancer`.
         provider: what runs an `.onnx` file, "cpu", "cuda", "coreml" ...; None: the first choice of onnxruntime.
-        fast: compute in bfloat16 where that pays, see `Enhancer`.
+        fast: compute with fewer digits where that pays, see `Enhancer`.
         **controls: test-time controls of the network (`alpha_s`, `alpha_i`, `alpha_rgb` for the HVI family, `size` for
             SNR-Aware and LFPV, `denoise` for Dawn).
 

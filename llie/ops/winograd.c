@@ -7,6 +7,7 @@
  */
 #include <omp.h>
 
+#include "integers.h"
 #include "products.h"
 
 #define GAP 16 /* values between matrices, because powers of two would share places in the cache */
@@ -25,7 +26,8 @@ typedef struct { int64_t height, width, channels, down, across, half; } shape;
 
 int64_t lanes(void) { return LANES; }
 int64_t columns_at_once(void) { return LANES; }
-int64_t rows_at_once(void) { return ROWS; }
+int64_t columns_of_integers(void) { return COLUMNS_AT_ONCE; }
+int64_t rows_at_once(void) { return ROWS; } /* of products in integers, too */
 
 /* Some channels of a map, from value `at` on. */
 INLINE vec get_from(const void *map, int half, int64_t at)
@@ -297,16 +299,49 @@ static void results(const float *from, int64_t row, int64_t apart, const float *
     }
 }
 
+/* Whether this processor has products of 16-bit integers. */
+int has_integers(void) { return HAS_INTEGERS; }
+
+/* The values of some tiles at one point, (count, n), times a kernel there, in integers. */
+INLINE void rounded_product(const float *values, int64_t n, int64_t count, const int16_t *kernel, const float *scales,
+                            float *to, int64_t columns, float *room)
+{
+#if HAS_INTEGERS
+    const int64_t depth = n + n % 2, whole = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE;
+    int16_t *numbers = (int16_t *)(room + whole);
+    for (int64_t t = 0; t < count; t++)
+        room[t] = rounded_row(values + t * n, n, numbers + t * depth);
+    memset(room + count, 0, 4 * (whole - count));
+    product_of_integers(numbers, room, count, kernel, scales, to, columns, columns, depth);
+#endif
+}
+
+/* Rounds 36 kernels (rows, columns) at the points to (rows up to an even number, wider), wider being a multiple of
+ * COLUMNS_AT_ONCE; scales: (36, parts of DEPTH, wider).
+ */
+void kernels_in_integers(const float *kernel, int64_t rows, int64_t columns, int16_t *to, float *scales, int64_t wider,
+                         int threads)
+{
+#if HAS_INTEGERS
+#pragma omp parallel for num_threads(threads)
+    for (int p = 0; p < 36; p++)
+        rounded_columns(kernel + p * (rows * columns + GAP), rows, columns, to + p * (rows + rows % 2) * wider,
+                        scales + p * ((rows + DEPTH - 1) / DEPTH) * wider, wider);
+#endif
+}
+
 /* Fills outputs, channels after channels: the map x, whose row `above` belongs to their first row, with a kernel at the
  * points.
  *
- * kernel: from `kernels_at_points`, GAP between matrices. bias: LANES values more than channels. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels).
+ * kernel: from `kernels_at_points`, GAP between matrices; with scales, from `kernels_in_integers`. bias: LANES values more
+ * than channels. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels) + most (channels + 2).
  */
-void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int64_t columns, const float *bias,
-              const output *outputs, int64_t number, shape of_result, int64_t tiles, int64_t most, float *room,
-              int64_t room_of_each, int threads)
+void convolve(const void *x, shape of_x, int64_t above, const void *kernel, const float *scales, int64_t columns,
+              const float *bias, const output *outputs, int64_t number, shape of_result, int64_t tiles, int64_t most,
+              float *room, int64_t room_of_each, int threads)
 {
     const int64_t n = of_x.channels, apart = most * n + GAP, apart_of_result = most * columns + GAP;
+    const int64_t whole = (n + n % 2) * columns, parts = (n + DEPTH - 1) / DEPTH;
     /* The tiles are those of the result, which may have fewer rows than x. */
     of_x.down = of_result.down;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -316,8 +351,13 @@ void convolve(const void *x, shape of_x, int64_t above, const float *kernel, int
         float *products = values + 36 * apart, *scratch = products + 36 * apart_of_result;
         images_at_points(x, of_x, above, first, count, values, n, apart, scratch);
         for (int p = 0; p < 36; p++)
-            product(values + p * apart, n, 1, count, kernel + p * (n * columns + GAP), 1,
-                    products + p * apart_of_result, columns, n, 0);
+            if (scales)
+                rounded_product(values + p * apart, n, count, (const int16_t *)kernel + p * whole,
+                                scales + p * parts * columns, products + p * apart_of_result, columns,
+                                scratch + 36 * n);
+            else
+                product(values + p * apart, n, 1, count, (const float *)kernel + p * (n * columns + GAP), 1,
+                        products + p * apart_of_result, columns, n, 0);
         results(products, columns, apart_of_result, bias, outputs, number, of_result, first, count);
     }
 }

@@ -19,10 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from llie.ops import winograd_kernel, winograd_matrices
+from llie.ops import integers, winograd_kernel, winograd_matrices
 from llie.ops.c_library import available
+from llie.ops.integers import Integers
 from llie.ops.parts import as_graph
 from llie.ops.winograd_matrices import TILE, Output
+
+LEAST_OF_INTEGERS = 36  # channels, from which on they pay
 
 
 class Conv3x3(nn.Conv2d):
@@ -65,7 +68,7 @@ def convolve_3x3(
     """`F.conv2d(x, weight, bias, padding=1) + added`, then ReLU, if wanted; on CPUs by `winograd`, if it `pays`."""
     if pays(x, weight):
         if not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
-            kernel = (kernels or Kernels(weight)).forward
+            kernel = kernels.factor if kernels else Kernels(weight).forward
             return _convolve(x, kernel, bias, len(weight), _result_type(x), relu=relu, added=added)
         y = winograd(x, weight, bias, kernels)
     else:
@@ -124,6 +127,19 @@ class Kernels:
         """Its values at the points."""
         return _form(self.weight.dtype).at_points(self.weight, backward=False)
 
+    @property
+    def factor(self) -> Tensor | Integers:
+        """The same, in integers where these are wanted and fast."""
+        return (self._integers if integers.wanted() else None) or self.forward
+
+    @functools.cached_property
+    def _integers(self) -> Integers | None:
+        if _form(self.weight.dtype) is not winograd_kernel or min(self.weight.shape[:2]) < LEAST_OF_INTEGERS:
+            return None
+        if not winograd_kernel.has_integers():
+            return None
+        return winograd_kernel.in_integers(self.forward, self.weight)
+
     @functools.cached_property
     def backward(self) -> Tensor:
         """Those of the flipped kernel, for the gradient of the image."""
@@ -176,7 +192,7 @@ def winograd_into(x: Tensor, kernels: Kernels, bias: Tensor | None, outputs: Seq
         bias: (C',).
         outputs: of C' channels together; all of the type of x.
     """
-    _form(x.dtype).convolve(_channels_last(x), kernels.forward, bias, outputs)
+    _form(x.dtype).convolve(_channels_last(x), kernels.factor, bias, outputs)
 
 
 class _Winograd(torch.autograd.Function):
@@ -217,7 +233,7 @@ def _plain_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
 
 def _convolve(
     x: Tensor,
-    kernel: Tensor,
+    kernel: Tensor | Integers,
     bias: Tensor | None,
     outputs: int,
     dtype: torch.dtype,

@@ -1,6 +1,7 @@
 """The form of Winograd's convolutions in C, `winograd.c`, for float32 and bfloat16; see `winograd.py`.
 
-It computes the same as `winograd_matrices.py`, several times as fast. Products are computed in float32 for both types.
+It computes the same as `winograd_matrices.py`, several times as fast. Products are computed in float32 for both types,
+or in integers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llie.ops.c_library import compiled_library
+from llie.ops.integers import DEPTH, Integers
 from llie.ops.winograd_matrices import POINTS_OF_TILE, TILE, Output, from_points
 
 SOURCE = Path(__file__).with_name("winograd.c")
@@ -66,22 +68,44 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     return result
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, outputs: Sequence[Output], above: int = 0) -> None:
+def has_integers() -> bool:
+    """Whether the processor has fast products of 16-bit integers."""
+    return bool(_library().has_integers())
+
+
+def in_integers(kernel: Tensor, weight: Tensor) -> Integers:
+    """What `at_points` gave for a kernel (C', C, 3, 3), in integers."""
+    library = _library()
+    outputs, inputs = weight.shape[0], max(weight.shape[1], library.lanes())
+    columns, wider = _whole(outputs, library.columns_at_once()), _whole(outputs, library.columns_of_integers())
+    numbers = kernel.new_empty(POINTS_OF_TILE, _whole(inputs, 2) * wider, dtype=torch.int16)
+    scales = kernel.new_empty(POINTS_OF_TILE, -(-inputs // DEPTH), wider)
+    library.kernels_in_integers(
+        kernel.data_ptr(), inputs, columns, numbers.data_ptr(), scales.data_ptr(), wider, torch.get_num_threads()
+    )
+    return Integers(numbers, scales)
+
+
+def convolve(
+    x: Tensor, kernel: Tensor | Integers, bias: Tensor | None, outputs: Sequence[Output], above: int = 0
+) -> None:
     """See `winograd_matrices.convolve`."""
     library, threads = _library(), torch.get_num_threads()
     result = outputs[0].to
     x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, library.lanes()))
     rows, count = x.shape[1], sum(output.to.shape[1] for output in outputs)
-    columns, shape, shape_of_result = _whole(count, library.columns_at_once()), _shape(x), _shape(result)
+    numbers, scales = kernel if isinstance(kernel, Integers) else (kernel, None)
+    columns = _whole(count, library.columns_at_once() if scales is None else library.columns_of_integers())
+    shape, shape_of_result = _shape(x), _shape(result)
     tiles = len(result) * shape_of_result.down * shape_of_result.across
     most = TILES if rows * columns < WIDE else TILES_IF_WIDE
     most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
-    each = POINTS_OF_TILE * (most * (rows + columns) + rows) + 2 * POINTS_OF_TILE * GAP
+    each = POINTS_OF_TILE * (most * (rows + columns) + rows + 2 * GAP) + most * (rows + 2)
     room = torch.empty(threads * each)
     library.convolve(
-        x.data_ptr(), shape, above, kernel.data_ptr(), columns, None if bias is None else bias.data_ptr(),
-        (_Output * len(outputs))(*map(_output, outputs)), len(outputs), shape_of_result, tiles, most, room.data_ptr(),
-        each, threads,
+        x.data_ptr(), shape, above, numbers.data_ptr(), None if scales is None else scales.data_ptr(), columns,
+        None if bias is None else bias.data_ptr(), (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
+        shape_of_result, tiles, most, room.data_ptr(), each, threads,
     )  # fmt: skip
 
 
@@ -148,14 +172,16 @@ def _library() -> ctypes.CDLL:
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, number]
     library.convolve.argtypes = [
-        pointer, _Shape, integer, pointer, integer, pointer, ctypes.POINTER(_Output), integer, _Shape, integer,
-        integer, pointer, integer, number,
+        pointer, _Shape, integer, pointer, pointer, integer, pointer, ctypes.POINTER(_Output), integer, _Shape,
+        integer, integer, pointer, integer, number,
     ]  # fmt: skip
+    library.kernels_in_integers.argtypes = [pointer, integer, integer, pointer, pointer, integer, number]
     sums = [pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer]
     library.correlate.argtypes = [*sums, integer, number]
     library.correlate_together.argtypes = [*sums, number]
-    for name in ("kernels_at_points", "convolve", "correlate", "correlate_together"):
+    for name in ("kernels_at_points", "kernels_in_integers", "convolve", "correlate", "correlate_together"):
         getattr(library, name).restype = None
-    for name in ("lanes", "columns_at_once", "rows_at_once"):
+    for name in ("lanes", "columns_at_once", "columns_of_integers", "rows_at_once"):
         getattr(library, name).restype = integer
+    library.has_integers.restype = number
     return library

@@ -11,6 +11,7 @@ from llie.archs import create_network
 from llie.errors import UserError
 from llie.inference import Enhancer, fast
 from llie.inference.fast import Fast
+from llie.ops.integers import wanted
 from tests.strips.test_strips import TINY
 
 CPU = torch.device("cpu")
@@ -18,11 +19,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Make up whether the processor has bfloat16, and how many times as fast it is."""
+    """Make up which forms the processor has besides float32, and how many times as fast they are."""
 
-    def pretend(has: bool = True, ratio: float = 2.0):
-        monkeypatch.setattr(fast, "has_bfloat16", lambda device: has)
-        monkeypatch.setattr(Fast, "_seconds", lambda self, run, x, bfloat16: 1.0 if bfloat16 else ratio)
+    def pretend(**ratios: float):
+        ratios = ratios or {"bfloat16": 2.0}
+        monkeypatch.setattr(fast, "has_bfloat16", lambda device: "bfloat16" in ratios)
+        monkeypatch.setattr(fast, "integers_are_fast", lambda: "integers" in ratios)
+        times = {fast.FLOAT32: 1.0, fast.BFLOAT16: ratios.get("bfloat16"), fast.INTEGERS: ratios.get("integers")}
+        monkeypatch.setattr(Fast, "_seconds", lambda self, run, x, form: 1.0 / times[form])
 
     return pretend
 
@@ -53,26 +57,45 @@ def decided(network, x):
 
 
 def test_bfloat16_where_it_pays(machine):
-    machine(ratio=1.73)
+    machine(bfloat16=1.73)
     network = Precision()
     choice, line = decided(network, torch.rand(2, 3, 512, 300))
     assert line.startswith("fast: bfloat16, 1.7 times as fast as float32 and ") and line.endswith("small first picture")
-    assert network.seen[0] == (torch.bfloat16, (1, 3, 256, 150))
+    assert network.seen[:2] == [(torch.float32, (1, 3, 256, 150)), (torch.bfloat16, (1, 3, 256, 150))]
     with choice.precision():
         assert network(torch.rand(1, 3, 2, 2)).dtype == torch.bfloat16
     assert network(torch.rand(1, 3, 2, 2)).dtype == torch.float32
 
 
+def test_the_fastest_form_is_taken(machine):
+    machine(bfloat16=1.3, integers=1.6)
+    choice, line = decided(Precision(), torch.rand(1, 3, 8, 8))
+    assert line.startswith("fast: 16-bit integers, 1.6 times as fast as float32 and ")
+    with choice.precision():
+        assert wanted() and not torch.is_autocast_enabled("cpu")
+    machine(bfloat16=1.7, integers=1.6)
+    choice, line = decided(Precision(), torch.rand(1, 3, 8, 8))
+    assert line.startswith("fast: bfloat16, 1.7 times")
+    with choice.precision():
+        assert wanted() and torch.is_autocast_enabled("cpu")
+    assert not wanted()
+
+
 @pytest.mark.parametrize(
-    ("has", "ratio", "network", "reason"),
+    ("ratios", "network", "reason"),
     [
-        (False, 2.0, Precision(), "PyTorch finds no bfloat16 instructions in this processor"),
-        (True, 0.9, Precision(), "bfloat16 is only 0.9 times as fast"),
-        (True, 2.0, lambda x: Precision(3000.0)(x) - 2999 * x, " dB against it, less than 40 dB"),
+        ({"none": 1.0}, Precision(), "this processor has fast products neither of bfloat16 nor of 16-bit integers"),
+        ({"bfloat16": 0.9}, Precision(), "with bfloat16 it is only 0.9 times as fast"),
+        ({"integers": 1.04, "bfloat16": 0.9}, Precision(), "with 16-bit integers it is only 1.0 times as fast"),
+        (
+            {"bfloat16": 2.0},
+            lambda x: Precision(3000.0)(x) - 2999 * x,
+            " dB against it, less than 40 dB",
+        ),
     ],
 )
-def test_float32_otherwise_with_the_reason(machine, has, ratio, network, reason):
-    machine(has, ratio)
+def test_float32_otherwise_with_the_reason(machine, ratios, network, reason):
+    machine(**ratios)
     choice, line = decided(network, torch.rand(1, 3, 20, 20))
     assert line.startswith("fast: float32, because ") and reason in line
     with choice.precision():
@@ -91,15 +114,16 @@ def test_a_network_that_cannot(machine):
     assert decided(network, torch.rand(1, 3, 8, 8))[1].endswith("the network cannot compute in bfloat16")
 
 
+@pytest.mark.parametrize("form", ["bfloat16", "integers"])
 @pytest.mark.parametrize("name", TINY)
-def test_every_network_computes_in_bfloat16(machine, capsys, name):
-    machine()
+def test_every_network_computes_in_every_form(machine, capsys, name, form):
+    machine(**{form: 2.0})
     torch.manual_seed(0)
     network = create_network(name.split()[0], **TINY[name])
     image = (np.random.default_rng(0).random((40, 56, 3)) * 100).astype(np.uint8)
     exact = Enhancer(network, "cpu")(image)
     result = Enhancer(network, "cpu", fast=True)(image)
-    assert "fast: bfloat16, 2.0 times" in capsys.readouterr().err
+    assert f"{form}, 2.0 times" in capsys.readouterr().err
     assert result.dtype == np.uint8 and result.shape == image.shape
     assert np.abs(result.astype(int) - exact).max() <= 8
 
@@ -125,8 +149,8 @@ def test_exported_files_have_their_own_precision(tmp_path):
 def test_the_command(machine, tmp_path, capsys):
     from llie.data.readers import write_image
 
-    machine(has=False)
+    machine(none=1.0)
     write_image(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8))
     assert cli.main(["enhance", str(tmp_path / "a.png"), "--fast", "--device", "cpu"]) == 0
-    assert "fast: float32, because PyTorch finds no bfloat16" in capsys.readouterr().err
+    assert "fast: float32, because this processor has fast products neither" in capsys.readouterr().err
     assert (tmp_path / "a_enhanced.png").exists()

@@ -8,20 +8,21 @@ from torch.nn import functional as F
 
 from llie.ops import linear
 from llie.ops.fusion import fuse
+from llie.ops.integers import in_integers
 from llie.ops.linear import Linear
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """How often a layer took packed weights."""
-    if not linear._packs():
+    if not linear._packs(torch.float32):
         pytest.skip("this build of PyTorch has no layers with packed weights")
     found = []
     packed = Linear._packed
 
-    def counted(self, x, dtype):
-        result = packed(self, x, dtype)
-        found.extend([dtype] if result is not None else [])
+    def counted(self, x):
+        result = packed(self, x)
+        found.extend([] if result is None else [getattr(result, "dtype", "integers")])
         return result
 
     monkeypatch.setattr(Linear, "_packed", counted)
@@ -43,11 +44,44 @@ def test_packed_weights_give_the_same_result(calls, bias, relu):
 
 
 def test_autocast_takes_weights_in_bfloat16(calls):
+    if not linear._packs(torch.bfloat16):
+        pytest.skip("this processor has no bfloat16")
     layer, x = fuse(Linear(24, 40)), torch.randn(2, 50, 24)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         y, wanted = layer(x, relu=True), expected(layer, x, relu=True)
     assert y.dtype == torch.bfloat16 and calls == [torch.bfloat16]
     torch.testing.assert_close(y, wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs", "bias"), [(32, 64, 64, False), (77, 600, 70, True)])
+def test_integers_keep_three_digits(calls, tokens, inputs, outputs, bias, relu):
+    if not linear.integers_are_fast():
+        pytest.skip("this processor has no fast products of 16-bit integers")
+    torch.manual_seed(0)
+    layer = fuse(Linear(inputs, outputs, bias))
+    x = torch.randn(tokens, inputs) * torch.logspace(-20, 20, tokens)[:, None]
+    x[3] = 0
+    with torch.no_grad(), in_integers():
+        found, wanted = layer(x, relu).double(), expected(layer.double(), x.double(), relu)
+    assert calls == ["integers"]
+    size = wanted.square().mean(1).sqrt()
+    error = (found - wanted).square().mean(1).sqrt() / size.where(size > 0, 1)
+    assert 1e-6 < error.max() < 1e-3
+    assert torch.equal(found[3].float(), wanted[3].float())
+
+
+def test_integers_show_what_is_not_finite(calls):
+    if not linear.integers_are_fast():
+        pytest.skip("this processor has no fast products of 16-bit integers")
+    layer, x = fuse(Linear(64, 64)), torch.randn(40, 64)
+    x[5, 7], x[9, 0] = torch.nan, torch.inf
+    with torch.no_grad(), in_integers():
+        lost = layer(x).isnan()
+        assert lost[[5, 9]].all() and lost.sum() == 2 * 64
+        layer.weight[3, 3] = torch.inf
+        lost = fuse(layer)(x).isnan()
+    assert lost[:, 3].all() and lost.sum() == 2 * 64 + 38
 
 
 def test_gradients_and_few_tokens_take_the_plain_form(calls):

@@ -10,6 +10,7 @@ from torch import nn
 import llie.ops.winograd
 from llie.ops.exporting import for_export
 from llie.ops.fusion import fuse
+from llie.ops.integers import in_integers
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd, winograd_into, winograd_of_rows
 from llie.ops.winograd_matrices import Output
 
@@ -254,3 +255,45 @@ def test_relu(gradients, form):
         torch.testing.assert_close(result, direct(x, weight, bias).relu(), rtol=0, atol=1e-3)
         bad = convolve_3x3(x.detach().index_fill(1, torch.tensor(3), torch.nan), weight, bias, relu=True)
     assert bad.isnan().all()  # a network that has broken down shows it
+
+
+def in_fast_integers():
+    in_c()
+    if not llie.ops.winograd.winograd_kernel.has_integers():
+        pytest.skip("this processor has no fast products of 16-bit integers")
+
+
+@pytest.mark.parametrize("shape", [(36, 36, 21, 30), (37, 75, 20, 21), (300, 40, 21, 22), (64, 64, 40, 40)])
+def test_integers_keep_three_digits(shape):
+    in_fast_integers()
+    torch.manual_seed(0)
+    inputs, outputs, height, width = shape
+    layer, x = fuse(Conv3x3(inputs, outputs)), torch.randn(2, inputs, height, width)
+    x[1] *= 1e-20
+    with torch.no_grad():
+        layer.bias.zero_()
+        exact = direct(x.double(), layer.weight.double())
+        with in_integers():
+            found = layer(x)
+    error = (found - exact).square().mean((1, 2, 3)).sqrt() / exact.square().mean((1, 2, 3)).sqrt()
+    assert error.min() > 1e-5 and error.max() < 2e-3
+
+
+def test_integers_show_what_is_not_finite():
+    in_fast_integers()
+    layer, x = fuse(Conv3x3(40, 40)), torch.randn(1, 40, 32, 32)
+    x[0, 3, 9, 9] = torch.nan
+    with torch.no_grad(), in_integers():
+        lost = layer(x).isnan()
+    assert lost[0, :, 8:11, 8:11].all() and not lost[0, :, :4].any()
+
+
+def test_kernels_that_are_not_kept_are_not_rounded():
+    in_fast_integers()
+    layer, x = Conv3x3(40, 40), torch.randn(1, 40, 32, 32)
+    with torch.no_grad():
+        exact = layer(x)
+        with in_integers():
+            assert torch.equal(layer(x), exact)
+            fuse(layer)
+            assert not torch.equal(layer(x), exact)

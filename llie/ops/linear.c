@@ -1,0 +1,56 @@
+/* Linear layers in products of 16-bit integers on a CPU; see linear.py. */
+#include <omp.h>
+#include <stdlib.h>
+
+#include "integers.h"
+
+#define TOKENS 96 /* at a time, for each thread: as integers, they stay in the cache */
+
+/* Columns that a right factor is filled up to a multiple of; 0: this processor has no products of integers. */
+int64_t columns_at_once(void)
+{
+#if HAS_INTEGERS
+    return 2 * COLUMNS_AT_ONCE;
+#else
+    return 0;
+#endif
+}
+
+/* weight: panels of columns, each (inputs, columns_at_once); to: as many numbers; scales: (parts of DEPTH, columns). */
+void weight_in_integers(const float *weight, int64_t inputs, int64_t columns, int16_t *to, float *scales)
+{
+#if HAS_INTEGERS
+    rounded_columns(weight, inputs, columns, to, scales, columns);
+#endif
+}
+
+/* Fills result (tokens, outputs): x (tokens, inputs >= 8) times the weight, plus bias, which may be null; then ReLU, if wanted.
+ *
+ * inputs: even.
+ */
+void linear(const float *x, int64_t tokens, int64_t inputs, const int16_t *weight, const float *scales, int64_t columns,
+            const float *bias, int relu, float *result, int64_t outputs, int threads)
+{
+#if HAS_INTEGERS
+    int64_t most = (tokens + threads - 1) / threads;
+    most = most < TOKENS ? (most + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE : TOKENS;
+#pragma omp parallel num_threads(threads)
+    {
+        int16_t *numbers = calloc(most * inputs, sizeof(int16_t));
+        float *of_rows = calloc(most, sizeof(float)), *products = malloc(most * columns * sizeof(float));
+#pragma omp for schedule(dynamic)
+        for (int64_t first = 0; first < tokens; first += most) {
+            const int64_t count = tokens - first < most ? tokens - first : most;
+            for (int64_t t = 0; t < count; t++)
+                of_rows[t] = rounded_row(x + (first + t) * inputs, inputs, numbers + t * inputs);
+            product_of_integers(numbers, of_rows, count, weight, scales, products, columns, columns, inputs);
+            for (int64_t t = 0; t < count; t++)
+                for (int64_t c = 0; c < outputs; c++) {
+                    const float sum = products[t * columns + c] + (bias ? bias[c] : 0);
+                    result[(first + t) * outputs + c] = relu && sum < 0 ? 0 : sum;
+                }
+        }
+        free(numbers), free(of_rows), free(products);
+    }
+#endif
+}
