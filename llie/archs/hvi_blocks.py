@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.ops import lighten
-from llie.ops.parts import keep
+from llie.ops.parts import keep, rolling
 from llie.ops.resizing import conv_and_halve, double_and_merge
 from llie.ops.tiles import Tile, add_tanh, fast, in_parts, in_tiles, summed
 from llie.ops.winograd import convolve_3x3, pays
@@ -231,9 +231,13 @@ class CrossBlock(nn.Module):
             return attention.sums(tile.of(q), tile.of(k)).flatten(1)
 
         def result(x: Tensor, y: Tensor, mix: Tensor) -> Tensor:
-            if in_c and fast(x):  # else it is traced
-                return lighten.lightened(x, y, mix, self.residual, self._weights(), norm.eps)
             return self._enhanced(x + attention.mixed(attention.keys_and_values(norm(y), values), mix))
+
+        def result_in_c(x: Tensor, y: Tensor, mix: Tensor) -> Tensor:
+            return lighten.lightened(x, y, mix, self.residual, self._weights(), norm.eps)
+
+        def in_turn() -> lighten.Lightened:
+            return lighten.Lightened(tuple(x.shape), self.residual, self._weights(), norm.eps)
 
         per_head, hidden = channels // attention.heads, self.enhance.dwconv.out_channels
         # In C, tiles need not be small.
@@ -241,7 +245,9 @@ class CrossBlock(nn.Module):
             sums, x, other, size=channels * (per_head + 2), channels=1 if in_c else 4 * channels, halo=1
         ).unflatten(1, (attention.heads, per_head, -1))
         mix = attention.mixing(found[..., :-2], *found[..., -2:].sqrt().split(1, dim=-1))
-        return in_tiles(result, x, other, also=[mix], channels=1 if in_c else hidden, halo=3)
+        if in_c:
+            return rolling(result_in_c, x, other, mix, like=result, halo=3, begin=in_turn)
+        return in_tiles(result, x, other, also=[mix], channels=hidden, halo=3)
 
     def _weights(self) -> dict[str, Tensor]:
         """As `lighten` names them."""

@@ -215,6 +215,8 @@ void attention_sums(const float *x, const float *other, double *to, shape s, int
 
 /* ---- the block ---- */
 
+#define MARGIN 3 /* pixels around a result that it depends on */
+
 typedef struct { vec *norm; matrix values, values_local, spread, local, again, gather; } block_weights;
 
 /* (tanh(local(left)) + left) (tanh(local(right)) + right), for the halves of the channels. */
@@ -232,65 +234,141 @@ static void gate(const window *from, int64_t y, const vec *weight, int64_t width
     }
 }
 
-static void lighten_area(const float *x, const float *other, float *to, shape s, const block_weights *w,
-                         const float *mix, int residual, area wanted)
+/* What is known of an area between one row and the next. `around`: with the rows and columns that it depends on. */
+typedef struct {
+    area wanted, around;
+    window values, sums, spread, local; /* the next row of `sums` contains x already */
+    row plain, normal, gated;
+    vec *lines;
+} progress;
+
+static progress begun(area wanted, shape s)
 {
-    matrix mixing = weight_of(s, mix, s.channels, s.channels);
-    area a = widened(wanted, 3, s.height, s.width);
+    area a = widened(wanted, MARGIN, s.height, s.width);
     int64_t width = a.right - a.left, height = a.bottom - a.top;
-    int64_t vectors = parts(s.channels, LANES), gated_vectors = parts(s.hidden, LANES);
-    window values = new_window(vectors, width, height), sums = new_window(vectors, width, height);
-    window spread = new_window(2 * gated_vectors, width, height), local = new_window(2 * gated_vectors, width, height);
-    row plain = new_row(vectors, width), normal = new_row(vectors, width), gated = new_row(gated_vectors, width);
-    vec *lines = room(sizeof(vec) * 2 * width);
-    for (int64_t y = 0; y < height + 3; y++) {
+    int64_t vectors = parts(s.channels, LANES), gated = parts(s.hidden, LANES);
+    return (progress){wanted, a,
+                      new_window(vectors, width, height), new_window(vectors, width, height),
+                      new_window(2 * gated, width, height), new_window(2 * gated, width, height),
+                      new_row(vectors, width), new_row(vectors, width), new_row(gated, width),
+                      room(sizeof(vec) * 2 * width)};
+}
+
+static void ended(progress *p)
+{
+    free_window(&p->values), free_window(&p->sums), free_window(&p->spread), free_window(&p->local);
+    free_row(p->plain), free_row(p->normal), free_row(p->gated), free(p->lines);
+}
+
+/* Rows `first` to `stop` - 1 of what is around an area; and beyond its bottom, where nothing is. Of the maps, x and other
+ * begin with row `from` of the image, and the result with row `begin`. Results come MARGIN rows later. */
+static void lighten_rows(progress *p, int64_t first, int64_t stop, const float *x, const float *other, int64_t from,
+                         float *to, int64_t begin, shape s, const block_weights *w, matrix mixing, int residual)
+{
+    area a = p->around, wanted = p->wanted;
+    int64_t width = a.right - a.left, height = a.bottom - a.top;
+    for (int64_t y = first; y < stop; y++) {
         if (y < height)
-            normalised_and_mixed(pixel(other, s, a.top + y, a.left), s, w->norm, w->values, width, plain, normal,
-                                 at(&values, y));
+            normalised_and_mixed(pixel(other, s, a.top + y - from, a.left), s, w->norm, w->values, width, p->plain,
+                                 p->normal, at(&p->values, y));
         if (y >= 1 && y - 1 < height) { /* x + attention, and the first step of the gated layer */
-            row sum = at(&sums, y - 1);
-            read_row(pixel(x, s, a.top + y - 1, a.left), s.channels, width, sum);
-            depthwise_row(&values, y - 1, w->values_local.numbers, width, plain);
-            mix_channels(plain, mixing, width, sum, 1);
-            normalise(sum, w->norm, s, width, normal);
-            mix_channels(normal, w->spread, width, at(&spread, y - 1), 0);
-            end_at(at(&spread, y - 1), width);
+            row sum = at(&p->sums, y - 1);
+            depthwise_row(&p->values, y - 1, w->values_local.numbers, width, p->plain);
+            mix_channels(p->plain, mixing, width, sum, 1);
+            normalise(sum, w->norm, s, width, p->normal);
+            mix_channels(p->normal, w->spread, width, at(&p->spread, y - 1), 0);
+            end_at(at(&p->spread, y - 1), width);
         }
         if (y >= 2 && y - 2 < height)
-            depthwise_row(&spread, y - 2, w->local.numbers, width, at(&local, y - 2));
-        if (y - 3 + a.top < wanted.top || y - 3 + a.top >= wanted.bottom)
-            continue;
-        gate(&local, y - 3, w->again.numbers, width, lines, gated);
-        row sum = at(&sums, y - 3);
-        mix_channels(gated, w->gather, width, sum, residual);
-        write_row(sum, wanted.left - a.left, wanted.right - a.left,
-                  to + ((a.top + y - 3) * s.width + a.left) * s.channels, s.channels);
+            depthwise_row(&p->spread, y - 2, w->local.numbers, width, at(&p->local, y - 2));
+        int64_t done = a.top + y - MARGIN;
+        if (done >= wanted.top && done < wanted.bottom) {
+            gate(&p->local, y - MARGIN, w->again.numbers, width, p->lines, p->gated);
+            row sum = at(&p->sums, y - MARGIN);
+            mix_channels(p->gated, w->gather, width, sum, residual);
+            write_row(sum, wanted.left - a.left, wanted.right - a.left,
+                      to + ((done - begin) * s.width + a.left) * s.channels, s.channels);
+        }
+        if (y < height) /* in the place of the row that was the result */
+            read_row(pixel(x, s, a.top + y - from, a.left), s.channels, width, at(&p->sums, y));
     }
-    free_window(&values), free_window(&sums), free_window(&spread), free_window(&local);
-    free_row(plain), free_row(normal), free_row(gated), free(lines), free(mixing.numbers);
+}
+
+static block_weights packed_block(const weights *w, shape s)
+{
+    matrix spread = packed_halves(w->spread, w->spread + s.hidden * s.channels, s.hidden, s.channels);
+    return (block_weights){packed_norm(w, s.channels),
+                           weight_of(s, w->keys_values + s.channels * s.channels, s.channels, s.channels),
+                           packed(w->keys_values_local + 9 * s.channels, s.channels, 9),
+                           s.half ? in_half(spread) : spread,
+                           packed_halves(w->local, w->local + 9 * s.hidden, s.hidden, 9),
+                           packed_halves(w->left, w->right, s.hidden, 9),
+                           weight_of(s, w->gather, s.channels, s.hidden)};
+}
+
+static void free_block(block_weights b)
+{
+    free(b.norm), free(b.values.numbers), free(b.values_local.numbers), free(b.spread.numbers);
+    free(b.local.numbers), free(b.again.numbers), free(b.gather.numbers);
+}
+
+static grid divided_block(shape s, int64_t images, int threads)
+{
+    return divided((area){0, s.height, 0, s.width}, 4 * (8 * s.channels + 13 * s.hidden), images, threads);
 }
 
 /* x + mix values, enhanced; `mix` is (images, channels, channels). */
 void lightened(const float *x, const float *other, const float *mix, float *to, shape s, int64_t images,
                const weights *w, int residual, int threads)
 {
-    matrix spread = packed_halves(w->spread, w->spread + s.hidden * s.channels, s.hidden, s.channels);
-    block_weights b = {packed_norm(w, s.channels),
-                       weight_of(s, w->keys_values + s.channels * s.channels, s.channels, s.channels),
-                       packed(w->keys_values_local + 9 * s.channels, s.channels, 9),
-                       s.half ? in_half(spread) : spread,
-                       packed_halves(w->local, w->local + 9 * s.hidden, s.hidden, 9),
-                       packed_halves(w->left, w->right, s.hidden, 9),
-                       weight_of(s, w->gather, s.channels, s.hidden)};
+    block_weights b = packed_block(w, s);
     int64_t size = s.height * s.width * s.channels;
-    grid g = divided((area){0, s.height, 0, s.width}, 4 * (8 * s.channels + 13 * s.hidden), images, threads);
+    grid g = divided_block(s, images, threads);
     int64_t each = g.down * g.across;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < images * each; t++) {
         int64_t i = t / each;
-        lighten_area(x + i * size, other + i * size, to + i * size, s, &b, mix + i * s.channels * s.channels,
-                     residual, part(g, t % each));
+        matrix mixing = weight_of(s, mix + i * s.channels * s.channels, s.channels, s.channels);
+        progress p = begun(part(g, t % each), s);
+        lighten_rows(&p, 0, p.around.bottom - p.around.top + MARGIN, x + i * size, other + i * size, 0, to + i * size, 0,
+                     s, &b, mixing, residual);
+        ended(&p), free(mixing.numbers);
     }
-    free(b.norm), free(b.values.numbers), free(b.values_local.numbers), free(b.spread.numbers);
-    free(b.local.numbers), free(b.again.numbers), free(b.gather.numbers);
+    free_block(b);
+}
+
+/* ---- the block, some rows at a time ---- */
+
+typedef struct { int64_t areas; progress of[]; } rolling;
+
+/* For one image, whose rows come from the top to the bottom. */
+rolling *lighten_begin(shape s, int threads)
+{
+    grid g = divided_block(s, 1, threads);
+    g.across = max(g.across, min(threads, s.width / 48)), g.down = 1;
+    rolling *r = room(sizeof(rolling) + g.across * sizeof(progress));
+    r->areas = g.across;
+    for (int64_t t = 0; t < g.across; t++)
+        r->of[t] = begun(part(g, t), s);
+    return r;
+}
+
+/* Rows `first` to `stop` - 1 of the result; x and other begin with the first row that was not there before. */
+void lighten_next(rolling *r, int64_t first, int64_t stop, const float *x, const float *other, const float *mix,
+                  float *to, shape s, const weights *w, int residual, int threads)
+{
+    block_weights b = packed_block(w, s);
+    matrix mixing = weight_of(s, mix, s.channels, s.channels);
+    int64_t begin = first ? first + MARGIN : 0;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t t = 0; t < r->areas; t++)
+        lighten_rows(r->of + t, begin, stop + MARGIN, x, other, begin, to, first, s, &b, mixing, residual);
+    free(mixing.numbers), free_block(b);
+}
+
+void lighten_end(rolling *r)
+{
+    for (int64_t t = 0; t < r->areas; t++)
+        ended(r->of + t);
+    free(r);
 }

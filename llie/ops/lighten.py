@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from pathlib import Path
 
 import torch
@@ -107,6 +108,46 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
     return result.to(dtype)
 
 
+class Lightened:
+    """`lightened` of one image whose rows come in turn: what rows have in common is computed once.
+
+    Args:
+        shape: of the image's map, (1, C, H, W).
+        residual: see `lightened`.
+        weights: see there.
+        eps: see there.
+    """
+
+    def __init__(self, shape: tuple[int, ...], residual: bool, weights: dict[str, Tensor], eps: float):
+        self.shape, self.residual, self.weights, self.eps = shape, residual, weights, eps
+        self._begun: int | None = None
+
+    def __call__(self, x: Tensor, other: Tensor, mix: Tensor, rows: slice) -> Tensor:
+        """Some rows of the result, after those of the call before.
+
+        Args:
+            x: the rows of its map that were not there before, to the third after those of the result.
+            other: the same of the other map.
+            mix: see `lightened`.
+            rows: those of the result.
+        """
+        _, channels, height, width = self.shape
+        shape = _Shape(height, width, channels, 1, self.weights["gather"].shape[1], in_bfloat16(x), self.eps)
+        dtype, x, other, mix = x.dtype, _pixels(x), _pixels(other), mix.float().contiguous()
+        if self._begun is None:
+            self._begun = _library().lighten_begin(shape, torch.get_num_threads())
+            weakref.finalize(self, _library().lighten_end, self._begun)
+        kept = _kept(self.weights)
+        result = torch.empty(
+            (1, channels, rows.stop - rows.start, width), dtype=x.dtype, memory_format=torch.channels_last
+        )
+        _library().lighten_next(
+            self._begun, rows.start, rows.stop, x.data_ptr(), other.data_ptr(), mix.data_ptr(), result.data_ptr(),
+            shape, _addresses(kept), self.residual, torch.get_num_threads(),
+        )  # fmt: skip
+        return result.to(dtype)
+
+
 def _pixels(x: Tensor) -> Tensor:
     return x.float().contiguous(memory_format=torch.channels_last)
 
@@ -132,4 +173,8 @@ def _library() -> ctypes.CDLL:
     library.attention_sums.argtypes = [*[pointer] * 3, _Shape, integer, _Area, weights, number]
     library.lightened.argtypes = [*[pointer] * 4, _Shape, integer, weights, number, number]
     library.attention_sums.restype = library.lightened.restype = None
+    library.lighten_begin.argtypes, library.lighten_begin.restype = [_Shape, number], pointer
+    library.lighten_next.argtypes = [pointer, integer, integer, *[pointer] * 4, _Shape, weights, number, number]
+    library.lighten_end.argtypes = [pointer]
+    library.lighten_next.restype = library.lighten_end.restype = None
     return library

@@ -54,11 +54,13 @@ class Part:
     """One marked place of a network.
 
     Attributes:
-        kind: "keep", "apart", "whole", "local", "blocks", or a step of `scanned`: "fold", "upward", "onward".
+        kind: "keep", "apart", "whole", "local", "rolling", "blocks", or a step of `scanned`: "fold", "upward" or
+            "onward".
         function: what is computed there.
         shape: of the result.
         dtype: of the result.
-        halo: for "local" and "blocks": rows of the input around those of a result that it depends on, at most.
+        halo: for "local", "rolling" and "blocks": rows of the input around those of a result that it depends on, at
+            most.
         ratio: for them: rows of the input and rows of the result that belong together; (2, 1) halves the size.
     """
 
@@ -156,6 +158,27 @@ def local(function: Function, *maps: Tensor, like: Function, halo: int | None) -
     rows, result = x.shape[2], shape[2]
     ratio = (-(-rows // result), 1) if rows >= result else (1, result // rows)
     return _record("local", function, list(maps), shape, x.dtype, halo, ratio)
+
+
+def rolling(
+    function: Function, *maps: Tensor, like: Function, halo: int, begin: Callable[[], Callable[..., Tensor]]
+) -> Tensor:
+    """`function(*maps)`, whose rows depend on the rows around them, and which has a form that gets rows in turn.
+
+    In strips, that form computes nothing twice: it remembers what the next rows need of those before.
+
+    Args:
+        function: (B, C, H, W) in, (B, C', H, W) out.
+        *maps: see `local`.
+        like: see `local`.
+        halo: how many rows after its own a row of the result depends on.
+        begin: returns the other form, for one image. It gets those rows of all maps that were not there before, and, as
+            `rows`, which rows of the result to compute.
+    """
+    if not recording():
+        return function(*maps)
+    shape = like(*maps).shape
+    return _record("rolling", begin, list(maps), shape, maps[0].dtype, halo)
 
 
 def blocks(function: Function, *maps: Tensor, size: int, rows: int, halo: int) -> Tensor:

@@ -18,7 +18,7 @@ import llie.strips.neighbours
 import llie.strips.views  # noqa: F401 - the rules of both are found by `rule_of`
 from llie.ops.parts import Ends, Part
 from llie.strips.results import into
-from llie.strips.rules import Cut, Local, Node, Range, Rows, rule_of, shape_of
+from llie.strips.rules import Cut, Local, Node, Range, Rows, rule_of, same, shape_of
 from llie.strips.steps import Pass, Step
 from llie.strips.sums import Sum, sum_of
 
@@ -109,12 +109,12 @@ class Plan:
         if part.kind == "onward":
             return Step(node, "local", inputs, source, _onward(part, inputs), part=part, depth=depth)
         if part.kind in ("keep", "apart"):
-            kept = Local(source, lambda a, b: (a, b), lambda args, kwargs, cut: args[0][0], view=True)
+            kept = Local(source, same, lambda args, kwargs, cut: args[0][0], view=True)
             return Step(node, "local", inputs, source, kept, part=part, depth=depth, stored=True)
         if source.dim != 2 or source.unit != 1:
             return self._whole(node, inputs, depth, part)
-        rule = _of_blocks(part) if part.kind == "blocks" else _of_function(part)
-        return Step(node, "local", inputs, Rows(2, part.shape[2]), rule, part=part, depth=depth)
+        make = {"local": _of_function, "rolling": _in_turn, "blocks": _of_blocks}[part.kind]
+        return Step(node, "local", inputs, Rows(2, part.shape[2]), make(part), part=part, depth=depth)
 
     def _whole(self, node: fx.Node, inputs: list[Step], depth: int, part: Part | None = None) -> Step:
         value = node.meta["val"]
@@ -215,13 +215,14 @@ def _onward(part: Part, inputs: Sequence[Step]) -> Local:
     def need(first: int, stop: int) -> Range:
         return first // rows * rows, -(-stop // rows) * rows
 
-    def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
-        raise AssertionError("it has a state, which the run holds")
-
     def block(first: int, stop: int) -> Range:
         return first // rows, -(-stop // rows)
 
-    return Local(Rows(2, part.shape[2]), need, run, grain=rows, others={inputs[1].node: block})
+    return Local(Rows(2, part.shape[2]), need, _by_the_run, grain=rows, others={inputs[1].node: block})
+
+
+def _by_the_run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
+    raise AssertionError("it has a state, which the run holds")
 
 
 def _of_function(part: Part) -> Local:
@@ -240,6 +241,16 @@ def _of_function(part: Part) -> Local:
         return result.narrow(2, cut.first - above * few // many, cut.stop - cut.first)
 
     return Local(Rows(2, part.shape[2]), need, run)
+
+
+def _in_turn(part: Part) -> Local:
+    """The rule of a function that computes rows in turn, and remembers what it needs of those that it got before."""
+    size = part.shape[2]
+
+    def need(first: int, stop: int) -> Range:
+        return first + part.halo if first else 0, min(stop + part.halo, size)
+
+    return Local(Rows(2, size), need, _by_the_run)
 
 
 def _of_blocks(part: Part) -> Local:

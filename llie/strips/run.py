@@ -216,6 +216,11 @@ class _Run:
 
         if step.kind == "sum":
             return self.plan.partial_sum(step, value)
+        if step.in_turn:
+            assert step.part is not None
+            if step not in self.under_way:
+                self.under_way[step] = step.part.function()
+            return self.under_way[step](*self.plan.inputs(step, value), rows=slice(*part))
         if step.part is not None and step.part.kind == "onward":
             x, entering, first_state = self.plan.inputs(step, value)
             if step not in self.under_way:

@@ -37,6 +37,7 @@ class Schedule:
         for step in this.steps:
             if step.block > 1 and step not in self.sources:  # it waits until its block is there
                 self.advancing |= {step, step.inputs[0]} - self.sources
+        self.advancing |= {step for step in this.steps if step.in_turn and step not in self.sources}
         self._arrived: dict[int, dict[Step, int]] = {}
         middle = 0
         while any(2 * self.reached(middle + 1)[step] < _size(step) for step in this.targets):
@@ -46,7 +47,13 @@ class Schedule:
         for number in sorted({early, (early + middle) // 2, middle}):
             self._hold_what_repeats(number)
         self._middle = middle
-        self.read = {source for step in this.steps if step not in self.sources for source in step.inputs}
+        self.read = {
+            source
+            for step in this.steps
+            for source in step.inputs
+            # What is only stored, in the same strip, need not wait for others.
+            if step not in self.sources and not (source.in_turn and step.is_mark)
+        }
         self.held = {s for s in self.advancing if s.kind == "local" and (s in self.read or s.last_pass > this.number)}
 
     def _hold_what_repeats(self, number: int) -> None:

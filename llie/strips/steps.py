@@ -78,6 +78,16 @@ class Step:
         return self.part.ratio[0] if self.part is not None and self.part.kind == "fold" else 1
 
     @property
+    def in_turn(self) -> bool:
+        """Whether it remembers rows that it got, so that each row must be computed once, and in order."""
+        return self.part is not None and self.part.kind == "rolling"
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it is its input, stored."""
+        return self.part is not None and self.part.kind in ("keep", "apart")
+
+    @property
     def ends_pass(self) -> bool:
         """Whether nothing can read its result before all of its input was there."""
         return self.kind in ("sum", "whole") or (self.part is not None and self.part.kind == "apart")

@@ -55,6 +55,26 @@ def test_threads_and_runs(threads):
     torch.testing.assert_close(first, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1, 1, 14), (2, 18), (9, 3, 8), (20,)])
+@pytest.mark.parametrize(("threads", "width"), [(1, 201), (2, 130), (2, 5)])
+def test_rows_that_come_in_turn(steps, threads, width):
+    made, (x, other), before = block(36, 2), maps(36, 20, width), torch.get_num_threads()
+    weights, mix, first = made._weights(), 0.1 * torch.randn(1, 36, 36), 0
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            in_turn, found = lighten.Lightened(tuple(x.shape), True, weights, 1e-6), []
+            for step in steps:
+                come = slice(first and first + 3, min(first + step + 3, 20))
+                found.append(in_turn(x[:, :, come], other[:, :, come], mix, slice(first, first + step)))
+                first += step
+            whole = lighten.lightened(x, other, mix, True, weights, 1e-6)
+    finally:
+        torch.set_num_threads(before)
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in found)
+    assert torch.equal(torch.cat(found, 2), whole)
+
+
 def test_large_and_invalid_values():
     """The hyperbolic tangent ends at 1; a pixel that is no number spoils what depends on it, and nothing else."""
     made, (x, other) = block(8, 2), maps(8, 20, 20)

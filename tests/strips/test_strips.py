@@ -9,7 +9,7 @@ import llie
 from llie.archs import create_network
 from llie.inference import Enhancer
 from llie.ops.fusion import fuse
-from llie.ops.parts import apart, in_one_piece, keep
+from llie.ops.parts import apart, in_one_piece, keep, rolling
 from llie.strips import InMemory, Strips, neighbours
 from llie.strips.plan import Plan
 from llie.strips.schedule import Schedule, _reach
@@ -309,3 +309,43 @@ def test_wide_convolutions_take_winograds_form(monkeypatch):
     result, _, strips = in_strips(net, x, working=2**18)
     assert strips > 3 and len(used) >= strips
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+class Remembering:
+    """Sums of three rows, of a map whose rows come in turn."""
+
+    def __init__(self, size):
+        self.size, self.got = size, []
+
+    def __call__(self, x, rows):
+        self.got.append(x.shape[2])
+        above = torch.zeros_like(x[:, :, :1]) if len(self.got) == 1 else self.before
+        below = torch.zeros_like(x[:, :, :1]) if rows.stop == self.size else x[:, :, :0]
+        near = torch.cat([above, x, below], 2)
+        self.before = near[:, :, -2:]
+        return near.unfold(2, 3, 1).sum(-1)
+
+
+def test_a_function_that_remembers_rows_gets_each_once():
+    made, x = [], torch.rand(1, 3, 60, 16)
+
+    def begin():
+        made.append(Remembering(60))
+        return made[-1]
+
+    def sums(x):
+        return F.pad(x, (0, 0, 1, 1)).unfold(2, 3, 1).sum(-1)
+
+    def stored(x):
+        once = keep(rolling(sums, x + 1, like=sums, halo=1, begin=begin))
+        return rolling(sums, once * 2, like=sums, halo=1, begin=begin) + once.mean()
+
+    def not_stored(x):
+        once = rolling(sums, x + 1, like=sums, halo=1, begin=begin)
+        return rolling(sums, once * 2, like=sums, halo=1, begin=begin) + once.mean()
+
+    for function, times in ((stored, 2), (not_stored, 3)):  # what is not stored is computed for the mean, and once more
+        made.clear()
+        result, _, _ = in_strips(function, x, working=2**12)
+        torch.testing.assert_close(result, function(x))
+        assert len(made) == times and all(sum(each.got) == 60 and len(each.got) > 5 for each in made)
