@@ -7,7 +7,7 @@ per pixel, and excludes patches of low ratio from attention. Parameter names are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,16 +17,19 @@ from torch.nn import functional as F
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops.exporting import exporting
+from llie.ops.fusion import Fusable
 from llie.ops.linear import Linear
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
-from llie.ops.parts import apart, in_one_piece, keep
+from llie.ops.parts import apart, as_graph, in_one_piece, keep
 from llie.ops.snr import snr_map
-from llie.ops.winograd import Conv3x3, convolve_3x3
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd_into
+from llie.ops.winograd_matrices import Output
 from llie.registry import ARCH_REGISTRY
 
 PATCH = 4
 HEADS = 8
 LOCAL_BLOCKS = 6
+SLOPE = 0.1  # of the activation of stem and decoder
 TOKENS = 8192  # fed forward at a time: a bound on memory
 QUERIES = 2048  # computed at a time; this bounds the memory where a kernel expands the mask
 
@@ -40,7 +43,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 def leaky(x: Tensor) -> Tensor:
     """The activation of stem and decoder, in place."""
-    return F.leaky_relu(x, 0.1, inplace=True)
+    return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -57,6 +60,53 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x, relu=True), added=x)
+
+
+class DecoderConv(Fusable, Conv3x3):
+    """A convolution of two maps, and the activation; fused, one step reads both, and writes to where values belong.
+
+    Args:
+        channels: of each of the maps.
+        outputs: channels of the result.
+        factor: to its size; for each pixel, the convolution computes that many in height and width (a pixel shuffle).
+    """
+
+    def __init__(self, channels: int, outputs: int, factor: int = 1):
+        super().__init__(2 * channels, factor**2 * outputs)
+        self.factor = factor
+
+    def plain(self, y: Tensor, *skip: Tensor) -> Tensor:
+        """(B, channels, h, w) twice -> (B, outputs, factor h, factor w)."""
+        return self.activated(Conv3x3.forward(self, torch.cat([y, *skip], dim=1)))
+
+    def activated(self, y: Tensor) -> Tensor:
+        """What follows the convolution."""
+        return F.pixel_shuffle(leaky(y), self.factor) if self.factor > 1 else leaky(y)
+
+    def fused(self) -> Callable[..., Tensor]:
+        """The channels of each of the pixels are an output of their own."""
+        pixels = [(row, column) for row in range(self.factor) for column in range(self.factor)]
+        weight, bias = (
+            each.unflatten(0, (-1, len(pixels))).transpose(0, 1).flatten(0, 1).contiguous()
+            for each in self.parameters()
+        )
+        kernels, outputs = Kernels(weight), len(weight) // len(pixels)
+
+        def run(y: Tensor, skip: Tensor) -> Tensor:
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else y.dtype
+            if not (pays(y, weight) and y.dtype == skip.dtype == dtype):
+                return self.plain(y, skip)
+            size = [self.factor * length for length in y.shape[2:]]
+            result = torch.empty((len(y), outputs, *size), dtype=y.dtype, memory_format=torch.channels_last)
+            places = [result[:, :, row :: self.factor, column :: self.factor] for row, column in pixels]
+            winograd_into(y, kernels, bias, [Output(to, relu=True, slope=SLOPE) for to in places], skip)
+            return result
+
+        return run
+
+    def run_fused(self, fast: Callable[..., Tensor], y: Tensor, *skip: Tensor) -> Tensor:
+        """See the base class; strips see each operation."""
+        return self.plain(y, *skip) if as_graph() else fast(y, *skip)
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
@@ -169,11 +219,11 @@ class Context(NamedTuple):
     quarter: Tensor
     twice: bool = False
 
-    def convolve(self, conv: nn.Conv2d, y: Tensor, skip: Tensor) -> Tensor:
-        """`conv(cat(y, stem feature))`, of which `skip` is the second part or its share in the sum."""
+    def convolve(self, conv: DecoderConv, y: Tensor, skip: Tensor) -> Tensor:
+        """`conv(y, stem feature)`; `skip` is that feature, or its share in the sum."""
         if not self.twice:
-            return conv(torch.cat([y, skip], dim=1))
-        return convolve_3x3(y, conv.weight[:, : y.shape[1]], added=skip)
+            return conv(y, skip)
+        return conv.activated(convolve_3x3(y, conv.weight[:, : y.shape[1]], added=skip))
 
 
 def _detect(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -249,9 +299,9 @@ class SNRAware(nn.Module):
         self.recon_trunk_light = residual_blocks(nf, LOCAL_BLOCKS)
         self.transformer = Encoder(nf * PATCH**2, layers)
         self.recon_trunk = residual_blocks(nf, back_blocks)
-        self.upconv1 = conv3x3(2 * nf, 4 * nf)
-        self.upconv2 = conv3x3(2 * nf, 4 * nf)
-        self.HRconv = conv3x3(2 * nf, nf)
+        self.upconv1 = DecoderConv(nf, nf, factor=2)
+        self.upconv2 = DecoderConv(nf, nf, factor=2)
+        self.HRconv = DecoderConv(nf, nf)
         self.conv_last = conv3x3(nf, 3)
 
     def forward(self, x: Tensor, snr: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
@@ -310,10 +360,10 @@ class SNRAware(nn.Module):
         far = self._long_range(f, context.snr)
         # The large maps after it need low strips, which would be a row of the maps up to here.
         y = apart(self.recon_trunk(torch.lerp(far, near, context.snr.to(far.dtype))))
-        y = F.pixel_shuffle(leaky(context.convolve(self.upconv1, y, context.quarter)), 2)
-        y = F.pixel_shuffle(leaky(context.convolve(self.upconv2, y, context.half)), 2)
-        y = leaky(context.convolve(self.HRconv, y, context.full))
-        return self.conv_last(y) + context.x
+        y = context.convolve(self.upconv1, y, context.quarter)
+        y = context.convolve(self.upconv2, y, context.half)
+        y = context.convolve(self.HRconv, y, context.full)
+        return self.conv_last(y, added=context.x)
 
     def _long_range(self, f: Tensor, snr: Tensor) -> Tensor:
         whole = whole_patches if self.edges == "zeros" else completed_patches

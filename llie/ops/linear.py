@@ -53,7 +53,9 @@ class Linear(nn.Linear):
         """The weights for an input, if there are any that are valid, and pay."""
         made_of, kept = self.__dict__.get("_kept", (None, {}))
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if made_of is None or torch.is_grad_enabled() or x.device.type != "cpu" or dtype not in TYPES:
+        if made_of is None or self.training or torch.is_grad_enabled():
+            return None
+        if x.device.type != "cpu" or dtype not in TYPES:
             return None
         # Operations that become a graph, or are counted, must be the plain ones.
         if as_graph() or _get_current_dispatch_mode() is not None or made_of != self._state():

@@ -191,7 +191,12 @@ static void gradients_at_points(const void *map, shape s, int64_t first, int64_t
         at_points(map, s, 0, 4, 0, first, count, to, row, apart, columns);
 }
 
-INLINE vec relu_of(vec v) { return (vec)(~(words)(v < 0) & (words)v); } /* keeps NaN */
+/* ReLU, or that times `slope` where values are negative; keeps NaN. */
+INLINE vec relu_of(vec v, float slope)
+{
+    const words below = (words)(v < 0);
+    return (vec)((~below & (words)v) | (slope ? below & (words)(slope * v) : (words){}));
+}
 
 /* A map with adjacent channels: its first value, and values from image to image, row to row and pixel to pixel. */
 typedef struct { void *values; int64_t image, row, pixel; } map;
@@ -199,9 +204,9 @@ typedef struct { void *values; int64_t image, row, pixel; } map;
 /* Where some channels of a result go, and what happens to them before that.
  *
  * added: is added to them, if it has values; it may be `to`, if channels are whole vectors. relu: whether they get ReLU,
- * too.
+ * too, with a slope for negative values.
  */
-typedef struct { map to, added; int64_t channels, relu; } output;
+typedef struct { map to, added; int64_t channels, relu; double slope; } output;
 
 INLINE float widened(uint16_t half)
 {
@@ -272,7 +277,7 @@ INLINE void from_points(const float *from, int64_t row, int64_t apart, const flo
                                 r[i] += some ? get_some(o.added.values, half, there, o.channels)
                                              : get_from(o.added.values, half, there);
                             if (o.relu)
-                                r[i] = relu_of(r[i]);
+                                r[i] = relu_of(r[i], (float)o.slope);
                             if (some)
                                 put_some(o.to.values, half, here, r[i], o.channels);
                             else
@@ -331,25 +336,28 @@ void kernels_in_integers(const float *kernel, int64_t rows, int64_t columns, int
 }
 
 /* Fills outputs, channels after channels: the map x, whose row `above` belongs to their first row, with a kernel at the
- * points.
+ * points. The channels of `more`, if there are any, come after those of x.
  *
  * kernel: from `kernels_at_points`, GAP between matrices; with scales, from `kernels_in_integers`. bias: LANES values more
  * than channels. most: tiles at once, a multiple of ROWS. room: for each thread, 36 (most (channels + columns) + 2 GAP + channels) + most (channels + 2).
  */
-void convolve(const void *x, shape of_x, int64_t above, const void *kernel, const float *scales, int64_t columns,
+void convolve(const void *x, shape of_x, const void *more, shape of_more, int64_t above, const void *kernel, const float *scales, int64_t columns,
               const float *bias, const output *outputs, int64_t number, shape of_result, int64_t tiles, int64_t most,
               float *room, int64_t room_of_each, int threads)
 {
-    const int64_t n = of_x.channels, apart = most * n + GAP, apart_of_result = most * columns + GAP;
+    const int64_t n = of_x.channels + of_more.channels;
+    const int64_t apart = most * n + GAP, apart_of_result = most * columns + GAP;
     const int64_t whole = (n + n % 2) * columns, parts = (n + DEPTH - 1) / DEPTH;
     /* The tiles are those of the result, which may have fewer rows than x. */
-    of_x.down = of_result.down;
+    of_x.down = of_more.down = of_result.down;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t first = 0; first < tiles; first += most) {
         const int64_t count = tiles - first < most ? tiles - first : most;
         float *values = room + omp_get_thread_num() * room_of_each;
         float *products = values + 36 * apart, *scratch = products + 36 * apart_of_result;
         images_at_points(x, of_x, above, first, count, values, n, apart, scratch);
+        if (of_more.channels)
+            images_at_points(more, of_more, above, first, count, values + of_x.channels, n, apart, scratch);
         for (int p = 0; p < 36; p++)
             if (scales)
                 rounded_product(values + p * apart, n, count, (const int16_t *)kernel + p * whole,

@@ -183,16 +183,20 @@ def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int,
     return _convolve(x, Kernels(weight).forward, bias, len(weight), _result_type(x), above, height)
 
 
-def winograd_into(x: Tensor, kernels: Kernels, bias: Tensor | None, outputs: Sequence[Output]) -> None:
+def winograd_into(
+    x: Tensor, kernels: Kernels, bias: Tensor | None, outputs: Sequence[Output], more: Tensor | None = None
+) -> None:
     """`winograd` without gradients, whose channels go to several maps, one after another.
 
     Args:
-        x: (B, C, H, W).
+        x: (B, C, H, W); or its first channels.
         kernels: of a kernel (C', C, 3, 3).
         bias: (C',).
         outputs: of C' channels together; all of the type of x.
+        more: the other channels of x.
     """
-    _form(x.dtype).convolve(_channels_last(x), kernels.factor, bias, outputs)
+    more = None if more is None else _channels_last(more)
+    _form(x.dtype).convolve(_channels_last(x), kernels.factor, bias, outputs, more=more)
 
 
 class _Winograd(torch.autograd.Function):

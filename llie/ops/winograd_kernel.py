@@ -38,7 +38,10 @@ class _Map(ctypes.Structure):
 
 
 class _Output(ctypes.Structure):
-    _fields_ = [("to", _Map), ("added", _Map), ("channels", ctypes.c_int64), ("relu", ctypes.c_int64)]
+    _fields_ = [
+        *(("to", _Map), ("added", _Map), ("channels", ctypes.c_int64), ("relu", ctypes.c_int64)),
+        ("slope", ctypes.c_double),
+    ]
 
 
 def prepare() -> None:
@@ -87,13 +90,20 @@ def in_integers(kernel: Tensor, weight: Tensor) -> Integers:
 
 
 def convolve(
-    x: Tensor, kernel: Tensor | Integers, bias: Tensor | None, outputs: Sequence[Output], above: int = 0
+    x: Tensor,
+    kernel: Tensor | Integers,
+    bias: Tensor | None,
+    outputs: Sequence[Output],
+    above: int = 0,
+    more: Tensor | None = None,
 ) -> None:
     """See `winograd_matrices.convolve`."""
     library, threads = _library(), torch.get_num_threads()
     result = outputs[0].to
+    if more is not None and min(x.shape[1], more.shape[1]) < library.lanes():
+        x, more = torch.cat([x, more], dim=1), None
     x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, library.lanes()))
-    rows, count = x.shape[1], sum(output.to.shape[1] for output in outputs)
+    rows, count = x.shape[1] + (0 if more is None else more.shape[1]), sum(output.to.shape[1] for output in outputs)
     numbers, scales = kernel if isinstance(kernel, Integers) else (kernel, None)
     columns = _whole(count, library.columns_at_once() if scales is None else library.columns_of_integers())
     shape, shape_of_result = _shape(x), _shape(result)
@@ -102,8 +112,9 @@ def convolve(
     most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
     each = POINTS_OF_TILE * (most * (rows + columns) + rows + 2 * GAP) + most * (rows + 2)
     room = torch.empty(threads * each)
+    others = (None, _Shape()) if more is None else (more.data_ptr(), _shape(more))
     library.convolve(
-        x.data_ptr(), shape, above, numbers.data_ptr(), None if scales is None else scales.data_ptr(), columns,
+        x.data_ptr(), shape, *others, above, numbers.data_ptr(), None if scales is None else scales.data_ptr(), columns,
         None if bias is None else bias.data_ptr(), (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
         shape_of_result, tiles, most, room.data_ptr(), each, threads,
     )  # fmt: skip
@@ -159,7 +170,7 @@ def _shape(x: Tensor) -> _Shape:
 
 def _output(output: Output) -> _Output:
     to, added = output.to, output.added
-    return _Output(_map(to), _Map() if added is None else _map(added), to.shape[1], output.relu)
+    return _Output(_map(to), _Map() if added is None else _map(added), to.shape[1], output.relu, output.slope)
 
 
 def _map(x: Tensor) -> _Map:
@@ -172,7 +183,7 @@ def _library() -> ctypes.CDLL:
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, number]
     library.convolve.argtypes = [
-        pointer, _Shape, integer, pointer, pointer, integer, pointer, ctypes.POINTER(_Output), integer, _Shape,
+        *[pointer, _Shape] * 2, integer, pointer, pointer, integer, pointer, ctypes.POINTER(_Output), integer, _Shape,
         integer, integer, pointer, integer, number,
     ]  # fmt: skip
     library.kernels_in_integers.argtypes = [pointer, integer, integer, pointer, pointer, integer, number]

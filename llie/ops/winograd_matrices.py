@@ -27,11 +27,13 @@ class Output(NamedTuple):
         to: (B, C, H, W), to be filled; channels last, or some channels, rows or columns of such a map.
         added: such a map of the same type, is added to them; it may be `to` itself, if C is a multiple of 8.
         relu: whether they get ReLU, too.
+        slope: of negative values, if they get it.
     """
 
     to: Tensor
     added: Tensor | None = None
     relu: bool = False
+    slope: float = 0.0
 
 
 class Matrices(NamedTuple):
@@ -82,11 +84,20 @@ def at_points(weight: Tensor, backward: bool) -> Tensor:
     return values.view(POINTS_OF_TILE, *weight.shape[:2])
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, outputs: Sequence[Output], above: int = 0) -> None:
+def convolve(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    outputs: Sequence[Output],
+    above: int = 0,
+    more: Tensor | None = None,
+) -> None:
     """Fill outputs, channels after channels, with the convolution of x (B, C, H, W) with a kernel at the points.
 
-    x is channels last. Its row `above`, 0 or 1, belongs to the first row of the outputs, which may have fewer rows.
+    x is channels last, and `more`, whose channels come after its own. Their row `above`, 0 or 1, belongs to the first
+    row of the outputs, which may have fewer rows.
     """
+    x = x if more is None else torch.cat([x, more], dim=1)
     to, result = matrices(x.dtype), outputs[0].to
     channels, width = x.shape[1], result.shape[3]
     padded = _padded(x, 1, result.shape[2] + above)[:, above:]
@@ -103,7 +114,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, outputs: Sequence[O
             values = values[:, :, : rows.shape[2]]
             if output.added is not None:
                 values = values + output.added[part.images, :, TILE * part.first : TILE * (part.first + part.rows)]
-            rows.copy_(values.relu() if output.relu else values)
+            rows.copy_(F.leaky_relu(values, output.slope) if output.relu else values)
 
 
 def correlate(x: Tensor, grad: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from llie.data.readers import read_image, to_tensor
 from llie.engine.schedules import create_schedule
 from llie.errors import UserError
 from llie.models.supervised import SupervisedModel
+from llie.ops.fusion import fuse
 from llie.ops.snr import snr_map
 from llie.options import load_options
 from tests.conftest import REPOSITORY
@@ -51,8 +52,11 @@ def load(golden, case):
 @pytest.mark.parametrize(
     "case", ["depth1_64x64", "full_64x64", "full_mixedmask_64x48_b2", "full_60x52", "rb5_10_32x48"]
 )
-def test_golden_network(golden, case):
+@pytest.mark.parametrize("fused", [False, True])
+def test_golden_network(golden, case, fused):
     vector, network = load(golden, case)
+    if fused:
+        fuse(network)
     assert sum(p.numel() for p in network.parameters()) == vector.meta["params"]
     taps = {}
     network.recon_trunk_light.register_forward_hook(lambda _, __, out: taps.update(fea_light=out))
@@ -314,3 +318,16 @@ def test_decoding_twice_shares_the_part_of_the_stem():
         (plain, all_of_it), (shared, less) = decode(False), decode(True)
     torch.testing.assert_close(shared, plain, atol=1e-6, rtol=1e-5)
     assert less < 0.8 * all_of_it
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fused_decoder_equals_the_plain_one(dtype):
+    torch.manual_seed(0)
+    network = create_network("SNRAware", nf=16, layers=1).eval()
+    x = photo(64, 72, batch=2)
+    close = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 0.05}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected = network(x)
+        result = fuse(network)(x)
+        assert torch.equal(network.train()(x), expected)
+    torch.testing.assert_close(result, expected, **close)

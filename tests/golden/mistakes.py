@@ -4,7 +4,7 @@
 MISTAKES = {
     "archs/test_snr_aware.py": [
         ("archs.snr_aware:conv3x3", "padding=1", "padding=1, padding_mode='replicate'"),
-        ("archs.snr_aware:leaky", "0.1", "0.11"),
+        ("archs.snr_aware:leaky", "SLOPE", "1.1 * SLOPE"),
         ("archs.snr_aware:ResidualBlock.forward", "added=x", "added=-x"),
         ("archs.snr_aware:cut", "0, 1, 3, 5, 2, 4", "0, 1, 3, 5, 4, 2"),
         ("archs.snr_aware:SelfAttention.forward", "k, v, mask)", "k, v, mask, scale=0.1)"),
@@ -12,7 +12,7 @@ MISTAKES = {
         ("archs.snr_aware:FeedForward.__init__", "eps=1e-6", "eps=1e-5"),
         ("archs.snr_aware:SNRAware.encode", "::4, ::4", "1::4, 1::4"),
         ("archs.snr_aware:SNRAware.decode", "torch.lerp(far, near,", "torch.lerp(near, far,"),
-        ("archs.snr_aware:SNRAware.decode", "+ context.x", "- context.x"),
+        ("archs.snr_aware:SNRAware.decode", "added=context.x", "added=-context.x"),
         ("archs.snr_aware:SNRAware._long_range", "F.avg_pool2d(snr, PATCH)", "F.max_pool2d(snr, PATCH)"),
     ],
     "ops/test_snr.py": [

@@ -37,7 +37,7 @@ def expected(layer, x, relu=False):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_packed_weights_give_the_same_result(calls, bias, relu):
-    layer, x = fuse(Linear(24, 40, bias)), torch.randn(2, 50, 24)
+    layer, x = fuse(Linear(24, 40, bias)).eval(), torch.randn(2, 50, 24)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, relu), expected(layer, x, relu), rtol=1e-5, atol=1e-6)
     assert calls == [torch.float32]
@@ -46,7 +46,7 @@ def test_packed_weights_give_the_same_result(calls, bias, relu):
 def test_autocast_takes_weights_in_bfloat16(calls):
     if not linear._packs(torch.bfloat16):
         pytest.skip("this processor has no bfloat16")
-    layer, x = fuse(Linear(24, 40)), torch.randn(2, 50, 24)
+    layer, x = fuse(Linear(24, 40)).eval(), torch.randn(2, 50, 24)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         y, wanted = layer(x, relu=True), expected(layer, x, relu=True)
     assert y.dtype == torch.bfloat16 and calls == [torch.bfloat16]
@@ -59,7 +59,7 @@ def test_integers_keep_three_digits(calls, tokens, inputs, outputs, bias, relu):
     if not linear.integers_are_fast():
         pytest.skip("this processor has no fast products of 16-bit integers")
     torch.manual_seed(0)
-    layer = fuse(Linear(inputs, outputs, bias))
+    layer = fuse(Linear(inputs, outputs, bias)).eval()
     x = torch.randn(tokens, inputs) * torch.logspace(-20, 20, tokens)[:, None]
     x[3] = 0
     with torch.no_grad(), in_integers():
@@ -74,7 +74,7 @@ def test_integers_keep_three_digits(calls, tokens, inputs, outputs, bias, relu):
 def test_integers_show_what_is_not_finite(calls):
     if not linear.integers_are_fast():
         pytest.skip("this processor has no fast products of 16-bit integers")
-    layer, x = fuse(Linear(64, 64)), torch.randn(40, 64)
+    layer, x = fuse(Linear(64, 64)).eval(), torch.randn(40, 64)
     x[5, 7], x[9, 0] = torch.nan, torch.inf
     with torch.no_grad(), in_integers():
         lost = layer(x).isnan()
@@ -85,17 +85,18 @@ def test_integers_show_what_is_not_finite(calls):
 
 
 def test_gradients_and_few_tokens_take_the_plain_form(calls):
-    layer, x = fuse(Linear(8, 8)), torch.randn(64, 8)
+    layer, x = fuse(Linear(8, 8)).eval(), torch.randn(64, 8)
     layer(x).sum().backward()
     assert layer.weight.grad is not None
     with torch.no_grad():
         layer(x[:4])
+        layer.train()(x)
         nn.Sequential(Linear(8, 8))(x)
     assert not calls
 
 
 def test_weights_that_changed_are_not_taken(calls):
-    layer, x = fuse(Linear(8, 8)), torch.randn(64, 8)
+    layer, x = fuse(Linear(8, 8)).eval(), torch.randn(64, 8)
     with torch.no_grad():
         layer(x)
         layer.bias += 1
@@ -106,7 +107,7 @@ def test_weights_that_changed_are_not_taken(calls):
 
 
 def test_copies_and_checkpoints_do_not_contain_packed_weights():
-    layer, x = fuse(Linear(8, 8)), torch.randn(64, 8)
+    layer, x = fuse(Linear(8, 8)).eval(), torch.randn(64, 8)
     with torch.no_grad():
         layer(x)
     assert "_kept" in layer.__dict__

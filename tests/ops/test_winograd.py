@@ -164,6 +164,19 @@ def test_channels_go_to_several_maps_with_additions(shape, form):
     assert torch.equal(sums[:, :8], untouched)
 
 
+@pytest.mark.parametrize("channels", [(5, 6), (9, 24), (32, 8)])
+def test_two_maps_side_by_side_to_every_second_pixel(channels, form):
+    x, weight, bias = (each.detach() for each in tensors((2, sum(channels), 9, 10), 20, torch.float32))
+    expected = F.leaky_relu(direct(x, weight, bias), 0.1).split([8, 12], dim=1)
+    maps = [torch.zeros(2, c, 18, 20).contiguous(memory_format=torch.channels_last) for c in (8, 12)]
+    places = [maps[0][:, :, 1::2, ::2], maps[1][:, :, ::2, 1::2]]
+    first, more = x.split(channels, dim=1)
+    winograd_into(first, Kernels(weight), bias, [Output(to, relu=True, slope=0.1) for to in places], more)
+    for place, whole, each in zip(places, maps, expected, strict=True):
+        torch.testing.assert_close(place, each, rtol=0, atol=1e-4)
+        assert whole.count_nonzero() <= each.numel()
+
+
 @pytest.mark.parametrize("size", [3, 64])  # direct, and by Winograd
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
