@@ -146,7 +146,8 @@ def local(function: Function, *maps: Tensor, like: Function, halo: int | None) -
         function: (B, C, H, W) in, (B, C', H', W') out; zeros or whatever it puts beyond the edges of x are its own. In
             strips, it gets some rows of all maps, and `ends` says where these lie; where they do not reach to the top
             or to the bottom, the result lacks the rows that need more than them: `halo` rows of the maps.
-        *maps: its input, of equal height; after the first, tensors that are the same for all rows may be among them.
+        *maps: its input, of equal height. After the first, there may be maps of the height of the result, of which it
+            gets those rows that belong to the result, and tensors that are the same for all rows.
         like: a function with the same result that can be traced; it shows the shape.
         halo: how many rows around, in pixels of the maps; None if they may depend on all.
     """

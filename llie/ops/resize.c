@@ -99,8 +99,9 @@ static int64_t place(int64_t index, int64_t size, float *beyond)
     return found;
 }
 
-static void double_area(const float *map, const float *skip, matrix weight, float slope, float *to, shape s,
-                        area wanted)
+/* The map begins with row `begin`; the other one and the result with row `first`. */
+static void double_area(const float *map, int64_t begin, const float *skip, matrix weight, float slope, float *to,
+                        int64_t first, shape s, area wanted)
 {
     float beyond;
     int64_t columns = wanted.right - wanted.left, vectors = parts(s.outputs, LANES);
@@ -115,7 +116,7 @@ static void double_area(const float *map, const float *skip, matrix weight, floa
         int64_t above = place(y, s.height, &beyond), below = min(above + 1, s.height - 1);
         for (int64_t from = above; from <= below; from++)
             if (known[from & 1] != from) {
-                read_row(map + (from * s.width + left) * s.outputs, s.outputs, right - left, rows[from & 1]);
+                read_row(map + ((from - begin) * s.width + left) * s.outputs, s.outputs, right - left, rows[from & 1]);
                 known[from & 1] = from;
             }
         for (int64_t v = 0; v < vectors; v++)
@@ -128,7 +129,7 @@ static void double_area(const float *map, const float *skip, matrix weight, floa
                 between(line.first + v * line.step + from, line.first + v * line.step + next, beyond, 1,
                         result.first + v * result.step + x);
         }
-        int64_t at = y * 2 * s.width + wanted.left;
+        int64_t at = (y - first) * 2 * s.width + wanted.left;
         read_row(skip + at * s.channels, s.channels, columns, other);
         mix_channels(other, weight, columns, result, 1);
         activate(result, slope, columns);
@@ -140,18 +141,19 @@ static void double_area(const float *map, const float *skip, matrix weight, floa
 }
 
 /* The map (outputs), resized to twice the size, plus `weight` times another map of that size (channels); negative sums
- * times `slope`. */
-void doubled(const float *map, const float *skip, const float *weight, float slope, float *to, shape s, int64_t images,
-             int threads)
+ * times `slope`. Rows first, first + 1, ..., stop - 1 of the result, to which the rows of the other map belong; those of
+ * the map begin with row `begin`, and there are `map_rows`. */
+void doubled(const float *map, int64_t begin, int64_t map_rows, const float *skip, const float *weight, float slope,
+             float *to, shape s, int64_t images, int64_t first, int64_t stop, int threads)
 {
     matrix packed_weight = packed(weight, s.outputs, s.channels);
-    grid g = divided((area){0, 2 * s.height, 0, 2 * s.width}, 4 * (4 * s.outputs + s.channels), images, threads);
-    int64_t each = g.down * g.across, pixels = s.height * s.width;
+    grid g = divided((area){first, stop, 0, 2 * s.width}, 4 * (4 * s.outputs + s.channels), images, threads);
+    int64_t each = g.down * g.across, pixels = (stop - first) * 2 * s.width;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < images * each; t++) {
         int64_t i = t / each;
-        double_area(map + i * pixels * s.outputs, skip + i * 4 * pixels * s.channels, packed_weight, slope,
-                    to + i * 4 * pixels * s.outputs, s, part(g, t % each));
+        double_area(map + i * map_rows * s.width * s.outputs, begin, skip + i * pixels * s.channels, packed_weight, slope,
+                    to + i * pixels * s.outputs, first, s, part(g, t % each));
     }
     free(packed_weight.numbers);
 }

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from llie.ops import resizing_kernel
 from llie.ops.parts import WHOLE, Ends, local
-from llie.ops.tiles import Joined, fast, in_parts, in_tiles, tiles
+from llie.ops.tiles import Joined, in_parts, in_tiles, tiles
 from llie.ops.winograd import convolve_3x3
 
 
@@ -47,16 +47,25 @@ def double_and_merge(x: Tensor, skip: Tensor, weight: Tensor, activate: Callable
         weight: of the convolution, (C', C, 1, 1).
         activate: (B, C', 2 H, 2 W) -> the same size; it sees one pixel at a time.
     """
-    if fast(x) and resizing_kernel.works(x) and x.dtype == skip.dtype == weight.dtype == torch.float32:
-        if isinstance(activate, nn.PReLU) and activate.num_parameters == 1:
-            return resizing_kernel.doubled(x, skip, weight, activate.weight.item())
-        return in_tiles(activate, resizing_kernel.doubled(x, skip, weight, 1), channels=2 * x.shape[1])
-    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
     def merged(x: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
-        return activate(x + F.conv2d(skip, weight))
+        return x + F.conv2d(skip, weight)
 
-    return in_tiles(merged, x, skip, also=[weight], channels=2 * x.shape[1])
+    if in_parts(x) and resizing_kernel.works(x) and x.dtype == skip.dtype == weight.dtype == torch.float32:
+        prelu = activate if isinstance(activate, nn.PReLU) and activate.num_parameters == 1 else None
+        height = x.shape[2]
+
+        def in_c(x: Tensor, skip: Tensor, weight: Tensor, ends: Ends = WHOLE) -> Tensor:
+            slope = 1 if prelu is None else prelu.weight.item()
+            return resizing_kernel.doubled(x, skip, weight, slope, height, ends)
+
+        result = local(in_c, x, skip, weight, like=lambda x, *others: merged(_doubled(x), *others), halo=1)
+        return result if prelu is not None else in_tiles(activate, result, channels=2 * result.shape[1])
+    return in_tiles(lambda *maps: activate(merged(*maps)), _doubled(x), skip, also=[weight], channels=2 * x.shape[1])
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def _halved_after(x: Tensor, weight: Tensor) -> Tensor:

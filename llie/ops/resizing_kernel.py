@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from llie.ops.c_library import available, compiled_library, in_bfloat16
+from llie.ops.parts import WHOLE, Ends
 
 SOURCE = Path(__file__).with_name("resize.c")
 
@@ -48,24 +49,30 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
     return result.to(dtype)
 
 
-def doubled(x: Tensor, skip: Tensor, weight: Tensor, slope: float) -> Tensor:
+def doubled(
+    x: Tensor, skip: Tensor, weight: Tensor, slope: float, height: int | None = None, ends: Ends = WHOLE
+) -> Tensor:
     """A map (B, C', H, W) resized to twice the size, plus a 1x1 convolution of another map; then a PReLU.
 
     Args:
-        x: the map.
-        skip: the other map, (B, C, 2 H, 2 W).
+        x: the map, or some of its rows.
+        skip: the other map, (B, C, 2 H, 2 W), or its rows for those of the result.
         weight: of the convolution, (C', C, 1, 1).
         slope: of the PReLU.
+        height: of the map; that of x when None.
+        ends: where the rows of x lie in the map; the result lacks two rows where they end within it.
 
     Returns:
-        (B, C', 2 H, 2 W), channels last, in the type of x.
+        (B, C', 2 H, 2 W), or some rows of it, channels last, in the type of x.
     """
-    shape = _Shape(*x.shape[2:], skip.shape[1], x.shape[1])
+    shape = _Shape(height or x.shape[2], x.shape[3], skip.shape[1], x.shape[1])
+    rows = ends.without(1, x.shape[2])
+    first, stop = (2 * (ends.first + row) for row in (rows.start, rows.stop))
     dtype, x, skip, weight = x.dtype, _pixels(x), _pixels(skip), weight.float().contiguous()
-    result = _empty(x, shape.outputs, *skip.shape[2:])
+    result = _empty(x, shape.outputs, stop - first, 2 * shape.width)
     _library().doubled(
-        x.data_ptr(), skip.data_ptr(), weight.data_ptr(), slope, result.data_ptr(), shape, len(x),
-        torch.get_num_threads(),
+        x.data_ptr(), ends.first, x.shape[2], skip.data_ptr(), weight.data_ptr(), slope, result.data_ptr(), shape,
+        len(x), first, stop, torch.get_num_threads(),
     )  # fmt: skip
     return result.to(dtype)
 
@@ -88,6 +95,7 @@ def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.halved.argtypes = [pointer, integer, *[pointer] * 4, _Shape, *[integer] * 3, ctypes.c_int, threads]
-    library.doubled.argtypes = [*[pointer] * 3, ctypes.c_float, pointer, _Shape, integer, threads]
+    library.doubled.argtypes = [pointer, integer, integer, pointer, pointer, ctypes.c_float, pointer, _Shape]
+    library.doubled.argtypes += [*[integer] * 3, threads]
     library.halved.restype = library.doubled.restype = None
     return library

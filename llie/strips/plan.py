@@ -114,7 +114,7 @@ class Plan:
         if source.dim != 2 or source.unit != 1:
             return self._whole(node, inputs, depth, part)
         make = {"local": _of_function, "rolling": _in_turn, "blocks": _of_blocks}[part.kind]
-        return Step(node, "local", inputs, Rows(2, part.shape[2]), make(part), part=part, depth=depth)
+        return Step(node, "local", inputs, Rows(2, part.shape[2]), make(part, inputs), part=part, depth=depth)
 
     def _whole(self, node: fx.Node, inputs: list[Step], depth: int, part: Part | None = None) -> Step:
         value = node.meta["val"]
@@ -225,25 +225,31 @@ def _by_the_run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor
     raise AssertionError("it has a state, which the run holds")
 
 
-def _of_function(part: Part) -> Local:
+def _of_function(part: Part, inputs: Sequence[Step]) -> Local:
     """The rule of a marked function: computed on more rows than asked for, and cut."""
     many, few = part.ratio
     margin = -(-part.halo // many) * many
+    size, result = inputs[0].along.size, part.shape[2]
 
     def need(first: int, stop: int) -> Range:
         low = first * many // few // many * many
         return low - margin, -(-stop * many // few) + margin
 
+    def computed(low: int, high: int) -> Range:
+        """The rows of the result that it computes from some of its input."""
+        begin = 0 if low <= 0 else (low + margin) * few // many
+        return begin, result if high >= size else (high - margin) * few // many
+
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
-        ends = _ends(cut)
-        result = part.function(*args[0], ends=ends)
-        above = cut.low if ends.top else cut.low + margin
-        return result.narrow(2, cut.first - above * few // many, cut.stop - cut.first)
+        begin, _ = computed(cut.low, cut.high)
+        return part.function(*args[0], ends=_ends(cut)).narrow(2, cut.first - begin, cut.stop - cut.first)
 
-    return Local(Rows(2, part.shape[2]), need, run)
+    of_result = [step.node for step in inputs if step.along.size == result != size]
+    others = dict.fromkeys(of_result, lambda first, stop: computed(*need(first, stop)))
+    return Local(Rows(2, result), need, run, others=others)
 
 
-def _in_turn(part: Part) -> Local:
+def _in_turn(part: Part, inputs: Sequence[Step]) -> Local:
     """The rule of a function that computes rows in turn, and remembers what it needs of those that it got before."""
     size = part.shape[2]
 
@@ -253,7 +259,7 @@ def _in_turn(part: Part) -> Local:
     return Local(Rows(2, size), need, _by_the_run)
 
 
-def _of_blocks(part: Part) -> Local:
+def _of_blocks(part: Part, inputs: Sequence[Step]) -> Local:
     """The rule of a function that finds something in blocks of rows."""
     rows, _ = part.ratio
 

@@ -200,7 +200,7 @@ class _Run:
 
     def _value(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]], lives: Lives) -> Any:
         low, high, size = 0, 0, 0
-        for source in step.inputs:
+        for source in step.inputs[:1]:
             low, high = step.need(source, *part)
             size = source.along.size
 

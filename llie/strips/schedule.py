@@ -179,16 +179,16 @@ def _reach(step: Step, source: Step, available: int) -> int:
     if step.local is None:
         return available
     assert source.rows is not None and step.rows is not None
-    size, unit = step.rows.size, step.rows.unit
-    if step.local.need is same:  # as in general, but quickly
+    size, unit, need = step.rows.size, step.rows.unit, step.rule(source)
+    if need is same:  # as in general, but quickly
         return available if available >= size else available // unit * unit
-    beyond = available - max(step.local.need(0, size)[1], source.rows.size)
+    beyond = available - max(need(0, size)[1], source.rows.size)
     if beyond >= 0:
         return size + beyond * size // source.rows.size
     low, high = 0, size // unit
     while low < high:
         middle = (low + high + 1) // 2
-        if step.local.need(0, middle * unit)[1] <= available:
+        if need(0, middle * unit)[1] <= available:
             low = middle
         else:
             high = middle - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -51,10 +52,13 @@ class Step:
         assert rows is not None
         return rows
 
+    def rule(self, source: Step) -> Callable[[int, int], Range]:
+        """Some positions of the result -> the positions of an input that they need, which may lie beyond its ends."""
+        return self.local.others.get(source.node, self.local.need) if self.local is not None else same
+
     def need(self, source: Step, first: int, stop: int) -> Range:
         """The positions of an input that some positions of the result need."""
-        need = self.local.others.get(source.node, self.local.need) if self.local is not None else same
-        low, high = need(first, stop)
+        low, high = self.rule(source)(first, stop)
         size = source.along.size
         return max(0, min(low, size)), min(max(high, 0), size)
 
