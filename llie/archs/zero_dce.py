@@ -83,9 +83,9 @@ class ZeroDCE(nn.Module):
         f2 = conv2(f1, relu=True)
         f3 = conv3(f2, relu=True)
         f4 = conv4(f3, relu=True)
-        f5 = conv5(torch.cat([f3, f4], dim=1), relu=True)
-        f6 = conv6(torch.cat([f2, f5], dim=1), relu=True)
-        return tanh(conv7(torch.cat([f1, f6], dim=1)))
+        f5 = conv5(f3, relu=True, more=f4)
+        f6 = conv6(f2, relu=True, more=f5)
+        return tanh(conv7(f1, more=f6))
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """X (B, 3, H, W) in [0, 1], any size -> the enhanced image, same shape; in training a dict, with "curves"."""

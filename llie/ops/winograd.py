@@ -40,9 +40,9 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor, relu: bool = False, added: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W); plus `added`, then ReLU, if wanted."""
-        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu, added)
+    def forward(self, x: Tensor, relu: bool = False, added: Tensor | None = None, more: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W); plus `added`, then ReLU, if wanted. `more`: the last of the C channels."""
+        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu, added, more)
 
     def _kept(self) -> Kernels | None:
         kernels: Kernels | None = self.__dict__.get("_kernels")
@@ -64,12 +64,18 @@ def convolve_3x3(
     kernels: Kernels | None = None,
     relu: bool = False,
     added: Tensor | None = None,
+    more: Tensor | None = None,
 ) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=1) + added`, then ReLU, if wanted; on CPUs by `winograd`, if it `pays`."""
-    if pays(x, weight):
-        if not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
-            kernel = kernels.factor if kernels else Kernels(weight).forward
-            return _convolve(x, kernel, bias, len(weight), _result_type(x), relu=relu, added=added)
+    """`F.conv2d(x, weight, bias, padding=1) + added`, then ReLU, if wanted; on CPUs by `winograd`, if it `pays`.
+
+    The channels of `more`, if given, come after those of x.
+    """
+    suits = pays(x, weight) and (more is None or more.dtype == x.dtype)
+    if suits and not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
+        kernel = kernels.factor if kernels else Kernels(weight).forward
+        return _convolve(x, kernel, bias, len(weight), _result_type(x), relu=relu, added=added, more=more)
+    x = x if more is None else torch.cat([x, more], dim=1)
+    if suits:
         y = winograd(x, weight, bias, kernels)
     else:
         y = F.conv2d(x, weight, bias, padding=1)
@@ -245,12 +251,14 @@ def _convolve(
     height: int | None = None,
     relu: bool = False,
     added: Tensor | None = None,
+    more: Tensor | None = None,
 ) -> Tensor:
     """The convolution with a kernel at the points; see `winograd_of_rows`."""
     size = (len(x), outputs, x.shape[2] if height is None else height, x.shape[3])
     result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     output = Output(result, None if added is None else _channels_last(added), relu)
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], above)
+    more = None if more is None else _channels_last(more)
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], above, more)
     return result
 
 

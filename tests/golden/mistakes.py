@@ -166,7 +166,7 @@ MISTAKES = {
             "y = F.conv2d(x, weight, bias, padding=1)",
             "y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), weight, bias)",
         ),
-        ("archs.zero_dce:ZeroDCE.curves", "[f2, f5]", "[f5, f2]"),
+        ("archs.zero_dce:ZeroDCE.curves", "f2, relu=True, more=f5", "f5, relu=True, more=f2"),
         ("archs.zero_dce:ZeroDCE.curves", "tanh(", "torch.sin("),
     ],
     "losses/test_zero_reference.py": [

@@ -201,6 +201,26 @@ def test_a_map_is_added_in_one_step_or_two(size, relu, dtype, monkeypatch):
     torch.testing.assert_close(ours, theirs, rtol=0.01 if dtype == torch.bfloat16 else 0, atol=0)
 
 
+@pytest.mark.parametrize("size", [3, 64])  # direct, and by Winograd
+@pytest.mark.parametrize("first", [5, 16])
+def test_the_input_may_be_two_maps(size, first):
+    x, weight, bias = tensors((2, 24, size, size), 17, torch.float32)
+    expected = direct(x, weight, bias)
+    parts = x.detach().split([first, 24 - first], dim=1)
+    for part in parts:
+        part.requires_grad_()
+    result = convolve_3x3(parts[0], weight, bias, more=parts[1])
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve_3x3(parts[0], weight, bias, more=parts[1]), expected, rtol=0, atol=1e-4)
+        mixed = convolve_3x3(parts[0].double(), weight.double(), bias.double(), more=parts[1])
+        torch.testing.assert_close(mixed.float(), expected, rtol=0, atol=1e-4)
+    weights = torch.randn(result.shape)
+    (theirs,) = torch.autograd.grad(expected, x, weights)
+    ours = torch.cat(torch.autograd.grad(result, parts, weights), dim=1)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
 def in_c():
     if not llie.ops.winograd._kernel_works():
         pytest.skip("needs a C compiler: install gcc or clang")
