@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from llie.ops import integers
+
 log = logging.getLogger(__name__)
 
 # No -ffast-math: in a library, it would turn on flush-to-zero for the whole process.
@@ -40,10 +42,12 @@ def available(library: Callable[[], object], what: str) -> bool:
     return True
 
 
-def in_bfloat16(x: torch.Tensor) -> bool:
-    """Whether a kernel's products may be in bfloat16, on processors that have it; its other steps are in float32."""
+def form_of_products(x: torch.Tensor) -> int:
+    """How a kernel may compute products, where the processor can (see `rows.h`); its other steps are in float32."""
     autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return autocast or x.dtype == torch.bfloat16
+    if autocast or x.dtype == torch.bfloat16:
+        return 1
+    return 2 if integers.wanted() else 0
 
 
 def _compiled(source: Path) -> Path:

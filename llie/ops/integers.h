@@ -132,6 +132,24 @@ static inline __attribute__((always_inline)) void product_of_integers(
         }
 }
 
+/* What a column of n numbers, `step` apart, is multiplied by before it is rounded; NaN, if one of them is not finite. */
+static inline float factor_of_column(const float *from, int64_t n, int64_t step)
+{
+    float most = 0, sum = 0;
+    for (int64_t k = 0; k < n; k++) {
+        const float size = from[k * step] < 0 ? -from[k * step] : from[k * step];
+        most = size > most ? size : most;
+        sum += size;
+    }
+    if (sum - sum != 0)
+        return 0.0f / 0.0f;
+    if (most == 0)
+        return 0;
+    return MOST_RIGHT / most < MOST_OF_COLUMN / sum ? MOST_RIGHT / most : MOST_OF_COLUMN / sum;
+}
+
+static inline float scale_of_factor(float factor) { return factor == 0 ? 0 : 1 / factor; }
+
 /* Rounds a right factor, from panels of up to two vectors of columns, each (rows, columns), to the form that
  * `product_of_integers` needs; columns from `columns` on, up to `wider`, become zero.
  */
@@ -149,16 +167,8 @@ static inline void rounded_columns(const float *from, int64_t rows, int64_t colu
         int16_t *target = to + first * depth + 2 * (j - first);
         for (int64_t part = 0; part < rows; part += DEPTH) {
             const int64_t stop = rows - part < DEPTH ? rows : part + DEPTH;
-            float most = 0, sum = 0;
-            for (int64_t k = part; k < stop; k++) {
-                const float size = source[k * step] < 0 ? -source[k * step] : source[k * step];
-                most = size > most ? size : most;
-                sum += size;
-            }
-            float factor = 0;
-            if (most > 0)
-                factor = MOST_RIGHT / most < MOST_OF_COLUMN / sum ? MOST_RIGHT / most : MOST_OF_COLUMN / sum;
-            scales[part / DEPTH * wider + j] = sum - sum != 0 ? 0.0f / 0.0f : factor > 0 ? 1 / factor : 0;
+            const float factor = factor_of_column(source + part * step, stop - part, step);
+            scales[part / DEPTH * wider + j] = scale_of_factor(factor);
             for (int64_t k = part; k < stop; k++)
                 target[k / 2 * 2 * width + k % 2] = (int16_t)__builtin_lrintf(source[k * step] * factor);
         }

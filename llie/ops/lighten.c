@@ -7,8 +7,8 @@
 
 #include "rows.h"
 
-/* half: 1x1 convolutions in bfloat16, on processors that have it; eps: of the normalisation. */
-typedef struct { int64_t height, width, channels, heads, hidden, half; double eps; } shape;
+/* form: of the products of 1x1 convolutions; eps: of the normalisation. */
+typedef struct { int64_t height, width, channels, heads, hidden, form; double eps; } shape;
 
 /* ---- layers ---- */
 
@@ -73,8 +73,6 @@ static void depthwise_row(const window *from, int64_t y, const vec *weight, int6
         depthwise(from, y, v, weight + 9 * v, width, to.first + v * to.step);
 }
 
-INLINE vec choose(ints where, vec a, vec b) { return (vec)((where & (ints)a) | (~where & (ints)b)); }
-
 /* 1 - 2 / (exp(2 x) + 1), correct to 1e-7: exp(2 x) = 2^n exp(2 r), and of r in [-ln(2) / 4, ln(2) / 4] a polynomial. */
 INLINE vec hyperbolic_tangent(vec x)
 {
@@ -99,7 +97,7 @@ typedef struct {
 static matrix weight_of(shape s, const float *from, int64_t outputs, int64_t inputs)
 {
     matrix m = packed(from, outputs, inputs);
-    return s.half ? in_half(m) : m;
+    return in_form(m, s.form);
 }
 
 static vec *packed_norm(const weights *w, int64_t channels)
@@ -141,7 +139,7 @@ static void add_products(const float *q, const float *k, int64_t step, int64_t p
             factor a = {q + h * each + i, 1, step, pixels, 0};
             for (int64_t v = 0; v < vectors; v += 3)
                 any_block(a, k + h * each + v * LANES, step, LANES, pixels, room + v, vectors, 1,
-                          vectors - v, 0, 0);
+                          vectors - v, 0, IN_FLOAT, (scales){0, 0});
             for (int64_t row = 0; row < min(BLOCK, each - i); row++)
                 for (int64_t column = 0; column < each; column++)
                     to[(h * each + i + row) * (each + 2) + column] += ((float *)(room + row * vectors))[column];
@@ -300,7 +298,7 @@ static block_weights packed_block(const weights *w, shape s)
     return (block_weights){packed_norm(w, s.channels),
                            weight_of(s, w->keys_values + s.channels * s.channels, s.channels, s.channels),
                            packed(w->keys_values_local + 9 * s.channels, s.channels, 9),
-                           s.half ? in_half(spread) : spread,
+                           in_form(spread, s.form),
                            packed_halves(w->local, w->local + 9 * s.hidden, s.hidden, 9),
                            packed_halves(w->left, w->right, s.hidden, 9),
                            weight_of(s, w->gather, s.channels, s.hidden)};

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llie.ops.c_library import available, compiled_library, in_bfloat16
+from llie.ops.c_library import available, compiled_library, form_of_products
 
 SOURCE = Path(__file__).with_name("lighten.c")
 WEIGHTS = (
@@ -34,7 +34,7 @@ class _Area(ctypes.Structure):
 
 class _Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("height", "width", "channels", "heads", "hidden", "half")),
+        *((name, ctypes.c_int64) for name in ("height", "width", "channels", "heads", "hidden", "form")),
         ("eps", ctypes.c_double),
     ]
 
@@ -71,7 +71,7 @@ def attention_sums(
     images, channels, height, width = x.shape
     each = channels // heads
     area = _Area(rows.start, rows.stop, columns.start, columns.stop)
-    shape = _Shape(height, width, channels, heads, 0, in_bfloat16(x), eps)
+    shape = _Shape(height, width, channels, heads, 0, form_of_products(x), eps)
     x, other = _pixels(x), _pixels(other)
     kept = _kept(weights)
     result = torch.zeros(images, heads, each, each + 2, dtype=torch.float64)
@@ -97,7 +97,7 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
         (B, C, H, W), channels last, in the type of x.
     """
     images, channels, height, width = x.shape
-    shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], in_bfloat16(x), eps)
+    shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], form_of_products(x), eps)
     dtype, x, other, mix = x.dtype, _pixels(x), _pixels(other), mix.float().contiguous()
     kept = _kept(weights)
     result = torch.empty_like(x)
@@ -132,7 +132,7 @@ class Lightened:
             rows: those of the result.
         """
         _, channels, height, width = self.shape
-        shape = _Shape(height, width, channels, 1, self.weights["gather"].shape[1], in_bfloat16(x), self.eps)
+        shape = _Shape(height, width, channels, 1, self.weights["gather"].shape[1], form_of_products(x), self.eps)
         dtype, x, other, mix = x.dtype, _pixels(x), _pixels(other), mix.float().contiguous()
         if self._begun is None:
             self._begun = _library().lighten_begin(shape, torch.get_num_threads())

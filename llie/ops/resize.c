@@ -68,16 +68,13 @@ static void halve_area(const float *map, int64_t map_rows, const float *down, co
 }
 
 /* Rows first, first + 1, ..., stop - 1 of the result; zeros are beyond the rows of the map. `down` and `across` say how
- * far results lie between two values; `weight` is (3, 3, outputs, channels), with `half` used in bfloat16. */
+ * far results lie between two values; `weight` is (3, 3, outputs, channels), used in a form. */
 void halved(const float *map, int64_t map_rows, const float *weight, const float *down, const float *across, float *to,
-            shape s, int64_t images, int64_t first, int64_t stop, int half, int threads)
+            shape s, int64_t images, int64_t first, int64_t stop, int form, int threads)
 {
     matrix all[9];
-    for (int i = 0; i < 9; i++) {
-        all[i] = packed(weight + i * s.outputs * s.channels, s.outputs, s.channels);
-        if (half)
-            all[i] = in_half(all[i]);
-    }
+    for (int i = 0; i < 9; i++)
+        all[i] = in_form(packed(weight + i * s.outputs * s.channels, s.outputs, s.channels), form);
     grid g = divided((area){first, stop, 0, s.width}, 4 * (12 * s.channels + s.outputs), images, threads);
     int64_t each = g.down * g.across;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llie.ops.c_library import available, compiled_library, in_bfloat16
+from llie.ops.c_library import available, compiled_library, form_of_products
 from llie.ops.parts import WHOLE, Ends
 
 SOURCE = Path(__file__).with_name("resize.c")
@@ -38,13 +38,13 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
         (B, C', rows, W / 2), channels last, in the type of x.
     """
     shape = _Shape(x.shape[2] // 2, x.shape[3] // 2, x.shape[1], len(weight))
-    dtype, half = x.dtype, in_bfloat16(x)
+    dtype, form = x.dtype, form_of_products(x)
     x, weight = _pixels(x), weight.float().permute(2, 3, 0, 1).contiguous()
     down, across = down.float().contiguous(), across.float().contiguous()
     result = _empty(x, shape.outputs, rows.stop - rows.start, shape.width)
     _library().halved(
         x.data_ptr(), x.shape[2], weight.data_ptr(), down.data_ptr(), across.data_ptr(), result.data_ptr(), shape,
-        len(x), rows.start, rows.stop, half, torch.get_num_threads(),
+        len(x), rows.start, rows.stop, form, torch.get_num_threads(),
     )  # fmt: skip
     return result.to(dtype)
 

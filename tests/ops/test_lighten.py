@@ -8,6 +8,8 @@ import torch
 from llie.archs import create_network
 from llie.archs.hvi_blocks import CrossBlock
 from llie.ops import c_library, lighten
+from llie.ops.integers import in_integers
+from llie.ops.linear import integers_are_fast
 
 if not lighten.works(torch.zeros(1)):
     pytest.skip("needs a C compiler: install gcc or clang", allow_module_level=True)
@@ -114,6 +116,22 @@ def test_bfloat16_loses_no_more_than_the_operations(monkeypatch, channels, heads
             monkeypatch.setattr(lighten, "works", works)
             errors.append((made(x, other) - expected).norm() / expected.norm())
     assert 0 < errors[0] < 1.1 * errors[1]
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(36, 2), (9, 1)])
+def test_integers_lose_less_than_bfloat16(channels, heads):
+    if not integers_are_fast():
+        pytest.skip("this processor has no fast products of 16-bit integers")
+    made, (x, other) = block(channels, heads), maps(channels, 24, 30)
+    x[0, :, 3, 3] = 0
+    with torch.no_grad():
+        exact = made(x, other)
+        with in_integers():
+            error = (made(x, other) - exact).norm() / exact.norm()
+            made.enhance.project_out.weight[1, 2] = torch.nan
+            spoilt = made(x, other).isnan()
+    assert 1e-6 < error < 1e-3
+    assert spoilt[:, 1].all() and not spoilt[:, 0].any()
 
 
 def test_without_a_compiler(monkeypatch):

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from llie.ops import resizing_kernel, tiles
+from llie.ops.integers import in_integers
+from llie.ops.linear import integers_are_fast
 from llie.ops.resizing import conv_and_halve, double_and_merge
 
 
@@ -50,6 +52,17 @@ def test_halving_in_bfloat16():
         results = conv_and_halve(x, weight), conv_and_halve(x.bfloat16(), weight)
     assert results[1].dtype == torch.bfloat16
     assert all((result - expected).norm() < 0.01 * expected.norm() for result in results)
+
+
+def test_halving_in_integers():
+    if not integers_are_fast():
+        pytest.skip("this processor has no fast products of 16-bit integers")
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 37, 20, 30), torch.randn(7, 37, 3, 3)
+    expected = conv_and_halve(x, weight)
+    with torch.no_grad(), in_integers():
+        result = conv_and_halve(x, weight)
+    assert 1e-6 < (result - expected).norm() / expected.norm() < 1e-3
 
 
 def test_halving_takes_fewer_multiplications(monkeypatch):
