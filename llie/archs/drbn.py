@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from llie.archs.card import Card
 from llie.errors import UserError
 from llie.ops import pointwise
+from llie.ops.dense_block import DenseBlock
 from llie.ops.fusion import Function, Fusable
 from llie.ops.padding import any_size, pad_to_multiple
-from llie.ops.parts import as_graph
+from llie.ops.parts import as_graph, recording, rolling
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd_into
-from llie.ops.winograd_matrices import Output
 from llie.registry import ARCH_REGISTRY
 
 Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
@@ -86,6 +86,7 @@ class RDB(Fusable):
         kernels, bias = [Kernels(kernel) for kernel in self.kernels()], self.biases()
         fusion = pointwise.Pointwise(self.LFF.weight, self.LFF.bias, self.channels)
         growth, width = self.channels[1], sum(self.channels[2:])
+        block = DenseBlock(kernels, bias, fusion, *self.channels[:2])
 
         def run(x: Tensor, *others: Tensor | None) -> Tensor:
             if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not pays(x, kernels[0].weight):
@@ -93,17 +94,19 @@ class RDB(Fusable):
             maps = [like(x, growth) for _ in kernels]
             sums = like(x, width)  # of layers that have not read all of their maps yet
             for c, (source, kernel) in enumerate(zip([x, *maps[:-1]], kernels, strict=True)):
-                at = c * growth
-                outputs = [Output(maps[c], sums[:, at - growth : at] if c else None, relu=True)]
-                if maps[c] is not maps[-1]:
-                    outputs.append(Output(sums[:, at:], sums[:, at:] if c else None))
-                winograd_into(source, kernel, None if c else bias, outputs)
+                winograd_into(source, kernel, None if c else bias, block.outputs(c, maps, sums))
             return fusion([x, *maps], [x, *(other for other in others if other is not None)])
 
+        run.block = block  # type: ignore[attr-defined]
         return run
 
     def run_fused(self, fast: Function, x: Tensor, *others: Tensor | None) -> Tensor:
-        """See the base class; strips see each layer."""
+        """See the base class; strips have a form of their own, if it fits, and other graphs see each layer."""
+        block = getattr(fast, "block", None)
+        if recording() and block is not None and block.fits(x):
+            maps = [x, *(other for other in others if other is not None)]
+            halo, beside = block.layers, len(maps) - 1
+            return rolling(fast, *maps, like=self.plain, halo=halo, begin=block.begin, beside=beside)
         return self.plain(x, *others) if as_graph() else fast(x, *others)
 
 

@@ -62,6 +62,7 @@ class Part:
         halo: for "local", "rolling" and "blocks": rows of the input around those of a result that it depends on, at
             most.
         ratio: for them: rows of the input and rows of the result that belong together; (2, 1) halves the size.
+        beside: for "rolling": how many of the last maps are needed in the rows of the result.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Part:
     dtype: torch.dtype
     halo: int = 0
     ratio: tuple[int, int] = (1, 1)
+    beside: int = 0
 
 
 _recording: ContextVar[list[Part] | None] = ContextVar("recording", default=None)
@@ -162,7 +164,12 @@ def local(function: Function, *maps: Tensor, like: Function, halo: int | None) -
 
 
 def rolling(
-    function: Function, *maps: Tensor, like: Function, halo: int, begin: Callable[[], Callable[..., Tensor]]
+    function: Function,
+    *maps: Tensor,
+    like: Function,
+    halo: int,
+    begin: Callable[[], Callable[..., Tensor]],
+    beside: int = 0,
 ) -> Tensor:
     """`function(*maps)`, whose rows depend on the rows around them, and which has a form that gets rows in turn.
 
@@ -175,11 +182,12 @@ def rolling(
         halo: how many rows after its own a row of the result depends on.
         begin: returns the other form, for one image. It gets those rows of all maps that were not there before, and, as
             `rows`, which rows of the result to compute.
+        beside: of so many of the last maps, it gets these rows instead.
     """
     if not recording():
         return function(*maps)
     shape = like(*maps).shape
-    return _record("rolling", begin, list(maps), shape, maps[0].dtype, halo)
+    return _record("rolling", begin, list(maps), shape, maps[0].dtype, halo, beside=beside)
 
 
 def blocks(function: Function, *maps: Tensor, size: int, rows: int, halo: int) -> Tensor:
@@ -265,8 +273,9 @@ def _record(
     dtype: torch.dtype,
     halo: int = 0,
     ratio: tuple[int, int] = (1, 1),
+    beside: int = 0,
 ) -> Tensor:
     parts = _recording.get()
     assert parts is not None
-    parts.append(Part(kind, function, tuple(shape), dtype, halo, ratio))
+    parts.append(Part(kind, function, tuple(shape), dtype, halo, ratio, beside))
     return torch.ops.llie_strips.part(inputs, len(parts) - 1)

@@ -254,9 +254,10 @@ def _in_turn(part: Part, inputs: Sequence[Step]) -> Local:
     size = part.shape[2]
 
     def need(first: int, stop: int) -> Range:
-        return first + part.halo if first else 0, min(stop + part.halo, size)
+        return first + part.halo if first else 0, stop + part.halo
 
-    return Local(Rows(2, size), need, _by_the_run)
+    beside = inputs[len(inputs) - part.beside :]
+    return Local(Rows(2, size), need, _by_the_run, others={step.node: same for step in beside})
 
 
 def _of_blocks(part: Part, inputs: Sequence[Step]) -> Local:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
+from llie.ops.winograd_matrices import TILE
 from llie.strips.plan import Plan
 from llie.strips.rules import Range, same
 from llie.strips.steps import Pass, Step
@@ -21,18 +24,20 @@ class Schedule:
     Args:
         plan: of the network.
         this: pass.
-        strips: that the image is cut into. There are further ones, without rows of the image, until all is computed:
-            operations lag behind the image by the rows below theirs that they depend on.
+        height: rows of a strip, of the highest map that the pass reads.
 
     Attributes:
-        strips: see there.
+        strips: that the image is cut into. There are further ones, without rows of the image, until all is computed:
+            operations lag behind the image by the rows below theirs that they depend on.
         held: operations whose rows are held, for later strips or later passes.
         read: operations whose results others of the pass read.
     """
 
-    def __init__(self, plan: Plan, this: Pass, strips: int):
-        self.steps, self.targets, self.strips = this.steps, this.targets, strips
+    def __init__(self, plan: Plan, this: Pass, height: int):
+        self.steps, self.targets, self.height = this.steps, this.targets, height
         self.sources = {step for step in this.steps if plan.read_from_store(step, this.number)}
+        self.rows = max(_rows(step) for step in self.sources)
+        self.strips = -(-self.rows // height)
         self.advancing = {s for s in this.steps if s not in self.sources and (s in this.targets or s.stored)}
         for step in this.steps:
             if step.block > 1 and step not in self.sources:  # it waits until its block is there
@@ -43,7 +48,7 @@ class Schedule:
         while any(2 * self.reached(middle + 1)[step] < _size(step) for step in this.targets):
             middle += 1
         # Of a low image, the first operations are at its bottom before the last ones are in the middle.
-        early = min(middle, strips // 2)
+        early = min(middle, self.strips // 2)
         for number in sorted({early, (early + middle) // 2, middle}):
             self._hold_what_repeats(number)
         self._middle = middle
@@ -80,7 +85,7 @@ class Schedule:
             for step in self.steps:
                 if step in self.sources:
                     assert step.rows is not None
-                    found[step] = -(-step.rows.size // step.rows.unit * number // self.strips) * step.rows.unit
+                    found[step] = -(-_rows(step) * number * self.height // self.rows) * step.rows.unit
                 elif step.local is not None and step.local.grain > 1:
                     # Given away evenly: a row counts when its block is there, wherever in the block it is. Otherwise
                     # later steps would have to take a whole block at a time.
@@ -118,7 +123,9 @@ class Schedule:
             if step in computed:
                 for source in step.inputs:
                     if source not in self.sources and source not in self.advancing:
-                        _widen(computed, source, step.ask(source, *computed[step]))
+                        asked = step.ask(source, *computed[step])
+                        if asked[0] < asked[1] or not step.in_turn:
+                            _widen(computed, source, asked)
         return computed
 
     def still_needed(self, number: int) -> dict[Step, int]:
@@ -155,18 +162,38 @@ class Schedule:
 
 
 def schedule_within(plan: Plan, this: Pass, working: int) -> Schedule:
-    """The pass in as few strips as keep the values of one within so many bytes."""
+    """The pass in as few strips as keep the values of one within about so many bytes."""
     # What enters blocks of rows from below is read a block at a time, however many strips there are.
     sources = [
-        step.rows
+        _rows(step)
         for step in this.steps
         if plan.read_from_store(step, this.number) and (step.part is None or step.part.kind != "upward")
     ]
-    most = min(rows.size // rows.unit for rows in sources if rows is not None)
-    schedule = Schedule(plan, this, 1)
-    while schedule.strips < most and schedule.peak() > working:
-        schedule = Schedule(plan, this, min(most, schedule.strips + -(-schedule.strips // 3)))
-    return schedule
+    rows, least = max(sources), -(-max(sources) // min(sources))
+    schedule = Schedule(plan, this, rows)
+    while schedule.height > least and schedule.peak() > working:
+        schedule = Schedule(plan, this, max(least, schedule.height * 3 // 4))
+    tiles = _rows_of_tiles(this, rows)
+    while tiles > 1 and 3 * tiles > 4 * schedule.height:
+        tiles //= 2
+    height = max(least, tiles, schedule.height // tiles * tiles)
+    return schedule if height == schedule.height or schedule.strips == 1 else Schedule(plan, this, height)
+
+
+def _rows_of_tiles(this: Pass, rows: int) -> int:
+    """Rows of a strip by which all convolutions advance by whole tiles, if they are Winograd's."""
+    found = [step.rows.size for step in this.steps if step.rows is not None and _convolves(step)]
+    return TILE * (rows // min(found)) if found and rows >= min(found) else 1
+
+
+def _convolves(step: Step) -> bool:
+    return step.in_turn or getattr(step.node.target, "overloadpacket", None) is torch.ops.aten.convolution
+
+
+def _rows(step: Step) -> int:
+    """Rows of a step's result."""
+    assert step.rows is not None
+    return step.rows.size // step.rows.unit
 
 
 def _size(step: Step) -> int:

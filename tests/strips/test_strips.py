@@ -16,6 +16,7 @@ from llie.strips.schedule import Schedule, _reach
 
 TINY = {
     "DRBN": {"width": 4, "growth": 4, "convs": 2, "recursions": 2},
+    "DRBN of whole vectors": {"width": 8, "growth": 8, "convs": 3, "recursions": 2},
     "DRBNRecompose": {"width": 4, "growth": 4, "convs": 1, "recursions": 1},
     "HVICIDNet": {"channels": [8, 8, 8, 8], "norm": True},
     "HVISMM": {"channels": [8, 8, 8, 8]},
@@ -270,7 +271,7 @@ def test_the_command_takes_a_budget(tmp_path, capsys):
 def test_a_low_and_wide_image_is_not_computed_again_and_again():
     """Its first operations are done before the last ones are half way, and yet each row of them is computed once."""
     plan = Strips(network("DRBN"), (1, 3, 96, 640)).plan
-    schedule = Schedule(plan, plan.passes[0], 12)
+    schedule = Schedule(plan, plan.passes[0], height=8)
     computed = dict.fromkeys(schedule.steps, 0)
     for _, ranges in schedule.strips_of_all():
         for step, (first, stop) in ranges.items():
