@@ -43,7 +43,7 @@ def available(library: Callable[[], object], what: str) -> bool:
 
 
 def form_of_products(x: torch.Tensor) -> int:
-    """How a kernel may compute products, where the processor can (see `rows.h`); its other steps are in float32."""
+    """How a kernel may compute products, where the processor can (see `mixing.h`); its other steps are in float32."""
     autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     if autocast or x.dtype == torch.bfloat16:
         return 1

@@ -5,7 +5,7 @@
  */
 #include <math.h>
 
-#include "rows.h"
+#include "mixing.h"
 
 /* form: of the products of 1x1 convolutions; eps: of the normalisation. */
 typedef struct { int64_t height, width, channels, heads, hidden, form; double eps; } shape;

@@ -1,5 +1,5 @@
 /* Bilinear resizing by two, fused with the convolution before or after it, row by row, on a CPU; see resizing.py. */
-#include "rows.h"
+#include "mixing.h"
 
 typedef struct { int64_t height, width, channels, outputs; } shape; /* of the smaller map */
 
