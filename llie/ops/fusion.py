@@ -6,7 +6,7 @@ Such modules derive from `Fusable`. One of them is `ConvChain`: convolutions wit
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from llie.errors import UserError
 from llie.ops.linear import Linear
+from llie.ops.long_rows import RowsAsChannels
 from llie.ops.parts import WHOLE, Ends, local, recording
 from llie.ops.winograd import Conv3x3, version
 
@@ -236,51 +237,6 @@ def composed_kernel(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
         weight = F.conv_transpose2d(outer, weight, stride=stride)
         stride *= conv.stride[0]
     return weight.to(convs[0].weight.dtype), bias.to(convs[0].weight.dtype)
-
-
-class RowsAsChannels:
-    """A fast convolution of stride 1 with a large kernel and few outputs; libraries are only fast for many outputs.
-
-    The k rows of the kernel become channels of one 1 x k convolution, which are then shifted by their rows and added.
-    On CPUs it works in strips of rows that stay in the cache.
-
-    Args:
-        weight: (C', C, k, k).
-        bias: (C',).
-        padding: zeros on every side.
-        strip: rows at a time.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, padding: int, strip: int = 32):
-        outputs, _, self.k, _ = weight.shape
-        self.columns = weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None].contiguous()  # (k C', C, 1, k)
-        self.outputs, self.bias, self.padding, self.strip = outputs, bias, padding, strip
-
-    def __call__(self, x: Tensor, ends: Ends = WHOLE) -> Tensor:
-        """The convolution."""
-        rows = self.strip if x.device.type == "cpu" else x.shape[2]
-        return self._added(map(self.terms, x.split(rows, 2)), len(x), x.shape[2], ends)
-
-    def terms(self, x: Tensor, ends: Ends = WHOLE) -> Tensor:
-        """What each row of x adds to the k rows around it: (B, C, H, W) -> (B, k C', H, W')."""
-        return F.conv2d(x, self.columns, padding=(0, self.padding))
-
-    def add(self, terms: Tensor, ends: Ends = WHOLE) -> Tensor:
-        """The convolution, from the terms of all rows."""
-        return self._added(terms.split(self.strip, 2), len(terms), terms.shape[2], ends)
-
-    def _added(self, parts: Iterable[Tensor], batch: int, height: int, ends: Ends) -> Tensor:
-        k, total = self.k, None
-        top = 0
-        for part in parts:
-            if total is None:
-                total = self.bias.view(-1, 1, 1).repeat(batch, 1, height + k - 1, part.shape[3])
-            for row, term in enumerate(part.split(self.outputs, 1)):
-                total.narrow(2, top + k - 1 - row, term.shape[2]).add_(term)
-            top += part.shape[2]
-        assert total is not None
-        above, below = (self.padding if end else 0 for end in (ends.top, ends.bottom))
-        return total[:, :, k - 1 - above : height + below]
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

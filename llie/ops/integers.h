@@ -108,11 +108,11 @@ static inline __attribute__((always_inline)) void block_of_integers(
 
 /* c (rows up to a multiple of ROWS_AT_ONCE, columns in whole vectors) = a b.
  *
- * a: rows of `depth` numbers, even. b: panels of up to two vectors of columns, each (depth / 2, columns, 2).
+ * a: rows of `depth` numbers, even, from one every a_row numbers; they may overlap. b: panels of up to two vectors of columns, each (depth / 2, columns, 2).
  * scales_of_columns: (parts of DEPTH, columns).
  */
 static inline __attribute__((always_inline)) void product_of_integers(
-    const int16_t *a, const float *scales_of_rows, int64_t rows, const int16_t *b, const float *scales_of_columns,
+    const int16_t *a, int64_t a_row, const float *scales_of_rows, int64_t rows, const int16_t *b, const float *scales_of_columns,
     float *c, int64_t c_row, int64_t columns, int64_t depth)
 {
     const int64_t panel = 2 * COLUMNS_AT_ONCE;
@@ -124,10 +124,10 @@ static inline __attribute__((always_inline)) void product_of_integers(
             const float *scales = scales_of_columns + from / DEPTH * columns + j;
             for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE)
                 if (width == panel)
-                    block_of_integers(a + r * depth + from, depth, scales_of_rows + r, numbers, 2 * width, scales,
+                    block_of_integers(a + r * a_row + from, a_row, scales_of_rows + r, numbers, 2 * width, scales,
                                       c + r * c_row + j, c_row, pairs, 2, from > 0);
                 else
-                    block_of_integers(a + r * depth + from, depth, scales_of_rows + r, numbers, 2 * width, scales,
+                    block_of_integers(a + r * a_row + from, a_row, scales_of_rows + r, numbers, 2 * width, scales,
                                       c + r * c_row + j, c_row, pairs, 1, from > 0);
         }
 }

@@ -43,7 +43,7 @@ void linear(const float *x, int64_t tokens, int64_t inputs, const int16_t *weigh
             const int64_t count = tokens - first < most ? tokens - first : most;
             for (int64_t t = 0; t < count; t++)
                 of_rows[t] = rounded_row(x + (first + t) * inputs, inputs, numbers + t * inputs);
-            product_of_integers(numbers, of_rows, count, weight, scales, products, columns, columns, inputs);
+            product_of_integers(numbers, inputs, of_rows, count, weight, scales, products, columns, columns, inputs);
             for (int64_t t = 0; t < count; t++)
                 for (int64_t c = 0; c < outputs; c++) {
                     const float sum = products[t * columns + c] + (bias ? bias[c] : 0);

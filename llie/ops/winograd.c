@@ -317,7 +317,7 @@ INLINE void rounded_product(const float *values, int64_t n, int64_t count, const
     for (int64_t t = 0; t < count; t++)
         room[t] = rounded_row(values + t * n, n, numbers + t * depth);
     memset(room + count, 0, 4 * (whole - count));
-    product_of_integers(numbers, room, count, kernel, scales, to, columns, columns, depth);
+    product_of_integers(numbers, depth, room, count, kernel, scales, to, columns, columns, depth);
 #endif
 }
 
