@@ -254,7 +254,7 @@ class HDM(nn.Module):
         if self.normalise:
             x = (x - constant(MEAN, x).view(3, 1, 1)) / constant(STD, x).view(3, 1, 1)
 
-        half = self.conv1(self.conv0(x).relu_()).relu_()
+        half = keep(self.conv1(self.conv0(x).relu_()).relu_())
         quarter = keep(self.conv2(half).relu_())
         y = quarter
         for _ in range(self.fab_passes):

@@ -17,6 +17,7 @@ from llie.strips.schedule import schedule_within
 from llie.strips.steps import Pass, Step
 from llie.strips.store import Map, Store, Window
 from llie.strips.trace import trace
+from llie.strips.waiting import in_file
 
 WORKING = 2**26  # bytes of a strip and all that is computed from it at once; larger ones are no faster
 Read = Callable[[int, int], Tensor]
@@ -71,6 +72,7 @@ class _Run:
         self.maps: dict[Step, Map] = {}
         self.windows: dict[Step, Window] = {}  # rows that wait within a pass
         self.small: dict[Step, Any] = dict(plan.constants)
+        self.in_file = in_file(plan, store.memory)
         self.under_way: dict[Step, Any] = {}  # scans, with their states
 
     def all(self) -> None:
@@ -153,7 +155,7 @@ class _Run:
         sums: dict[Step, Any] = {}
         for step in schedule.held:
             if step.last_pass > this.number:
-                self.maps[step] = self.store.map(step.along.dim)
+                self.maps[step] = self.store.map(step.along.dim, step in self.in_file)
             if step in schedule.read:
                 self.windows[step] = self.store.window(step.along.dim)
         for number, computed in schedule.strips_of_all():

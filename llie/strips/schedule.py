@@ -173,10 +173,12 @@ def schedule_within(plan: Plan, this: Pass, working: int) -> Schedule:
     schedule = Schedule(plan, this, rows)
     while schedule.height > least and schedule.peak() > working:
         schedule = Schedule(plan, this, max(least, schedule.height * 3 // 4))
-    tiles = _rows_of_tiles(this, rows)
-    while tiles > 1 and 3 * tiles > 4 * schedule.height:
+    # The next multiple of the tiles' rows, if that is not much more.
+    most, tiles = schedule.height * 4 // 3, _rows_of_tiles(this, rows)
+    while tiles > most:
         tiles //= 2
-    height = max(least, tiles, schedule.height // tiles * tiles)
+    above = -(-schedule.height // tiles) * tiles
+    height = max(least, above if above <= most else above - tiles)
     return schedule if height == schedule.height or schedule.strips == 1 else Schedule(plan, this, height)
 
 

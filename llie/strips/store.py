@@ -53,9 +53,9 @@ class Store:
         self._file: Any = None
         self._places = Space(1 << 62)  # in the file
 
-    def map(self, dim: int) -> Map:
-        """A new map, whose rows are along dimension `dim`."""
-        return Map(self, dim)
+    def map(self, dim: int, in_file: bool = False) -> Map:
+        """A new map, whose rows are along dimension `dim`; it may belong in the file even where memory is free."""
+        return Map(self, dim, in_file)
 
     def window(self, dim: int) -> Window:
         """A new map of which few rows are held at a time."""
@@ -72,10 +72,10 @@ class Store:
         self.used += size
         self.peak = max(self.peak, self.used)
 
-    def put(self, block: Tensor) -> Tensor | _InFile:
+    def put(self, block: Tensor, in_file: bool = False) -> Tensor | _InFile:
         """Take a block in."""
         size = block.numel() * block.element_size()
-        if self.used + size > self.memory:
+        if in_file or self.used + size > self.memory:
             return self._write(block, size)
         if size >= PAGES and block.device.type == "cpu":
             room = self._pages.room(block.numel(), block.dtype, self.memory)
@@ -142,15 +142,15 @@ class Map:
         done: rows written so far.
     """
 
-    def __init__(self, store: Store, dim: int):
-        self.store, self.dim, self.done = store, dim, 0
+    def __init__(self, store: Store, dim: int, in_file: bool = False):
+        self.store, self.dim, self.in_file, self.done = store, dim, in_file, 0
         self._blocks: list[tuple[int, int, Tensor | _InFile]] = []
         self._no_rows: Tensor | None = None
 
     def append(self, rows: Tensor) -> None:
         """Write the next rows."""
         first, self.done = self.done, self.done + rows.shape[self.dim]
-        self._blocks.append((first, self.done, self.store.put(rows)))
+        self._blocks.append((first, self.done, self.store.put(rows, self.in_file)))
         if self._no_rows is None:
             self._no_rows = rows.narrow(self.dim, 0, 0).clone()
 

@@ -13,6 +13,7 @@ from llie.ops.parts import apart, in_one_piece, keep, rolling
 from llie.strips import InMemory, Strips, neighbours
 from llie.strips.plan import Plan
 from llie.strips.schedule import Schedule, _reach
+from llie.strips.waiting import in_file
 
 TINY = {
     "DRBN": {"width": 4, "growth": 4, "convs": 2, "recursions": 2},
@@ -90,6 +91,33 @@ def test_what_does_not_fit_goes_to_a_file(name):
     result, spilled, _ = in_strips(net, x, memory=held.peak // 3)
     assert not held.written and spilled.written > 0
     assert torch.equal(result, expected)
+
+
+class Skips(nn.Module):
+    """The first map is read last; those in between, soon."""
+
+    def forward(self, x):
+        first = keep(torch.cat([x, x, x], 1))
+        y = x
+        for _ in range(3):
+            y = keep(y - y.mean((2, 3), keepdim=True)) * 1.1
+        return y + first[:, 3:6]
+
+
+def test_what_is_read_latest_goes_to_the_file():
+    x = torch.rand(1, 3, 64, 40)
+    with torch.inference_mode():
+        expected = Skips()(x)
+    plan = Strips(Skips(), tuple(x.shape)).plan
+    size = x.numel() * 4
+    first = plan.steps[[step.stored for step in plan.steps].index(True)]
+    assert in_file(plan, 10 * size) == set()
+    assert in_file(plan, 3 * size) == {first}
+    result, store, _ = in_strips(Skips(), x, memory=3 * size)
+    torch.testing.assert_close(result, expected)
+    assert store.written == 3 * size
+    result, store, _ = in_strips(Skips(), x, memory=10 * size)
+    assert not store.written
 
 
 def test_a_local_network_holds_a_window_of_rows_however_tall_the_image():
@@ -321,7 +349,7 @@ class Remembering:
     def __call__(self, x, rows):
         self.got.append(x.shape[2])
         above = torch.zeros_like(x[:, :, :1]) if len(self.got) == 1 else self.before
-        below = torch.zeros_like(x[:, :, :1]) if rows.stop == self.size else x[:, :, :0]
+        below = torch.zeros_like(above[:, :, :1]) if rows.stop == self.size else x[:, :, :0]
         near = torch.cat([above, x, below], 2)
         self.before = near[:, :, -2:]
         return near.unfold(2, 3, 1).sum(-1)
