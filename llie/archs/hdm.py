@@ -22,7 +22,8 @@ from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
 from llie.ops.parts import WHOLE, Ends, in_one_piece, keep
 from llie.ops.region_conv import RegionConv2d, region_map
-from llie.ops.winograd import Conv3x3, convolve_3x3
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
+from llie.ops.winograd_matrices import Output
 from llie.registry import ARCH_REGISTRY
 
 # Statistics by which the published dehazing and deraining networks normalise their input.
@@ -105,15 +106,21 @@ class Up(Fusable, nn.Sequential):
         odd = constant([[0, 0, 0, 0.5], [0, 0.5, 0.5, 0], [0.5, 0, 0, 0]], weight)
         phases = torch.stack([even, odd])
         kernels = torch.einsum("rai,sbj,coij->rsocab", phases, phases, weight).flatten(0, 2).contiguous()
-        biases = bias.repeat(4)
+        biases, kept = bias.repeat(4), Kernels(kernels)
 
         def run(x: Tensor, ends: Ends = WHOLE) -> Tensor:
             batch, width, h, w = x.shape
             rows = ends.without(1, h)
+            size = (batch, width, 2 * len(range(*rows.indices(h))), 2 * w)
+            out = torch.empty(size, dtype=result_type(x), device=x.device, memory_format=torch.channels_last)
             # (2 x 2 phases, channels) side by side: the outputs of each pixel.
-            y = convolve_3x3(x, kernels, biases, relu=True)[:, :, rows]
-            y = y.unflatten(1, (2, 2, width)).permute(0, 4, 1, 5, 2, 3)  # B, h, 2, w, 2, C
-            out = y.reshape(batch, 2 * y.shape[1], 2 * w, width).permute(0, 3, 1, 2)
+            places = [out[:, :, row::2, column::2] for row in range(2) for column in range(2)]
+            if x.dtype == out.dtype and pays(x, kernels):
+                winograd_into(x, kept, biases, [Output(to, relu=True) for to in places], above=rows.start)
+            else:
+                y = convolve_3x3(x, kernels, biases, relu=True)[:, :, rows]
+                for to, values in zip(places, y.split(width, dim=1), strict=True):
+                    to.copy_(values)
             if ends.top:
                 out[:, :, 0] = out[:, :, 1]
             out[:, :, :, 0] = out[:, :, :, 1]

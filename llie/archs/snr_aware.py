@@ -22,7 +22,7 @@ from llie.ops.linear import Linear
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
 from llie.ops.parts import apart, as_graph, in_one_piece, keep
 from llie.ops.snr import snr_map
-from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd_into
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
 from llie.ops.winograd_matrices import Output
 from llie.registry import ARCH_REGISTRY
 
@@ -93,8 +93,7 @@ class DecoderConv(Fusable, Conv3x3):
         kernels, outputs = Kernels(weight), len(weight) // len(pixels)
 
         def run(y: Tensor, skip: Tensor) -> Tensor:
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else y.dtype
-            if not (pays(y, weight) and y.dtype == skip.dtype == dtype):
+            if not (y.dtype == skip.dtype == result_type(y) and pays(y, weight)):
                 return self.plain(y, skip)
             size = [self.factor * length for length in y.shape[2:]]
             result = torch.empty((len(y), outputs, *size), dtype=y.dtype, memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from llie.ops import integers
 from llie.ops.c_library import available, compiled_library
 from llie.ops.integers import DEPTH, Integers
 from llie.ops.parts import as_graph
-from llie.ops.winograd import version
+from llie.ops.winograd import result_type, version
 
 SOURCE = Path(__file__).with_name("linear.c")
 LEAST = 32  # tokens, from which on it pays
@@ -52,7 +52,7 @@ class Linear(nn.Linear):
     def _packed(self, x: Tensor) -> _InType | _InIntegers | None:
         """The weights for an input, if there are any that are valid, and pay."""
         made_of, kept = self.__dict__.get("_kept", (None, {}))
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        dtype = result_type(x)
         if made_of is None or self.training or torch.is_grad_enabled():
             return None
         if x.device.type != "cpu" or dtype not in TYPES:

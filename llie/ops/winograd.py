@@ -73,7 +73,7 @@ def convolve_3x3(
     suits = pays(x, weight) and (more is None or more.dtype == x.dtype)
     if suits and not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
         kernel = kernels.factor if kernels else Kernels(weight).forward
-        return _convolve(x, kernel, bias, len(weight), _result_type(x), relu=relu, added=added, more=more)
+        return _convolve(x, kernel, bias, len(weight), result_type(x), relu=relu, added=added, more=more)
     x = x if more is None else torch.cat([x, more], dim=1)
     if suits:
         y = winograd(x, weight, bias, kernels)
@@ -85,7 +85,7 @@ def convolve_3x3(
 
 
 def _fits(added: Tensor, x: Tensor, weight: Tensor) -> bool:
-    return added.dtype == _result_type(x) and added.shape == (len(x), len(weight), *x.shape[2:])
+    return added.dtype == result_type(x) and added.shape == (len(x), len(weight), *x.shape[2:])
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
@@ -97,7 +97,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         return False
     if as_graph() or _get_current_dispatch_mode() is not None:
         return False
-    types = {x.dtype, weight.dtype} | ({_result_type(x)} if torch.is_autocast_enabled("cpu") else set())
+    types = {x.dtype, weight.dtype} | ({result_type(x)} if torch.is_autocast_enabled("cpu") else set())
     inputs, outputs = weight.shape[1], weight.shape[0]
     tiles = len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE)
     # With few tiles, most of the work is to transform the kernel, which VGG does once for its frozen ones.
@@ -186,11 +186,16 @@ def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int,
     Returns:
         (B, C', height, W), channels last.
     """
-    return _convolve(x, Kernels(weight).forward, bias, len(weight), _result_type(x), above, height)
+    return _convolve(x, Kernels(weight).forward, bias, len(weight), result_type(x), above, height)
 
 
 def winograd_into(
-    x: Tensor, kernels: Kernels, bias: Tensor | None, outputs: Sequence[Output], more: Tensor | None = None
+    x: Tensor,
+    kernels: Kernels,
+    bias: Tensor | None,
+    outputs: Sequence[Output],
+    more: Tensor | None = None,
+    above: int = 0,
 ) -> None:
     """`winograd` without gradients, whose channels go to several maps, one after another.
 
@@ -200,9 +205,10 @@ def winograd_into(
         bias: (C',).
         outputs: of C' channels together; all of the type of x.
         more: the other channels of x.
+        above: 1 if the first row of x is the one before those of the outputs, or 0; outputs may have fewer rows than x.
     """
     more = None if more is None else _channels_last(more)
-    _form(x.dtype).convolve(_channels_last(x), kernels.factor, bias, outputs, more=more)
+    _form(x.dtype).convolve(_channels_last(x), kernels.factor, bias, outputs, above, more)
 
 
 class _Winograd(torch.autograd.Function):
@@ -211,7 +217,7 @@ class _Winograd(torch.autograd.Function):
         # A frozen kernel needs no copy of the image; a kernel that learns is not kept at the points.
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.kernels, ctx.type = kernels, x.dtype
-        return _convolve(x, (kernels or Kernels(weight)).forward, bias, len(weight), _result_type(x))
+        return _convolve(x, (kernels or Kernels(weight)).forward, bias, len(weight), result_type(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -267,8 +273,11 @@ def _correlate(x: Tensor, grad: Tensor) -> Tensor:
     return _form(x.dtype).correlate(_channels_last(x), _channels_last(grad))
 
 
-def _result_type(x: Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+def result_type(x: Tensor) -> torch.dtype:
+    """Of a convolution or a linear layer: that of autocast, or of the input."""
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else x.dtype
 
 
 def _channels_last(x: Tensor) -> Tensor:
