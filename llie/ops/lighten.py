@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llie.ops.c_library import available, compiled_library, form_of_products
+from llie.ops.parts import new_map
 
 SOURCE = Path(__file__).with_name("lighten.c")
 WEIGHTS = (
@@ -100,7 +101,7 @@ def lightened(x: Tensor, other: Tensor, mix: Tensor, residual: bool, weights: di
     shape = _Shape(height, width, channels, 1, weights["gather"].shape[1], form_of_products(x), eps)
     dtype, x, other, mix = x.dtype, _pixels(x), _pixels(other), mix.float().contiguous()
     kept = _kept(weights)
-    result = torch.empty_like(x)
+    result = new_map(x.shape, x.dtype)
     _library().lightened(
         x.data_ptr(), other.data_ptr(), mix.data_ptr(), result.data_ptr(), shape, images, _addresses(kept),
         residual, torch.get_num_threads(),
@@ -138,9 +139,7 @@ class Lightened:
             self._begun = _library().lighten_begin(shape, torch.get_num_threads())
             weakref.finalize(self, _library().lighten_end, self._begun)
         kept = _kept(self.weights)
-        result = torch.empty(
-            (1, channels, rows.stop - rows.start, width), dtype=x.dtype, memory_format=torch.channels_last
-        )
+        result = new_map((1, channels, rows.stop - rows.start, width), x.dtype)
         _library().lighten_next(
             self._begun, rows.start, rows.stop, x.data_ptr(), other.data_ptr(), mix.data_ptr(), result.data_ptr(),
             shape, _addresses(kept), self.residual, torch.get_num_threads(),

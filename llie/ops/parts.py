@@ -49,6 +49,28 @@ class Ends(NamedTuple):
 WHOLE = Ends(True, True, 0)
 
 
+_offered: ContextVar[Tensor | None] = ContextVar("offered", default=None)
+
+
+@contextlib.contextmanager
+def offered(place: Tensor | None) -> Iterator[None]:
+    """While it is open, the first result made by `new_map` with the shape and the type of this memory lies there."""
+    token = _offered.set(place)
+    try:
+        yield
+    finally:
+        _offered.reset(token)
+
+
+def new_map(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory for a map (B, C, H, W), channels last; that which is `offered`, if it is like that."""
+    place = _offered.get()
+    if place is not None and tuple(place.shape) == tuple(shape) and place.dtype == dtype:
+        _offered.set(None)
+        return place
+    return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True)
 class Part:
     """One marked place of a network.

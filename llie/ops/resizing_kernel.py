@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llie.ops.c_library import available, compiled_library, form_of_products
-from llie.ops.parts import WHOLE, Ends
+from llie.ops.parts import WHOLE, Ends, new_map
 
 SOURCE = Path(__file__).with_name("resize.c")
 
@@ -41,7 +41,7 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
     dtype, form = x.dtype, form_of_products(x)
     x, weight = _pixels(x), weight.float().permute(2, 3, 0, 1).contiguous()
     down, across = down.float().contiguous(), across.float().contiguous()
-    result = _empty(x, shape.outputs, rows.stop - rows.start, shape.width)
+    result = new_map((len(x), shape.outputs, rows.stop - rows.start, shape.width), x.dtype)
     _library().halved(
         x.data_ptr(), x.shape[2], weight.data_ptr(), down.data_ptr(), across.data_ptr(), result.data_ptr(), shape,
         len(x), rows.start, rows.stop, form, torch.get_num_threads(),
@@ -69,7 +69,7 @@ def doubled(
     rows = ends.without(1, x.shape[2])
     first, stop = (2 * (ends.first + row) for row in (rows.start, rows.stop))
     dtype, x, skip, weight = x.dtype, _pixels(x), _pixels(skip), weight.float().contiguous()
-    result = _empty(x, shape.outputs, stop - first, 2 * shape.width)
+    result = new_map((len(x), shape.outputs, stop - first, 2 * shape.width), x.dtype)
     _library().doubled(
         x.data_ptr(), ends.first, x.shape[2], skip.data_ptr(), weight.data_ptr(), slope, result.data_ptr(), shape,
         len(x), first, stop, torch.get_num_threads(),
@@ -79,10 +79,6 @@ def doubled(
 
 def _pixels(x: Tensor) -> Tensor:
     return x.float().contiguous(memory_format=torch.channels_last)
-
-
-def _empty(x: Tensor, *size: int) -> Tensor:
-    return torch.empty((len(x), *size), dtype=x.dtype, memory_format=torch.channels_last)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llie.ops.parts import WHOLE, Ends, as_graph, blocks, local, recording
+from llie.ops.parts import WHOLE, Ends, as_graph, blocks, local, new_map, recording
 from llie.ops.tanh import tanh
 
 BYTES = 2**22  # of a tile of the widest map; from 1 to 8 MiB, time differs little
@@ -130,8 +130,7 @@ class Joined:
             self.map = part
             return
         if not self._begun:
-            shape = (*part.shape[:2], *self.size)
-            self.map = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
+            self.map = new_map((*part.shape[:2], *self.size), part.dtype)
             self._begun = True
         rows, columns = tile.inner
         self.map[:, :, rows.start - self.first : rows.stop - self.first, columns].copy_(part)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llie.ops.parts import offered
 from llie.strips.memory import return_free_memory
 from llie.strips.plan import Plan
 from llie.strips.results import Lives, into
@@ -73,6 +74,7 @@ class _Run:
         self.windows: dict[Step, Window] = {}  # rows that wait within a pass
         self.small: dict[Step, Any] = dict(plan.constants)
         self.in_file = in_file(plan, store.memory)
+        self.marks: dict[Step, Step] = {}  # of results that are stored
         self.under_way: dict[Step, Any] = {}  # scans, with their states
 
     def all(self) -> None:
@@ -158,6 +160,7 @@ class _Run:
                 self.maps[step] = self.store.map(step.along.dim, step in self.in_file)
             if step in schedule.read:
                 self.windows[step] = self.store.window(step.along.dim)
+        self.marks = {step.inputs[0]: step for step in schedule.held if step.is_mark and step in self.maps}
         for number, computed in schedule.strips_of_all():
             self._strip(this, computed, sums)
             still = schedule.still_needed(number)
@@ -197,10 +200,24 @@ class _Run:
             held = [holds[step] for holds in (self.maps, self.windows) if step in holds]
             for each in held:
                 each.append(value)
-            if not held:
+            if step not in self.windows and uses[step]:
                 values[step] = {part: value}
 
     def _value(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]], lives: Lives) -> Any:
+        with offered(self._room(step, part)):
+            return self._computed(step, part, values, lives)
+
+    def _room(self, step: Step, part: Range) -> Tensor | None:
+        """Memory of the next rows of a marked function, where these will wait or be stored."""
+        if step.part is None or step.part.kind not in ("local", "rolling"):
+            return None
+        mark = self.marks.get(step)
+        held: Window | Map | None = self.windows.get(step)
+        if held is None and mark is not None:
+            held = self.windows.get(mark) or self.maps[mark]
+        return None if held is None else held.room(part[1] - part[0])
+
+    def _computed(self, step: Step, part: Range, values: dict[Step, dict[Range, Any]], lives: Lives) -> Any:
         low, high, size = 0, 0, 0
         for source in step.inputs[:1]:
             low, high = step.need(source, *part)

@@ -30,7 +30,7 @@ class Schedule:
         strips: that the image is cut into. There are further ones, without rows of the image, until all is computed:
             operations lag behind the image by the rows below theirs that they depend on.
         held: operations whose rows are held, for later strips or later passes.
-        read: operations whose results others of the pass read.
+        read: operations whose results others of the pass read in later strips.
     """
 
     def __init__(self, plan: Plan, this: Pass, height: int):
@@ -56,10 +56,15 @@ class Schedule:
             source
             for step in this.steps
             for source in step.inputs
-            # What is only stored, in the same strip, need not wait for others.
-            if step not in self.sources and not (source.in_turn and step.is_mark)
+            if step not in self.sources and not self._reads_at_once(step, source)
         }
         self.held = {s for s in self.advancing if s.kind == "local" and (s in self.read or s.last_pass > this.number)}
+
+    def _reads_at_once(self, step: Step, source: Step) -> bool:
+        """Whether a step reads all rows of an input in the strip that computes them: none have to wait."""
+        advances = step in self.advancing and source in self.advancing and len(step.inputs) == 1
+        alike = step.rule(source) is same and step.along.unit == source.along.unit and step.grain == source.grain == 1
+        return advances and alike
 
     def _hold_what_repeats(self, number: int) -> None:
         before, now = self.done(number), self.done(number + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -78,15 +78,25 @@ class Store:
         if in_file or self.used + size > self.memory:
             return self._write(block, size)
         if size >= PAGES and block.device.type == "cpu":
-            room = self._pages.room(block.numel(), block.dtype, self.memory)
-            if room is None:
-                return self._write(block, size)
-            self.use(size)
-            return _shaped(room, block).copy_(block)
+            room = self.room(block.shape, block.dtype, _is_channels_last(block))
+            return self._write(block, size) if room is None else room.copy_(block)
         self.use(size)
         storage = block.untyped_storage()
         own = storage.nbytes() == size and not self._pages.holds(block) and storage.data_ptr() not in self.windows
         return block if own else block.clone(memory_format=torch.preserve_format)
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype, channels_last: bool) -> Tensor | None:
+        """Memory of a large block, whose values are written there later; None where there is not enough."""
+        count = math.prod(shape)
+        size = count * dtype.itemsize
+        values = self._pages.room(count, dtype, self.memory) if PAGES <= size <= self.memory - self.used else None
+        if values is None:
+            return None
+        self.use(size)
+        if not channels_last:
+            return values.view(*shape)
+        batch, channels, height, width = shape
+        return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def get(self, block: Tensor | _InFile, dim: int = 0, rows: slice = slice(None)) -> Tensor:
         """A block's values, or its rows along a dimension."""
@@ -146,11 +156,31 @@ class Map:
         self.store, self.dim, self.in_file, self.done = store, dim, in_file, 0
         self._blocks: list[tuple[int, int, Tensor | _InFile]] = []
         self._no_rows: Tensor | None = None
+        self._room: Tensor | None = None
+
+    def room(self, count: int) -> Tensor | None:
+        """Memory of the next rows, channels last; their values may be written there before they are appended.
+
+        Returns:
+            None where nothing was written yet, or where it is not certain that they will be held in memory.
+        """
+        like = self._no_rows
+        if self._room is not None:
+            self.store.drop(self._room)
+            self._room = None
+        if like is not None and not self.in_file and like.dim() == 4 and like.device.type == "cpu":
+            shape = (*like.shape[: self.dim], count, *like.shape[self.dim + 1 :])
+            self._room = self.store.room(shape, like.dtype, True)
+        return self._room
 
     def append(self, rows: Tensor) -> None:
         """Write the next rows."""
         first, self.done = self.done, self.done + rows.shape[self.dim]
-        self._blocks.append((first, self.done, self.store.put(rows, self.in_file)))
+        room, self._room = self._room, None
+        if room is None:
+            self._blocks.append((first, self.done, self.store.put(rows, self.in_file)))
+        else:
+            self._blocks.append((first, self.done, room if room.data_ptr() == rows.data_ptr() else room.copy_(rows)))
         if self._no_rows is None:
             self._no_rows = rows.narrow(self.dim, 0, 0).clone()
 
@@ -277,14 +307,6 @@ def _rows_like(tensor: Tensor, dim: int, count: int) -> Tensor:
     shape[dim] = count
     layout = torch.channels_last if _is_channels_last(tensor) else torch.contiguous_format
     return torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
-
-
-def _shaped(values: Tensor, like: Tensor) -> Tensor:
-    """Values in the shape and the layout of a tensor."""
-    if not _is_channels_last(like):
-        return values.view(like.shape)
-    batch, channels, height, width = like.shape
-    return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

@@ -131,3 +131,19 @@ def test_memory_does_not_grow_beyond_its_limit_where_free_places_are_too_small()
     wide = store.map(2)
     wide.append(rows(4, 9))  # 2 MiB are free, in two places
     assert (wide.read(0, 4) == 9).all() and store.written == 2 * MIB and store.used == 2 * MIB
+
+
+def test_rows_may_be_written_where_they_will_be_stored():
+    store = Store(8 * MIB)
+    kept = store.map(2)
+    assert kept.room(4) is None  # whose shape nobody knows
+    kept.append(rows(4, 0))
+    place = kept.room(6)
+    kept.append(place.fill_(1))
+    assert kept.read(4, 10).data_ptr() == place.data_ptr() and store.used == 5 * MIB
+    assert kept.room(4) is not None
+    kept.append(rows(4, 2))  # lies elsewhere
+    assert kept.room(8) is None  # does not fit
+    kept.append(rows(8, 3))
+    assert [kept.read(row, row + 1).unique().item() for row in (3, 4, 9, 10, 14, 21)] == [0, 1, 1, 2, 3, 3]
+    assert store.used == 7 * MIB and store.written == 4 * MIB

@@ -9,7 +9,7 @@ import llie
 from llie.archs import create_network
 from llie.inference import Enhancer
 from llie.ops.fusion import fuse
-from llie.ops.parts import apart, in_one_piece, keep, rolling
+from llie.ops.parts import apart, in_one_piece, keep, new_map, offered, rolling
 from llie.strips import InMemory, Strips, neighbours
 from llie.strips.plan import Plan
 from llie.strips.schedule import Schedule, _reach
@@ -307,6 +307,37 @@ def test_a_low_and_wide_image_is_not_computed_again_and_again():
     convolutions = [step for step in schedule.steps if "convolution" in str(step.node.target)]
     assert len(convolutions) > 20
     assert all(computed[step] < 1.6 * step.along.size for step in convolutions)
+
+
+def test_only_rows_that_later_strips_read_wait():
+    """What is stored, or summed, in the strip that computes it is not copied; a convolution needs rows of before."""
+
+    def summed(x):
+        stored = keep(x + 1)
+        return stored * stored.mean()
+
+    def convolved(x):
+        stored = keep(x + 1)
+        return stored * F.conv2d(stored, torch.ones(3, 3, 3, 3), padding=1).mean()
+
+    for function, waiting in ((summed, 0), (convolved, 1)):
+        plan = Strips(function, (1, 3, 60, 16)).plan
+        schedule = Schedule(plan, plan.passes[0], 8)
+        assert len(schedule.held) == 1 and len(schedule.held & schedule.read) == waiting
+        x = torch.rand(1, 3, 60, 16)
+        torch.testing.assert_close(in_strips(function, x, working=2**12)[0], function(x))
+
+
+def test_results_are_written_where_they_wait_or_are_stored():
+    """What makes a map asks for memory; a map of another shape or type, or a second one, lies elsewhere."""
+    place = torch.zeros(1, 4, 5, 6).contiguous(memory_format=torch.channels_last)
+    with offered(place):
+        assert new_map((1, 4, 5, 7), torch.float32).shape == (1, 4, 5, 7)
+        assert new_map((1, 4, 5, 6), torch.float64).dtype == torch.float64
+        assert new_map((1, 4, 5, 6), torch.float32).data_ptr() == place.data_ptr()
+        other = new_map((1, 4, 5, 6), torch.float32)
+    assert other.data_ptr() != place.data_ptr() and other.is_contiguous(memory_format=torch.channels_last)
+    assert new_map((1, 4, 5, 6), torch.float32).data_ptr() != place.data_ptr()
 
 
 def test_operations_advance_in_whole_rows():
