@@ -43,8 +43,8 @@ class Enhancer:
         memory: memory limit for one image ("4GB", "512MiB", or bytes); None: half of the free memory. What would need
             more is enhanced in pieces or strips, with the same result.
         fast: compute with fewer digits where that is faster on this machine and loses little, see
-            `llie.inference.fast`; one line says what was decided at the first image. What needs strips is computed in
-            float32.
+            `llie.inference.fast`; one line says what was decided at the first image. What needs strips keeps maps
+            in float32.
 
     Raises:
         UserError: the device does not exist, the network has no such control, or a value is out of range.
@@ -198,8 +198,9 @@ class Enhancer:
                 x = _unit(source[:, :, first:stop], self.device)
                 place[:, :, first:stop] = self._finished(rows, x, source)
 
-            if not self.in_memory.in_strips(tuple(source.shape), read, write, self.controls, self.device):
-                return None
+            with contextlib.nullcontext() if self.fast is None else self.fast.in_strips():
+                if not self.in_memory.in_strips(tuple(source.shape), read, write, self.controls, self.device):
+                    return None
         return result
 
     def _in_pieces(self, image: Tensor, halo: int, decision: Tensor | None) -> Tensor:

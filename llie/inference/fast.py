@@ -87,6 +87,10 @@ class Fast:
         """While it is open, the network computes as it was decided."""
         return computing_in(self.form or FLOAT32, self.device)
 
+    def in_strips(self) -> contextlib.AbstractContextManager[Any]:
+        """The same for networks that work in strips of rows, whose maps stay in float32: in integers at most."""
+        return in_integers(self.device.type == "cpu" and self.form not in (None, FLOAT32))
+
     def _computed(self, run: Run, x: Tensor, form: str) -> Tensor:
         with computing_in(form, self.device):
             return run(x).float()

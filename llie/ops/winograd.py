@@ -173,12 +173,12 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Ker
     return result
 
 
-def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int, height: int) -> Tensor:
+def winograd_of_rows(x: Tensor, kernels: Kernels, bias: Tensor | None, above: int, height: int) -> Tensor:
     """`winograd` for some rows of a larger map, without gradients.
 
     Args:
         x: (B, C, H, W): these rows, and the ones before and after them, where there are any.
-        weight: (C', C, 3, 3).
+        kernels: of a kernel (C', C, 3, 3).
         bias: (C',).
         above: 1 if there is a row before them, or 0.
         height: the number of rows.
@@ -186,7 +186,7 @@ def winograd_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None, above: int,
     Returns:
         (B, C', height, W), channels last.
     """
-    return _convolve(x, Kernels(weight).forward, bias, len(weight), result_type(x), above, height)
+    return _convolve(x, kernels.factor, bias, len(kernels.weight), result_type(x), above, height)
 
 
 def winograd_into(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.ops.padding import reflected
-from llie.ops.winograd import convolve_3x3, pays, winograd_of_rows
+from llie.ops.winograd import Kernels, convolve_3x3, pays, winograd_of_rows
 from llie.strips.rules import Cut, Local, Node, Range, Rows, check, gather, rule, same
 
 aten = torch.ops.aten
@@ -50,13 +49,21 @@ def _convolution(node: Node) -> Local:
     def need(first: int, stop: int) -> Range:
         return first * s - p, (stop - 1) * s - p + (k - 1) * d + 1
 
+    kept: list[Kernels] = []  # of the weight, which is the same for all strips, unless it depends on the image
+
+    def kernels_of(weight: Tensor) -> Kernels:
+        if not kept or not kept[0].are_of(weight):
+            kept[:] = [Kernels(weight)]
+        return kept[0]
+
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
         x, weight, bias = args[:3]
         if cut.first == 0 and cut.stop == height:
-            plain = functools.partial(F.conv2d, stride=stride, padding=padding, dilation=dilation, groups=groups)
-            return (convolve_3x3 if keeps_size else plain)(x, weight, bias)
+            if keeps_size:
+                return convolve_3x3(x, weight, bias, kernels_of(weight))
+            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
         if keeps_size and pays(x, weight):
-            return winograd_of_rows(x, weight, bias, cut.first - cut.low, cut.stop - cut.first)
+            return winograd_of_rows(x, kernels_of(weight), bias, cut.first - cut.low, cut.stop - cut.first)
         low, high = need(cut.first, cut.stop)
         x = _zeros_around(x, max(0, -low), max(0, high - cut.size))
         return F.conv2d(x, weight, bias, stride, (0, p_across), dilation, groups)

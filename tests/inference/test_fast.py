@@ -11,7 +11,9 @@ from llie.archs import create_network
 from llie.errors import UserError
 from llie.inference import Enhancer, fast
 from llie.inference.fast import Fast
+from llie.ops import linear
 from llie.ops.integers import wanted
+from llie.ops.winograd import Conv3x3
 from tests.strips.test_strips import TINY
 
 CPU = torch.device("cpu")
@@ -126,6 +128,26 @@ def test_every_network_computes_in_every_form(machine, capsys, name, form):
     assert f"{form}, 2.0 times" in capsys.readouterr().err
     assert result.dtype == np.uint8 and result.shape == image.shape
     assert np.abs(result.astype(int) - exact).max() <= 8
+
+
+class Convolutions(nn.Sequential):
+    """Wide enough for Winograd's form in integers."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 40, 1), Conv3x3(40, 40), nn.ReLU(), nn.Conv2d(40, 3, 1))
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "integers"])
+def test_strips_of_rows_take_integers(machine, capsys, form):
+    if not linear.integers_are_fast():
+        pytest.skip("this processor has no fast products of 16-bit integers")
+    torch.manual_seed(0)
+    network, image = Convolutions().eval(), np.random.default_rng(0).random((120, 90, 3)).astype(np.float32)
+    exact = Enhancer(network, "cpu", memory="2MB")(image)
+    machine(**{form: 2.0})
+    fast = Enhancer(network, "cpu", memory="2MB", fast=True)(image)
+    assert "Convolutions works in strips of rows" in capsys.readouterr().err
+    assert 1e-7 < np.abs(fast - exact).max() < 1e-3
 
 
 def test_the_network_that_ships(machine, capsys):

@@ -139,7 +139,7 @@ def test_a_fused_layer_transforms_its_kernel_once_and_notices_changes(monkeypatc
 def test_rows_of_a_map(shape, first, stop, form):
     x, weight, bias = (each.detach() for each in tensors(shape, 17, torch.float32))
     low = max(0, first - 1)
-    result = winograd_of_rows(x[:, :, low : stop + 1], weight, bias, first - low, stop - first)
+    result = winograd_of_rows(x[:, :, low : stop + 1], Kernels(weight), bias, first - low, stop - first)
     expected = direct(x, weight, bias)[:, :, first:stop]
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 

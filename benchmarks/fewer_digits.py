@@ -1,12 +1,13 @@
-"""Networks in bfloat16, as with `llie enhance --fast`, against float32: time, and PSNR between the results.
+"""The forms of `llie enhance --fast` against float32: time, and PSNR between the results.
 
-python benchmarks/bfloat16.py [--model dawn hvi-smm ...] [--size 256x256] [--threads 1 2]
+python benchmarks/fewer_digits.py [--model dawn hvi-smm ...] [--size 256x256] [--threads 1 2]
 
 A model is whatever `llie.load` takes; a network without weights on this machine has random ones, and only its time
 counts.
 """
 
 import argparse
+import functools
 
 import torch
 from timing import compare, report, threads
@@ -15,10 +16,11 @@ from torch import nn
 import llie
 from llie.archs import create_network
 from llie.errors import UserError
-from llie.inference.fast import psnr
+from llie.inference.fast import FLOAT32, computing_in, forms_of, psnr
 from llie.inference.loading import network_names
 from llie.ops.fusion import fuse
 
+CPU = torch.device("cpu")
 NETWORKS = ["dawn", "HVICIDNet", "HVISMM", "SNRAware", "DRBN", "HDM", "MambaLLIE", "ZeroDCE"]
 
 
@@ -45,15 +47,18 @@ def main() -> None:
     for model in options.model:
         network, trained = network_of(model)
 
-        def run(network=network, bfloat16=False):
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                return network(x)
+        def run(form: str, network: nn.Module = network) -> torch.Tensor:
+            with torch.inference_mode(), computing_in(form, CPU):
+                return network(x).float()
 
+        forms = {form: functools.partial(run, form) for form in [FLOAT32, *forms_of(CPU)]}
         for number in options.threads:
             with threads(number):
-                results = compare({"float32": run, "bfloat16": lambda run=run: run(bfloat16=True)}, options.rounds)
-                report(f"{model} {options.size}", results)
-        print(f"  {psnr(run(), run(bfloat16=True).float()):.1f} dB" + ("" if trained else ", random weights"))
+                report(f"{model} {options.size}", compare(forms, options.rounds))
+        losses = [
+            f"{form} {psnr(run(FLOAT32), compute()):.1f} dB" for form, compute in forms.items() if form != FLOAT32
+        ]
+        print(f"  {', '.join(losses)}" + ("" if trained else ", random weights"))
 
 
 if __name__ == "__main__":
