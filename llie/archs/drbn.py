@@ -22,7 +22,7 @@ from llie.ops.dense_block import DenseBlock
 from llie.ops.fusion import Function, Fusable
 from llie.ops.padding import any_size, pad_to_multiple
 from llie.ops.parts import as_graph, recording, rolling
-from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, winograd_into
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, multiplies_bfloat16_in_tiles, pays, winograd_into
 from llie.registry import ARCH_REGISTRY
 
 Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
@@ -89,6 +89,11 @@ class RDB(Fusable):
         block = DenseBlock(kernels, bias, fusion, *self.channels[:2])
 
         def run(x: Tensor, *others: Tensor | None) -> Tensor:
+            if torch.is_autocast_enabled("cpu") and not multiplies_bfloat16_in_tiles():
+                # Products are in float32 in any case; so are maps, because layers of few channels are slow in bfloat16.
+                dtype = torch.get_autocast_dtype("cpu")
+                with torch.autocast("cpu", enabled=False):
+                    return run(x.float(), *(None if other is None else other.float() for other in others)).to(dtype)
             if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not pays(x, kernels[0].weight):
                 return self.plain(x, *others)
             maps = [like(x, growth) for _ in kernels]

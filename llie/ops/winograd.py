@@ -109,7 +109,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
             )
         return tiles >= least_tiles and min(inputs, outputs) >= (64 if torch.is_grad_enabled() else 128)
     if types <= {torch.float32, torch.bfloat16} and (len(types) == 1 or torch.is_autocast_enabled("cpu")):
-        fits = _form(torch.bfloat16) is winograd_kernel and not _multiplies_bfloat16_in_tiles()
+        fits = _form(torch.bfloat16) is winograd_kernel and not multiplies_bfloat16_in_tiles()
         return fits and tiles >= 4 * least_tiles and min(inputs, outputs) >= 24
     return False
 
@@ -289,7 +289,7 @@ def _form(dtype: torch.dtype) -> ModuleType:
 
 
 @functools.cache
-def _multiplies_bfloat16_in_tiles() -> bool:
+def multiplies_bfloat16_in_tiles() -> bool:
     """Whether the processor has AMX, whose direct convolutions are faster in bfloat16."""
     return getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 

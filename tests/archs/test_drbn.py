@@ -72,7 +72,8 @@ def test_the_fused_dense_block_equals_the_plain_one(width, growth, convs, size):
         block.LFF.bias += 1
         torch.testing.assert_close(block(x, other, last), expected + 1, rtol=0, atol=1e-5)
         with torch.autocast("cpu", torch.bfloat16):
-            torch.testing.assert_close(block(x), block.plain(x), rtol=0.02, atol=0.02)
+            for given in (x, x.bfloat16()):
+                torch.testing.assert_close(block(given, other), block.plain(given, other), rtol=0.02, atol=0.02)
     assert torch.equal(x, kept)
 
 

@@ -181,7 +181,7 @@ def test_two_maps_side_by_side_to_every_second_pixel(channels, form):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_map_is_added_in_one_step_or_two(size, relu, dtype, monkeypatch):
-    monkeypatch.setattr(llie.ops.winograd, "_multiplies_bfloat16_in_tiles", lambda: False)
+    monkeypatch.setattr(llie.ops.winograd, "multiplies_bfloat16_in_tiles", lambda: False)
     x, weight, bias = tensors((1, 24, size, size), 24, torch.float32)
     added = torch.randn(1, 24, size, size, requires_grad=True)
     expected = direct(x, weight, bias) + added
@@ -247,7 +247,7 @@ def test_bfloat16_maps_round_only_the_result(channels):
 
 def test_autocast_in_and_out_of_bfloat16(monkeypatch):
     in_c()
-    monkeypatch.setattr(llie.ops.winograd, "_multiplies_bfloat16_in_tiles", lambda: False)
+    monkeypatch.setattr(llie.ops.winograd, "multiplies_bfloat16_in_tiles", lambda: False)
     torch.manual_seed(0)
     layer, x = Conv3x3(32, 32), torch.rand(1, 32, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
@@ -257,7 +257,7 @@ def test_autocast_in_and_out_of_bfloat16(monkeypatch):
     torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.01)
     result.float().sum().backward()
     assert layer.weight.grad.dtype == torch.float32
-    monkeypatch.setattr(llie.ops.winograd, "_multiplies_bfloat16_in_tiles", lambda: True)
+    monkeypatch.setattr(llie.ops.winograd, "multiplies_bfloat16_in_tiles", lambda: True)
     assert not pays(x.bfloat16(), layer.weight.bfloat16())  # such processors are faster with the direct form
 
 
