@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -12,6 +14,8 @@ from llie.strips.rules import Range, same
 from llie.strips.steps import Pass, Step
 
 OVERLAP = 1.1  # most rows to compute of an operation for each row of progress, before rows are held instead
+FEW = 27  # values of the image that a result of a cheap convolution depends on: 3 channels, 3x3
+CHEAP = 1.3  # the same where to compute a value takes no longer than to copy it
 
 
 class Schedule:
@@ -76,7 +80,8 @@ class Schedule:
             if step not in self.advancing and self.strips > 1:
                 first, stop = needed[step]
                 unit = step.rows.unit if step.rows is not None else 1
-                if stop - first > max(OVERLAP * progress, progress + unit):
+                overlap = CHEAP if _is_cheap(step) else OVERLAP
+                if stop - first > max(overlap * progress, progress + unit):
                     self.advancing.add(step)
             part = (before[step], now[step]) if step in self.advancing else needed[step]
             if part[0] < part[1]:
@@ -195,6 +200,14 @@ def _rows_of_tiles(this: Pass, rows: int) -> int:
 
 def _convolves(step: Step) -> bool:
     return step.in_turn or getattr(step.node.target, "overloadpacket", None) is torch.ops.aten.convolution
+
+
+def _is_cheap(step: Step) -> bool:
+    """Whether it is a convolution of few channels."""
+    if getattr(step.node.target, "overloadpacket", None) is not torch.ops.aten.convolution:
+        return False
+    weight: Any = step.node.args[1]
+    return math.prod(weight.meta["val"].shape[1:]) <= FEW
 
 
 def _rows(step: Step) -> int:

@@ -328,6 +328,15 @@ def test_only_rows_that_later_strips_read_wait():
         torch.testing.assert_close(in_strips(function, x, working=2**12)[0], function(x))
 
 
+def test_convolutions_of_few_channels_are_computed_again_rather_than_copied():
+    torch.manual_seed(0)
+    few, many = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    plan = Strips(lambda x: keep(many(many(few(x)))).mean((2, 3), keepdim=True) + x[:, :1], (1, 3, 120, 16)).plan
+    schedule = Schedule(plan, plan.passes[0], 12)
+    convolutions = [step for step in schedule.steps if "convolution" in str(step.node.target)]
+    assert [step in schedule.held for step in convolutions] == [False, True, False]  # the last is stored at once
+
+
 def test_results_are_written_where_they_wait_or_are_stored():
     """What makes a map asks for memory; a map of another shape or type, or a second one, lies elsewhere."""
     place = torch.zeros(1, 4, 5, 6).contiguous(memory_format=torch.channels_last)
