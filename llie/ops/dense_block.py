@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llie.ops import winograd_kernel
+from llie.ops.parts import new_map
 from llie.ops.pointwise import Pointwise
 from llie.ops.winograd import Kernels
 from llie.ops.winograd_matrices import TILE, Output
@@ -77,7 +78,7 @@ class InTurn:
                 low, stop = max(0, first - margin), min(first + apart, width)
                 columns = slice(low, min(stop + margin, width))
                 self._bands.append((columns, slice(first - low, stop - low), _Band(self.block)))
-        result = torch.empty((1, self.block.width, height, width), memory_format=torch.channels_last)
+        result = new_map((1, self.block.width, height, width), torch.float32)
         for columns, inner, band in self._bands:
             place = slice(columns.start + inner.start, columns.start + inner.stop)
             part = band(x[..., columns], [each[..., columns] for each in added], rows.stop)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from llie.ops import integers, winograd_kernel, winograd_matrices
 from llie.ops.c_library import available
 from llie.ops.integers import Integers
-from llie.ops.parts import as_graph
+from llie.ops.parts import as_graph, new_map
 from llie.ops.winograd_matrices import TILE, Output
 
 LEAST_OF_INTEGERS = 36  # channels, from which on they pay
@@ -173,8 +173,10 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Ker
     return result
 
 
-def winograd_of_rows(x: Tensor, kernels: Kernels, bias: Tensor | None, above: int, height: int) -> Tensor:
-    """`winograd` for some rows of a larger map, without gradients.
+def winograd_of_rows(
+    x: Tensor, kernels: Kernels, bias: Tensor | None, above: int, height: int, relu: bool = False
+) -> Tensor:
+    """`winograd` for some rows of a larger map, without gradients; then ReLU, if wanted.
 
     Args:
         x: (B, C, H, W): these rows, and the ones before and after them, where there are any.
@@ -182,11 +184,14 @@ def winograd_of_rows(x: Tensor, kernels: Kernels, bias: Tensor | None, above: in
         bias: (C',).
         above: 1 if there is a row before them, or 0.
         height: the number of rows.
+        relu: whether it is.
 
     Returns:
-        (B, C', height, W), channels last.
+        (B, C', height, W), channels last; see `llie.ops.parts.new_map`.
     """
-    return _convolve(x, kernels.factor, bias, len(kernels.weight), result_type(x), above, height)
+    result = new_map((len(x), len(kernels.weight), height, x.shape[3]), result_type(x))
+    _form(x.dtype).convolve(_channels_last(x), kernels.factor, bias, [Output(result, relu=relu)], above)
+    return result
 
 
 def winograd_into(
@@ -253,18 +258,16 @@ def _convolve(
     bias: Tensor | None,
     outputs: int,
     dtype: torch.dtype,
-    above: int = 0,
-    height: int | None = None,
     relu: bool = False,
     added: Tensor | None = None,
     more: Tensor | None = None,
 ) -> Tensor:
-    """The convolution with a kernel at the points; see `winograd_of_rows`."""
-    size = (len(x), outputs, x.shape[2] if height is None else height, x.shape[3])
+    """The convolution with a kernel at the points; then the sum with `added`, and ReLU, if wanted."""
+    size = (len(x), outputs, *x.shape[2:])
     result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     output = Output(result, None if added is None else _channels_last(added), relu)
     more = None if more is None else _channels_last(more)
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], above, more)
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], more=more)
     return result
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llie.ops.padding import reflected
-from llie.ops.winograd import Kernels, convolve_3x3, pays, winograd_of_rows
+from llie.ops.winograd import Kernels, pays, winograd_of_rows
 from llie.strips.rules import Cut, Local, Node, Range, Rows, check, gather, rule, same
 
 aten = torch.ops.aten
@@ -23,8 +23,14 @@ def _image_rows(node: Node) -> Rows:
     return rows
 
 
-@rule(aten.convolution)
+def convolution_and_relu(*args: Any) -> Tensor:
+    """A convolution with the arguments of `aten.convolution`, then ReLU."""
+    return torch.relu_(aten.convolution(*args))
+
+
+@rule(aten.convolution, convolution_and_relu)
 def _convolution(node: Node) -> Local:
+    relu = node.target is convolution_and_relu
     stride, padding, dilation, transposed, extra, groups = node.args[3:9]
     check(len(node.shape()) == 4)
     (s, _), (p, p_across), (d, _) = stride, padding, dilation
@@ -40,7 +46,8 @@ def _convolution(node: Node) -> Local:
         def spread(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
             x, weight, bias = args[:3]
             y = F.conv_transpose2d(x, weight, bias, stride, (0, p_across), 0, groups)
-            return y.narrow(2, cut.first - cut.low * s + p, cut.stop - cut.first)
+            y = y.narrow(2, cut.first - cut.low * s + p, cut.stop - cut.first)
+            return y.relu_() if relu else y
 
         return Local(Rows(2, height), from_rows, spread)
 
@@ -58,15 +65,12 @@ def _convolution(node: Node) -> Local:
 
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
         x, weight, bias = args[:3]
-        if cut.first == 0 and cut.stop == height:
-            if keeps_size:
-                return convolve_3x3(x, weight, bias, kernels_of(weight))
-            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
         if keeps_size and pays(x, weight):
-            return winograd_of_rows(x, kernels_of(weight), bias, cut.first - cut.low, cut.stop - cut.first)
+            return winograd_of_rows(x, kernels_of(weight), bias, cut.first - cut.low, cut.stop - cut.first, relu)
         low, high = need(cut.first, cut.stop)
         x = _zeros_around(x, max(0, -low), max(0, high - cut.size))
-        return F.conv2d(x, weight, bias, stride, (0, p_across), dilation, groups)
+        y = F.conv2d(x, weight, bias, stride, (0, p_across), dilation, groups)
+        return y.relu_() if relu else y
 
     return Local(Rows(2, height), need, run)
 

@@ -12,11 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llie.strips.neighbours import convolution_and_relu
 from llie.strips.rules import is_pointwise
 from llie.strips.steps import Step
 
 aten = torch.ops.aten
-_LAYERS = (aten.convolution, aten.bmm, aten.mm, aten.addmm, aten.cat, aten.upsample_bilinear2d, aten.avg_pool2d)
+_LAYERS = (
+    aten.convolution,
+    convolution_and_relu,
+    aten.bmm,
+    aten.mm,
+    aten.addmm,
+    aten.cat,
+    aten.upsample_bilinear2d,
+    aten.avg_pool2d,
+)
 
 
 def _relu(x: Tensor, *, out: Tensor) -> Tensor:

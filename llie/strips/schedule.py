@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from llie.ops.winograd_matrices import TILE
 from llie.strips.plan import Plan
 from llie.strips.rules import Range, same
@@ -194,17 +192,13 @@ def schedule_within(plan: Plan, this: Pass, working: int) -> Schedule:
 
 def _rows_of_tiles(this: Pass, rows: int) -> int:
     """Rows of a strip by which all convolutions advance by whole tiles, if they are Winograd's."""
-    found = [step.rows.size for step in this.steps if step.rows is not None and _convolves(step)]
+    found = [step.rows.size for step in this.steps if step.rows is not None and (step.convolves or step.in_turn)]
     return TILE * (rows // min(found)) if found and rows >= min(found) else 1
-
-
-def _convolves(step: Step) -> bool:
-    return step.in_turn or getattr(step.node.target, "overloadpacket", None) is torch.ops.aten.convolution
 
 
 def _is_cheap(step: Step) -> bool:
     """Whether it is a convolution of few channels."""
-    if getattr(step.node.target, "overloadpacket", None) is not torch.ops.aten.convolution:
+    if not step.convolves:
         return False
     weight: Any = step.node.args[1]
     return math.prod(weight.meta["val"].shape[1:]) <= FEW

@@ -6,10 +6,13 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import fx
 
 from llie.ops.parts import Part
+from llie.strips.neighbours import convolution_and_relu
 from llie.strips.rules import Local, Range, Rows, is_pointwise, same
 from llie.strips.sums import Sum
 
@@ -90,6 +93,12 @@ class Step:
     def is_mark(self) -> bool:
         """Whether it is its input, stored."""
         return self.part is not None and self.part.kind in ("keep", "apart")
+
+    @property
+    def convolves(self) -> bool:
+        """Whether it is a convolution, with ReLU or without."""
+        target: Any = self.node.target
+        return getattr(target, "overloadpacket", target) in (torch.ops.aten.convolution, convolution_and_relu)
 
     @property
     def ends_pass(self) -> bool:

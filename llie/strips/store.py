@@ -233,6 +233,9 @@ class Map:
 class Window:
     """The last rows of a map that is written from its first row to its last: one after the other in memory.
 
+    Where many rows wait, they do not move: further ones are written before them, where rows lay that nobody needs any
+    more. Only parts of both are copied to be read.
+
     Attributes:
         done: rows written so far.
     """
@@ -241,6 +244,7 @@ class Window:
         self.store, self.dim, self.done = store, dim, 0
         self._rows: Tensor | None = None  # room for some, of which the first is that numbered `_start`
         self._start = self._needed = 0
+        self._seam: int | None = None  # the first of the rows that were written before the others
 
     def room(self, count: int, like: Tensor | None = None) -> Tensor | None:
         """Memory of the next rows, whose values may be written there before they are appended.
@@ -253,16 +257,29 @@ class Window:
             None where nothing was written yet, and there is no `like`.
         """
         kept = self.done - self._needed
-        if self._rows is None or kept + count > self._rows.shape[self.dim]:
+        if self._seam is not None and self._needed >= self._seam:
+            self._start, self._seam = self._seam, None
+        free, size = self._needed - self._start, 0 if self._rows is None else self._rows.shape[self.dim]
+        if (
+            self._rows is None
+            or kept + count > size
+            or (self._seam is not None and self.done + count - self._seam > free)
+        ):
             like = self._rows if like is None else like
             if like is None:
                 return None
-            more = min(2 * kept, max(kept, count))  # so that kept rows move rarely
+            more = 2 * count if kept > count else min(2 * kept, count)  # so that kept rows move rarely
             self._move(_rows_like(like, self.dim, kept + count + more))
-        elif self.done + count - self._start > self._rows.shape[self.dim]:
-            self._move(self._rows)
+        elif self._seam is None and self.done + count - self._start > size:
+            if kept > count and free >= count:
+                self._seam = self.done
+            else:
+                self._move(self._rows)
         assert self._rows is not None
-        return self._rows.narrow(self.dim, self.done - self._start, count)
+        return self._rows.narrow(self.dim, self._place(self.done), count)
+
+    def _place(self, row: int) -> int:
+        return row - (self._start if self._seam is None or row < self._seam else self._seam)
 
     def append(self, rows: Tensor) -> None:
         """Write the next rows."""
@@ -274,9 +291,11 @@ class Window:
         self.done += count
 
     def read(self, first: int, stop: int) -> Tensor:
-        """Rows `first` to `stop`, which were written and not released; their memory is that of this window."""
+        """Rows `first` to `stop`, which were written and not released; their memory may be that of this window."""
         assert self._rows is not None
-        return self._rows.narrow(self.dim, first - self._start, stop - first)
+        if self._seam is not None and first < self._seam < stop:
+            return torch.cat([self.read(first, self._seam), self.read(self._seam, stop)], self.dim)
+        return self._rows.narrow(self.dim, self._place(first), stop - first)
 
     def release(self, first: int) -> None:
         """Forget what lies before row `first`, as soon as there must be room for others."""
@@ -286,19 +305,21 @@ class Window:
 
     def _move(self, place: Tensor | None) -> None:
         """Have the rows that are needed at the beginning of other memory, or of the same."""
-        old, self._rows = self._rows, place
+        old, kept = self._rows, None
+        if old is not None and place is not None and self._needed < self.done:
+            kept = self.read(self._needed, self.done)
+        self._rows = place
         if old is not None and place is not old:
             self.store.use(-old.nbytes)
             self.store.windows.discard(old.data_ptr())
         if place is not None and place is not old:
             self.store.use(place.nbytes)
             self.store.windows.add(place.data_ptr())
-        if old is not None and place is not None and self._needed < self.done:
-            kept = old.narrow(self.dim, self._needed - self._start, self.done - self._needed)
-            start = place.narrow(self.dim, 0, self.done - self._needed)
+        if kept is not None and place is not None:
             overlap = place is old and self._needed - self._start < self.done - self._needed
+            start = place.narrow(self.dim, 0, self.done - self._needed)
             start.copy_(kept.clone(memory_format=torch.preserve_format) if overlap else kept)
-        self._start = self._needed
+        self._start, self._seam = self._needed, None
 
 
 def _rows_like(tensor: Tensor, dim: int, count: int) -> Tensor:

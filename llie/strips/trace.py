@@ -11,6 +11,7 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from llie.ops.parts import Part, recorded
+from llie.strips.neighbours import convolution_and_relu
 from llie.strips.sums import group_normalise, group_statistics
 
 aten = torch.ops.aten
@@ -35,8 +36,20 @@ def trace(
     for node in module.graph.find_nodes(op="get_attr"):
         node.meta.setdefault("val", operator.attrgetter(node.target)(module))  # torch before 2.5 leaves it out
     _split_group_norms(module.graph)
+    _join_relu(module.graph)
     module.graph.eliminate_dead_code()
     return module, parts
+
+
+def _join_relu(graph: fx.Graph) -> None:
+    """Make a convolution and the ReLU of its result one operation, if nothing else reads that."""
+    for relu in graph.find_nodes(op="call_function", target=aten.relu.default):
+        (convolution,) = relu.all_input_nodes
+        if convolution.target is aten.convolution.default and len(convolution.users) == 1:
+            with graph.inserting_before(relu):
+                joined = graph.call_function(convolution_and_relu, convolution.args)
+            joined.meta["val"] = relu.meta["val"]
+            relu.replace_all_uses_with(joined)
 
 
 def _split_group_norms(graph: fx.Graph) -> None:

@@ -147,3 +147,21 @@ def test_rows_may_be_written_where_they_will_be_stored():
     kept.append(rows(8, 3))
     assert [kept.read(row, row + 1).unique().item() for row in (3, 4, 9, 10, 14, 21)] == [0, 1, 1, 2, 3, 3]
     assert store.used == 7 * MIB and store.written == 4 * MIB
+
+
+def test_where_many_rows_wait_they_do_not_move():
+    store = Store(2**20)
+    window, whole = store.window(2), torch.rand(1, 4, 400, 16).contiguous(memory_format=torch.channels_last)
+    peaks, places = [], set()
+    for first in range(0, 400, 5):
+        window.append(whole[:, :, first : first + 5])
+        needed = max(0, first + 5 - 40)
+        window.release(needed)
+        read = window.read(needed, first + 5)
+        assert torch.equal(read, whole[:, :, needed : first + 5])
+        assert read.is_contiguous(memory_format=torch.channels_last)
+        peaks.append(store.peak)
+        places.add(window.read(first, first + 5).data_ptr())
+    row = whole[:, :, :1].nbytes
+    assert peaks[-1] == peaks[20] <= 90 * row  # while it moved, both were counted
+    assert len(places) < 30  # always the same
