@@ -62,13 +62,17 @@ def offered(place: Tensor | None) -> Iterator[None]:
         _offered.reset(token)
 
 
-def new_map(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def new_map(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """Memory for a map (B, C, H, W), channels last; that which is `offered`, if it is like that."""
     place = _offered.get()
-    if place is not None and tuple(place.shape) == tuple(shape) and place.dtype == dtype:
+    if (
+        place is not None
+        and (place.shape, place.dtype, place.device) == (torch.Size(shape), dtype, torch.device(device))
+        and place.is_contiguous(memory_format=torch.channels_last)
+    ):
         _offered.set(None)
         return place
-    return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
+    return torch.empty(tuple(shape), dtype=dtype, device=device, memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

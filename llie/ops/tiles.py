@@ -130,7 +130,7 @@ class Joined:
             self.map = part
             return
         if not self._begun:
-            self.map = new_map((*part.shape[:2], *self.size), part.dtype)
+            self.map = new_map((*part.shape[:2], *self.size), part.dtype, part.device)
             self._begun = True
         rows, columns = tile.inner
         self.map[:, :, rows.start - self.first : rows.stop - self.first, columns].copy_(part)

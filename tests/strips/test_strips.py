@@ -347,6 +347,8 @@ def test_results_are_written_where_they_wait_or_are_stored():
         other = new_map((1, 4, 5, 6), torch.float32)
     assert other.data_ptr() != place.data_ptr() and other.is_contiguous(memory_format=torch.channels_last)
     assert new_map((1, 4, 5, 6), torch.float32).data_ptr() != place.data_ptr()
+    with offered(place.contiguous()):  # kernels write channels last
+        assert new_map((1, 4, 5, 6), torch.float32).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_operations_advance_in_whole_rows():
