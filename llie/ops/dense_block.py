@@ -16,7 +16,7 @@ from llie.ops.pointwise import Pointwise
 from llie.ops.winograd import Kernels
 from llie.ops.winograd_matrices import TILE, Output
 
-COLUMNS = 512  # of the image, at a time: all maps of a strip of them stay in the cache
+COLUMNS = 1024  # of the image, at a time: all maps of a strip of them stay in the cache
 
 
 class DenseBlock:
