@@ -4,7 +4,7 @@
 
 #include "integers.h"
 
-#define TOKENS 96 /* at a time, for each thread: as integers, they stay in the cache */
+#define TOKENS 96 /* at a time, at most, for each thread: as integers, they stay in the cache */
 
 /* Columns that a right factor is filled up to a multiple of; 0: this processor has no products of integers. */
 int64_t columns_at_once(void)
@@ -32,8 +32,10 @@ void linear(const float *x, int64_t tokens, int64_t inputs, const int16_t *weigh
             const float *bias, int relu, float *result, int64_t outputs, int threads)
 {
 #if HAS_INTEGERS
-    int64_t most = (tokens + threads - 1) / threads;
-    most = most < TOKENS ? (most + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE : TOKENS;
+    /* As many for each thread. */
+    const int64_t times = (tokens + threads * TOKENS - 1) / (threads * TOKENS);
+    int64_t most = (tokens + threads * times - 1) / (threads * times);
+    most = (most + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE;
 #pragma omp parallel num_threads(threads)
     {
         int16_t *numbers = calloc(most * inputs, sizeof(int16_t));

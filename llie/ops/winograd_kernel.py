@@ -21,6 +21,7 @@ from llie.ops.winograd_matrices import POINTS_OF_TILE, TILE, Output, from_points
 
 SOURCE = Path(__file__).with_name("winograd.c")
 GAP = 16  # see winograd.c
+COST_OF_TILES = 2  # what it costs to begin with some tiles, in tiles
 TILES = 24  # at a time, for each thread: their values and products stay in the cache
 TILES_IF_WIDE = 96  # where the kernel does not fit into the cache, and is read again for each of these
 WIDE = 256 * 256  # pairs of channels
@@ -108,8 +109,7 @@ def convolve(
     columns = _whole(count, library.columns_at_once() if scales is None else library.columns_of_integers())
     shape, shape_of_result = _shape(x), _shape(result)
     tiles = len(result) * shape_of_result.down * shape_of_result.across
-    most = TILES if rows * columns < WIDE else TILES_IF_WIDE
-    most = _whole(min(most, -(-tiles // threads)), library.rows_at_once())
+    most = _tiles_at_once(tiles, TILES if rows * columns < WIDE else TILES_IF_WIDE, threads)
     each = POINTS_OF_TILE * (most * (rows + columns) + rows + 2 * GAP) + most * (rows + 2)
     room = torch.empty(threads * each)
     others = (None, _Shape()) if more is None else (more.data_ptr(), _shape(more))
@@ -157,6 +157,17 @@ def _wide(x: Tensor) -> Tensor:
     """A map with zeros for further channels up to one vector, if it has fewer."""
     missing = _library().lanes() - x.shape[1]
     return x if missing <= 0 else F.pad(x, (0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+
+
+def _tiles_at_once(tiles: int, most: int, threads: int) -> int:
+    """How many tiles a thread takes at a time: at most that many, and so that all threads end at about the same time."""
+    step = _library().rows_at_once()
+
+    def cost(count: int) -> int:  # in tiles, of the thread that has most to do
+        times = -(-tiles // (count * threads))
+        return min(times * count, tiles) + times * COST_OF_TILES
+
+    return min(range(_whole(most, step), 0, -step), key=cost)
 
 
 def _whole(count: int, multiple: int) -> int:
