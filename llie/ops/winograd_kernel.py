@@ -160,7 +160,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _tiles_at_once(tiles: int, most: int, threads: int) -> int:
-    """How many tiles a thread takes at a time: at most that many, and so that all threads end at about the same time."""
+    """How many tiles a thread takes at a time: at most that many, and so that all threads end together."""
     step = _library().rows_at_once()
 
     def cost(count: int) -> int:  # in tiles, of the thread that has most to do
