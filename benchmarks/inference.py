@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compiled, too")
     options = parser.parse_args()
 
-    fast = ["integers"] + ["bfloat16"] * has_bfloat16(torch.device("cpu")) if options.fast else []
+    # A PyTorch that is limited to AVX2 has no bfloat16, either.
+    bfloat16 = has_bfloat16(torch.device("cpu")) and "AVX512" in torch.backends.cpu.get_cpu_capability()
+    fast = ["integers"] + ["bfloat16"] * bfloat16 if options.fast else []
     forms = ["literal", "llie", *fast] + ["compiled"] * options.compile
     forms += ["both"] * (options.fast and options.compile)
     print(f"{torch.backends.cpu.get_cpu_capability()}, medians of {options.rounds} rounds", flush=True)

@@ -20,7 +20,7 @@ from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
-from llie.ops.parts import WHOLE, Ends, in_one_piece, keep
+from llie.ops.parts import WHOLE, Ends, in_one_piece, keep, new_map
 from llie.ops.region_conv import RegionConv2d, region_map
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
 from llie.ops.winograd_matrices import Output
@@ -112,7 +112,7 @@ class Up(Fusable, nn.Sequential):
             batch, width, h, w = x.shape
             rows = ends.without(1, h)
             size = (batch, width, 2 * len(range(*rows.indices(h))), 2 * w)
-            out = torch.empty(size, dtype=result_type(x), device=x.device, memory_format=torch.channels_last)
+            out = new_map(size, result_type(x), x.device)
             # (2 x 2 phases, channels) side by side: the outputs of each pixel.
             places = [out[:, :, row::2, column::2] for row in range(2) for column in range(2)]
             if x.dtype == out.dtype and pays(x, kernels):

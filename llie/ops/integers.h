@@ -7,7 +7,7 @@
 
 #define DEPTH 256 /* numbers in a column that share a scale */
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) && (defined(__AVX512BW__) || !defined(__AVX512F__))
 #include <immintrin.h>
 #define HAS_INTEGERS 1
 #define MOST_LEFT 4095.0f     /* of a number of the left factor */
