@@ -20,7 +20,7 @@ from llie.ops.exporting import exporting
 from llie.ops.fusion import Fusable
 from llie.ops.linear import Linear
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
-from llie.ops.parts import WHOLE, Ends, apart, in_one_piece, keep, local, new_map
+from llie.ops.parts import apart, as_graph, in_one_piece, keep
 from llie.ops.snr import snr_map
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
 from llie.ops.winograd_matrices import Output
@@ -92,23 +92,20 @@ class DecoderConv(Fusable, Conv3x3):
         )
         kernels, outputs = Kernels(weight), len(weight) // len(pixels)
 
-        def run(y: Tensor, skip: Tensor, ends: Ends = WHOLE) -> Tensor:
-            height, width = y.shape[2:]
-            rows = ends.without(1, height)
+        def run(y: Tensor, skip: Tensor) -> Tensor:
             if not (y.dtype == skip.dtype == result_type(y) and pays(y, weight)):
-                return self.plain(y, skip)[:, :, self.factor * rows.start : self.factor * rows.stop]
-            size = (len(y), outputs, self.factor * (rows.stop - rows.start), self.factor * width)
-            result = new_map(size, y.dtype)
+                return self.plain(y, skip)
+            size = [self.factor * length for length in y.shape[2:]]
+            result = torch.empty((len(y), outputs, *size), dtype=y.dtype, memory_format=torch.channels_last)
             places = [result[:, :, row :: self.factor, column :: self.factor] for row, column in pixels]
-            to = [Output(place, relu=True, slope=SLOPE) for place in places]
-            winograd_into(y, kernels, bias, to, skip, above=rows.start)
+            winograd_into(y, kernels, bias, [Output(to, relu=True, slope=SLOPE) for to in places], skip)
             return result
 
         return run
 
     def run_fused(self, fast: Callable[..., Tensor], y: Tensor, *skip: Tensor) -> Tensor:
-        """See the base class."""
-        return local(fast, y, *skip, like=self.plain, halo=1)
+        """See the base class; strips see each operation."""
+        return self.plain(y, *skip) if as_graph() else fast(y, *skip)
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
