@@ -57,7 +57,7 @@ class Fast:
     def _choose(self, run: Run, x: Tensor) -> str:
         forms = forms_of(self.device)
         if not forms:
-            return "float32, because this processor has fast products neither of bfloat16 nor of 16-bit integers"
+            return "float32, because neither 16-bit integers nor bfloat16 are fast on this machine"
         small, losses, reasons = _small(x), {}, []
         exact = self._computed(run, small, FLOAT32)
         for form in forms:

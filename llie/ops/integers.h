@@ -10,30 +10,29 @@
 #if defined(__AVX2__) && (defined(__AVX512BW__) || !defined(__AVX512F__))
 #include <immintrin.h>
 #define HAS_INTEGERS 1
-#define MOST_LEFT 4095.0f     /* of a number of the left factor */
-#define MOST_RIGHT 32767.0f   /* of one of the right factor, and of the sum of its column: no sum exceeds 32 bits */
+/* Most of a number of the left factor, of one of the right factor, and of the sum of a column: no sum exceeds 32 bits. */
+#define MOST_LEFT 4095.0f
+#define MOST_RIGHT 32767.0f
 #define MOST_OF_COLUMN 500000.0f
 
-/* Sums of pairs of products: one number of `COLUMNS_AT_ONCE` columns in each. */
+/* Sums of pairs of products: one for each of COLUMNS_AT_ONCE columns. */
 #if defined(__AVX512BW__)
 #define COLUMNS_AT_ONCE 16
 #define ROWS_AT_ONCE 8
 typedef __m512i integers;
-static inline __attribute__((always_inline)) integers plus_products(integers sum, integers a, integers b)
-{
-#if defined(__AVX512VNNI__)
-    return _mm512_dpwssd_epi32(sum, a, b);
-#else
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
-#endif
-}
 #else
 #define COLUMNS_AT_ONCE 8
 #define ROWS_AT_ONCE 6
 typedef __m256i integers;
+#endif
+
 static inline __attribute__((always_inline)) integers plus_products(integers sum, integers a, integers b)
 {
-#if defined(__AVXVNNI__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+    return _mm512_dpwssd_epi32(sum, a, b);
+#elif defined(__AVX512BW__)
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+#elif defined(__AVXVNNI__)
     return _mm256_dpwssd_avx_epi32(sum, a, b);
 #else
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
@@ -41,7 +40,7 @@ static inline __attribute__((always_inline)) integers plus_products(integers sum
     return sum;
 #endif
 }
-#endif
+
 typedef int32_t words_of_columns __attribute__((vector_size(4 * COLUMNS_AT_ONCE)));
 typedef float floats_of_columns __attribute__((vector_size(4 * COLUMNS_AT_ONCE)));
 
@@ -108,12 +107,12 @@ static inline __attribute__((always_inline)) void block_of_integers(
 
 /* c (rows up to a multiple of ROWS_AT_ONCE, columns in whole vectors) = a b.
  *
- * a: rows of `depth` numbers, even, from one every a_row numbers; they may overlap. b: panels of up to two vectors of columns, each (depth / 2, columns, 2).
- * scales_of_columns: (parts of DEPTH, columns).
+ * a: rows of `depth` numbers, even, one every a_row numbers; they may overlap. b: panels of up to two vectors of columns,
+ * each (depth / 2, columns, 2). scales_of_columns: (parts of DEPTH, columns).
  */
 static inline __attribute__((always_inline)) void product_of_integers(
-    const int16_t *a, int64_t a_row, const float *scales_of_rows, int64_t rows, const int16_t *b, const float *scales_of_columns,
-    float *c, int64_t c_row, int64_t columns, int64_t depth)
+    const int16_t *a, int64_t a_row, const float *scales_of_rows, int64_t rows, const int16_t *b,
+    const float *scales_of_columns, float *c, int64_t c_row, int64_t columns, int64_t depth)
 {
     const int64_t panel = 2 * COLUMNS_AT_ONCE;
     for (int64_t j = 0; j < columns; j += panel)

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from llie.ops import integers
 from llie.ops.c_library import available, compiled_library
 from llie.ops.integers import DEPTH, Integers
-from llie.ops.parts import as_graph
+from llie.ops.parts import watched
 from llie.ops.winograd import result_type, version
 
 SOURCE = Path(__file__).with_name("linear.c")
@@ -52,13 +51,10 @@ class Linear(nn.Linear):
     def _packed(self, x: Tensor) -> _InType | _InIntegers | None:
         """The weights for an input, if there are any that are valid, and pay."""
         made_of, kept = self.__dict__.get("_kept", (None, {}))
-        dtype = result_type(x)
         if made_of is None or self.training or torch.is_grad_enabled():
             return None
-        if x.device.type != "cpu" or dtype not in TYPES:
-            return None
-        # Operations that become a graph, or are counted, must be the plain ones.
-        if as_graph() or _get_current_dispatch_mode() is not None or made_of != self._state():
+        dtype = result_type(x)
+        if x.device.type != "cpu" or dtype not in TYPES or watched() or made_of != self._state():
             return None
         if x.numel() < LEAST * self.in_features:
             return None

@@ -7,6 +7,10 @@
 #include "integers.h"
 #include "products.h"
 
+#if HAS_INTEGERS
+_Static_assert(ROWS % ROWS_AT_ONCE == 0, "rows beyond the last are within the room");
+#endif
+
 int64_t columns_of_panel(void) { return PANEL; }
 int64_t columns_at_once(void) { return HAS_INTEGERS ? COLUMNS_AT_ONCE : LANES; }
 int64_t rows_at_once(void) { return ROWS; }
@@ -23,7 +27,8 @@ void kernel_in_integers(const float *kernel, int64_t depth, int64_t columns, int
 /* Fills result (rows, width, outputs): each row of x (rows, width, channels), with zeros on both sides, with a kernel of
  * (taps * channels, columns), in panels of columns; in integers, if there are scales.
  *
- * taps: odd; channels: even. room: for each thread, (wide + taps) channels + wide (columns + 1), where wide is the width up to a multiple of ROWS.
+ * taps: odd; channels: even. room: for each thread, (wide + taps) channels + wide (columns + 1), where wide is the width
+ * up to a multiple of ROWS.
  */
 void convolve(const float *x, int64_t rows, int64_t width, int64_t channels, int64_t taps, const void *kernel,
               const float *scales, int64_t columns, float *result, int64_t outputs, float *room, int64_t room_of_each,

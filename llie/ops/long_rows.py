@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from llie.ops import integers
 from llie.ops.c_library import available, compiled_library
 from llie.ops.integers import DEPTH, Integers
-from llie.ops.parts import WHOLE, Ends, as_graph
+from llie.ops.parts import WHOLE, Ends, watched
 
 SOURCE = Path(__file__).with_name("long_rows.c")
 
@@ -84,7 +83,7 @@ class LongRow:
 
     def __init__(self, weight: Tensor):
         wide, panel = _library().columns_at_once(), _library().columns_of_panel()
-        self.outputs, self.inputs, _, self.taps = weight.shape
+        self.outputs, _, _, self.taps = weight.shape
         rows = weight.detach()[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (k C, C')
         rows = F.pad(rows, (0, -self.outputs % wide))
         self.depth, self.columns = rows.shape
@@ -120,8 +119,7 @@ class LongRow:
 
 def _is_plain(x: Tensor) -> bool:
     """Whether operations on a tensor have no gradients and no autocast, and are neither recorded nor counted."""
-    watched = as_graph() or _get_current_dispatch_mode() is not None or type(x) is not Tensor
-    return not (watched or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+    return not (watched() or type(x) is not Tensor or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
 
 
 @functools.cache

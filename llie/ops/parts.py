@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from llie.ops.exporting import exporting
 
@@ -132,6 +133,11 @@ def recording() -> bool:
 def as_graph() -> bool:
     """Whether operations become a graph, for strips, an exporter or a compiler, so that they must be the plain ones."""
     return torch.compiler.is_compiling() or exporting() or recording() or torch.jit.is_tracing()
+
+
+def watched() -> bool:
+    """Whether operations become a graph or are counted, so that they must be the plain ones."""
+    return as_graph() or _get_current_dispatch_mode() is not None
 
 
 def keep(*maps: Tensor) -> Any:

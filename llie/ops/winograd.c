@@ -27,7 +27,10 @@ typedef struct { int64_t height, width, channels, down, across, half; } shape;
 int64_t lanes(void) { return LANES; }
 int64_t columns_at_once(void) { return LANES; }
 int64_t columns_of_integers(void) { return COLUMNS_AT_ONCE; }
-int64_t rows_at_once(void) { return ROWS; } /* of products in integers, too */
+int64_t rows_at_once(void) { return ROWS; }
+#if HAS_INTEGERS
+_Static_assert(ROWS % ROWS_AT_ONCE == 0, "of products in integers, too");
+#endif
 
 /* Some channels of a map, from value `at` on. */
 INLINE vec get_from(const void *map, int half, int64_t at)

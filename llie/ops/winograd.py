@@ -17,12 +17,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from llie.ops import integers, winograd_kernel, winograd_matrices
 from llie.ops.c_library import available
 from llie.ops.integers import Integers
-from llie.ops.parts import as_graph, new_map
+from llie.ops.parts import new_map, watched
 from llie.ops.winograd_matrices import TILE, Output
 
 LEAST_OF_INTEGERS = 36  # channels, from which on they pay
@@ -95,7 +94,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     """
     if not (x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and weight.shape[2:] == (3, 3)):
         return False
-    if as_graph() or _get_current_dispatch_mode() is not None:
+    if watched():
         return False
     types = {x.dtype, weight.dtype} | ({result_type(x)} if torch.is_autocast_enabled("cpu") else set())
     inputs, outputs = weight.shape[1], weight.shape[0]
@@ -144,7 +143,7 @@ class Kernels:
             return None
         if not winograd_kernel.has_integers():
             return None
-        return winograd_kernel.in_integers(self.forward, self.weight)
+        return winograd_kernel.rounded(self.forward, self.weight)
 
     @functools.cached_property
     def backward(self) -> Tensor:

@@ -77,7 +77,7 @@ def has_integers() -> bool:
     return bool(_library().has_integers())
 
 
-def in_integers(kernel: Tensor, weight: Tensor) -> Integers:
+def rounded(kernel: Tensor, weight: Tensor) -> Integers:
     """What `at_points` gave for a kernel (C', C, 3, 3), in integers."""
     library = _library()
     outputs, inputs = weight.shape[0], max(weight.shape[1], library.lanes())
