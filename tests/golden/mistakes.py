@@ -159,10 +159,6 @@ MISTAKES = {
         ("ops.selective_scan.core:_Scan.backward", "ddelta.sum((0, 1))", "ddelta.mean((0, 1))"),
         ("ops.selective_scan.blocked:backward", "decays[t + 1]", "decays[t]"),
     ],
-    "ops/test_dense_block.py": [
-        ("ops.dense_block:InTurn.__call__", "low, stop = max(0, first - margin)", "low, stop = first"),
-        ("ops.dense_block:_Band.__call__", "max(0, start - 1)", "start"),
-    ],
     "archs/test_zero_dce.py": [
         ("archs.zero_dce:apply_curves", "x * x - x", "x - x * x"),
         (
