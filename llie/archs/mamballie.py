@@ -17,10 +17,12 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops.depthwise import SmallConv
 from llie.ops.padding import any_size
 from llie.ops.parts import keep, scanned
 from llie.ops.ss2d import ss2d
 from llie.ops.ss2d_blocks import ROWS, BlockScan, Weights
+from llie.ops.winograd import Conv3x3
 from llie.registry import ARCH_REGISTRY
 
 
@@ -50,8 +52,8 @@ class LESSM(nn.Module):
         self.inner = inner
         self.scan_backend = scan_backend
         self.in_proj = PixelLinear(width, 2 * inner, bias=False)
-        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
-        self.conv2d_2 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.conv2d = SmallConv(inner, inner, 3, groups=inner)
+        self.conv2d_2 = SmallConv(inner, inner, 3, groups=inner)
         self.out_norm = ChannelNorm(inner)
         self.out_proj = PixelLinear(inner, width, bias=False)
 
@@ -91,10 +93,10 @@ class IRSK(nn.Module):
         super().__init__()
         inner = int(expand * width)
         self.project_in = nn.Conv2d(width, inner, 1)
-        self.dwconv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
-        self.dwconv2 = nn.Conv2d(inner, inner, 5, padding=2, groups=inner)
-        self.dwconv3 = nn.Conv2d(inner, 2, 3, padding=1)  # the two gates; not depthwise, despite its official name
-        self.dwconv4 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.dwconv = SmallConv(inner, inner, 3, groups=inner)
+        self.dwconv2 = SmallConv(inner, inner, 5, groups=inner)
+        self.dwconv3 = SmallConv(inner, 2, 3)  # the two gates; not depthwise, despite its official name
+        self.dwconv4 = SmallConv(inner, inner, 3, groups=inner)
         self.project_out = nn.Conv2d(inner, width, 1)
 
     def forward(self, x: Tensor, prior: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ class GLSSB(nn.Module):
     def __init__(self, width: int, d_state: int, expand: float, scan_backend: str = "auto"):
         super().__init__()
         inner = int(expand * width)
-        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=width, bias=False)
+        self.conv2d = SmallConv(inner, inner, 3, groups=width, bias=False)
         self.ln_1 = ChannelNorm(width)
         self.ss2d = LESSM(width, d_state, expand, scan_backend)
         self.ln_2 = ChannelNorm(width)
@@ -212,18 +214,18 @@ class MambaLLIE(nn.Module):
         self.conv_first_3 = nn.Conv2d(2 * nf, 4 * nf, 4, stride=2, padding=1, bias=False)
         self.conv_first_3_fea = prior(4 * nf)
         self.VSSB_3 = stage(4 * nf, depths[2])
-        self.conv_first_4 = nn.Conv2d(4 * nf, 4 * nf, 3, padding=1, bias=False)
+        self.conv_first_4 = Conv3x3(4 * nf, 4 * nf, bias=False)
         self.conv_first_4_fea = prior(4 * nf)
         self.VSSB_4 = stage(4 * nf, depths[3])
         self.upconv1 = nn.ConvTranspose2d(4 * nf, 2 * nf, 2, stride=2)
-        self.conv_first_5 = nn.Conv2d(4 * nf, 2 * nf, 3, padding=1, bias=False)
+        self.conv_first_5 = Conv3x3(4 * nf, 2 * nf, bias=False)
         self.conv_first_5_fea = prior(2 * nf)
         self.VSSB_5 = stage(2 * nf, depths[4])
         self.upconv2 = nn.ConvTranspose2d(2 * nf, nf, 2, stride=2)
-        self.conv_first_6 = nn.Conv2d(2 * nf, nf, 3, padding=1, bias=False)
+        self.conv_first_6 = Conv3x3(2 * nf, nf, bias=False)
         self.conv_first_6_fea = prior(nf)
         self.VSSB_6 = stage(nf, depths[5])
-        self.out_embed = nn.Conv2d(nf, 3, 3, padding=1)
+        self.out_embed = SmallConv(nf, 3, 3)
 
     @any_size(4)
     def forward(self, x: Tensor) -> Tensor:
@@ -231,6 +233,7 @@ class MambaLLIE(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         # The illumination prior: the image with its largest and its mean channel, at three scales.
         light_1 = torch.cat([x, x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+        light_1 = light_1.contiguous(memory_format=torch.channels_last)  # a single channel has either layout
         light_2 = F.avg_pool2d(light_1, 2)
         light_4 = F.avg_pool2d(light_1, 4)
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llie.ops import depthwise
 from llie.ops.padding import reflected
+from llie.ops.parts import new_map
 from llie.ops.winograd import Kernels, pays, winograd_of_rows
 from llie.strips.rules import Cut, Local, Node, Range, Rows, check, gather, rule, same
 
@@ -51,7 +53,8 @@ def _convolution(node: Node) -> Local:
 
         return Local(Rows(2, height), from_rows, spread)
 
-    keeps_size = node.shape(node.args[1])[2:] == (3, 3) and (s, p, p_across, d, groups) == (1, 1, 1, 1, 1)
+    stays = (*stride, *dilation) == (1, 1, 1, 1) and p == p_across == k // 2
+    keeps_size = stays and node.shape(node.args[1])[2:] == (3, 3) and groups == 1
 
     def need(first: int, stop: int) -> Range:
         return first * s - p, (stop - 1) * s - p + (k - 1) * d + 1
@@ -65,14 +68,39 @@ def _convolution(node: Node) -> Local:
 
     def run(args: Sequence[Any], kwargs: dict[str, Any], cut: Cut) -> Tensor:
         x, weight, bias = args[:3]
+        if stays and depthwise.suits(x, weight, groups):
+            y = depthwise.convolve(x, weight, bias, cut.first - cut.low, cut.stop - cut.first)
+            return y.relu_() if relu else y
         if keeps_size and pays(x, weight):
             return winograd_of_rows(x, kernels_of(weight), bias, cut.first - cut.low, cut.stop - cut.first, relu)
+        if stays and k == 1 and _is_product(x, weight, groups):
+            y = _product(x, weight, bias)
+            return y.relu_() if relu else y
         low, high = need(cut.first, cut.stop)
         x = _zeros_around(x, max(0, -low), max(0, high - cut.size))
         y = F.conv2d(x, weight, bias, stride, (0, p_across), dilation, groups)
         return y.relu_() if relu else y
 
     return Local(Rows(2, height), need, run)
+
+
+def _is_product(x: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether a 1x1 convolution is a product of matrices without copies, in float32 on a CPU."""
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    in_order = x.is_contiguous(memory_format=torch.channels_last) and not torch.is_grad_enabled()
+    return groups == 1 and weight.shape[3] == 1 and plain and in_order
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution; see `llie.ops.parts.new_map`."""
+    y = new_map((len(x), len(weight), *x.shape[2:]), x.dtype)
+    pixels, results = (t.permute(0, 2, 3, 1).view(-1, t.shape[1]) for t in (x, y))
+    matrix = weight[:, :, 0, 0].T
+    if bias is None:
+        torch.mm(pixels, matrix, out=results)
+    else:
+        torch.addmm(bias, pixels, matrix, out=results)
+    return y
 
 
 def _zeros_around(x: Tensor, above: int, below: int) -> Tensor:

@@ -40,7 +40,7 @@ _INTO: dict[Any, Callable[..., Tensor]] = {
         getattr(aten, name): getattr(torch, name)
         for name in ["abs", "add", "addcmul", "clamp", "div", "exp", "lerp", "log", "mul", "sigmoid", "sub", "tanh"]
     },
-    **{aten.leaky_relu: aten.leaky_relu, aten.hardtanh: aten.hardtanh},
+    **{packet: packet for packet in (aten.leaky_relu, aten.hardtanh, aten.silu, aten.gelu)},
     aten.cat: torch.cat,  # not into an input
 }
 

@@ -142,8 +142,8 @@ MISTAKES = {
         ("archs.mamballie:LESSM.forward", "y * F.silu(", "y * F.gelu("),
         (
             "archs.mamballie:LESSM.__init__",
-            "2d = nn.Conv2d(inner, inner, 3, ",
-            "2d = nn.Conv2d(inner, inner, 3, padding_mode='reflect', ",
+            "2d = SmallConv(inner, inner, 3, ",
+            "2d = nn.Conv2d(inner, inner, 3, padding=1, padding_mode='reflect', ",
         ),
         ("archs.mamballie:IRSK.forward", "gate_small, gate_large =", "gate_large, gate_small ="),
         ("archs.mamballie:IRSK.forward", "self.dwconv2(small)", "self.dwconv2(x)"),

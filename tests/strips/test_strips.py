@@ -186,7 +186,8 @@ def test_maps_that_others_need_do_not_change():
 
 
 def test_results_take_the_place_of_inputs_that_nobody_needs(monkeypatch):
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Sigmoid(), nn.Conv2d(8, 3, 1)).eval()
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Sigmoid(), nn.SiLU(), nn.GELU(), nn.Conv2d(8, 3, 1)
+    net, x = nn.Sequential(*layers).eval(), torch.rand(1, 3, 60, 16)
     given = []
     original = Plan.part_of
 
@@ -195,9 +196,11 @@ def test_results_take_the_place_of_inputs_that_nobody_needs(monkeypatch):
         return original(self, step, cut, of, out)
 
     monkeypatch.setattr(Plan, "part_of", part_of)
-    in_strips(net, torch.rand(1, 3, 60, 16), working=2**13)
+    result = in_strips(net, x, working=2**13)[0]
     ops = torch.ops.aten
-    assert set(given) == {(ops.convolution, False), (ops.tanh, True), (ops.sigmoid, True)}
+    assert set(given) == {(ops.convolution, False), *((op, True) for op in (ops.tanh, ops.sigmoid, ops.silu, ops.gelu))}
+    with torch.inference_mode():
+        torch.testing.assert_close(result, net(x))
 
 
 def test_work_on_a_map_that_is_set_apart_waits_until_it_is_complete():
