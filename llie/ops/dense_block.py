@@ -1,22 +1,58 @@
-"""Residual dense blocks in strips: rows come in turn, and each row of each map is computed once.
+"""Residual dense blocks in strips: rows come in turn, each row of each map is computed once, in C (`dense_block.c`).
 
 Every layer of such a block reads the input and the maps of all layers before it; a 1x1 convolution combines them all.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from llie.ops import winograd_kernel
+from llie.ops import pointwise, winograd_kernel
+from llie.ops.c_library import available, compiled_library
 from llie.ops.parts import new_map
 from llie.ops.pointwise import Pointwise
 from llie.ops.winograd import Kernels
 from llie.ops.winograd_matrices import TILE, Output
 
-COLUMNS = 1024  # of the image, at a time: all maps of a strip of them stay in the cache
+SOURCE = Path(__file__).with_name("dense_block.c")
+ROWS = 8  # to take through all layers before others, a multiple of TILE
+VALUES = 2**19  # of all maps in these rows of a band, about: so many stay in the cache
+
+
+class _Dense(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("width", "growth", "layers")),
+        ("kernels", ctypes.POINTER(winograd_kernel.Factor)),
+        ("fusion", pointwise.Factor),
+    ]
+
+
+class _Band(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("first", "stop", "inner_first", "inner_stop")),
+        ("kept", ctypes.c_void_p),
+    ]
+
+
+class _Progress(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("known", "done")]
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = [("values", ctypes.c_void_p), ("row", ctypes.c_int64)]
+
+
+@functools.cache
+def works() -> bool:
+    """Whether there is a compiler for it."""
+    return available(_library, "dense blocks")
 
 
 class DenseBlock:
@@ -26,7 +62,7 @@ class DenseBlock:
         kernels: for the input, and for the map of each layer but the last: of all layers that read it.
         bias: of all layers.
         fusion: the 1x1 convolution.
-        width: channels of the input and of the result.
+        width: channels of the input and of the result, at least 8.
         growth: channels of each layer's map, a multiple of 8.
     """
 
@@ -42,7 +78,7 @@ class DenseBlock:
         """Whether strips of an image can be computed by `begin`."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return False
-        return x.shape[3] >= 8  # `Pointwise` needs as many pixels
+        return x.shape[3] >= 8 and works()  # a 1x1 convolution needs as many pixels
 
     def begin(self) -> InTurn:
         """For one image."""
@@ -57,7 +93,7 @@ class DenseBlock:
 
 
 class InTurn:
-    """A block on one image whose rows come in turn, from the top to the bottom, in bands of columns.
+    """A block on one image whose rows come in turn, from the top to the bottom.
 
     Args:
         block: its weights.
@@ -65,70 +101,78 @@ class InTurn:
 
     def __init__(self, block: DenseBlock):
         self.block = block
-        self._bands: list[tuple[slice, slice, _Band]] = []  # columns of x, of the result among these, and the block
+        self._bias = winograd_kernel.with_vector(block.bias)
+        self._known = self._done = 0  # rows of x, and of the result
+        self._kept = torch.empty(0)  # what later rows need, of each band
+        self._bands: ctypes.Array[_Band] | None = None
 
     def __call__(self, x: Tensor, *added: Tensor, rows: slice) -> Tensor:
-        """Further rows of x (1, width, h, W) -> those of the result, to which rows of other maps are added."""
-        height, width = rows.stop - rows.start, x.shape[3]
-        if not self._bands:
-            margin = -(-self.block.layers // TILE) * TILE
-            count = -(-width // COLUMNS)
-            apart = -(-width // count // TILE) * TILE  # about equal, so that none is very narrow
-            for first in range(0, width, apart):
-                low, stop = max(0, first - margin), min(first + apart, width)
-                columns = slice(low, min(stop + margin, width))
-                self._bands.append((columns, slice(first - low, stop - low), _Band(self.block)))
-        result = new_map((1, self.block.width, height, width), torch.float32)
-        for columns, inner, band in self._bands:
-            place = slice(columns.start + inner.start, columns.start + inner.stop)
-            part = band(x[..., columns], [each[..., columns] for each in added], rows.stop)
-            result[..., place] = part[..., inner]
+        """The next rows of the result, to which rows of other maps are added.
+
+        Args:
+            x: (1, width, h, W): the rows that were not there before, up to as many rows after those of the result as
+                there are layers, or up to the last one.
+            *added: (1, width, rows, W).
+            rows: which rows of the result.
+
+        Returns:
+            (1, width, rows, W), channels last.
+        """
+        block, library, threads = self.block, _library(), torch.get_num_threads()
+        before, now = _Progress(self._known, self._done), _Progress(self._known + x.shape[2], rows.stop)
+        if rows.start != before.done or now.known - now.done > block.layers:
+            raise ValueError(f"dense block: rows {rows.start} to {rows.stop} and {now.known} rows of x do not fit")
+        if self._bands is None:
+            self._bands = self._divided(x.shape[3], threads)
+        kernels = [kernel.factor for kernel in block.kernels]  # must live until the end
+        factors = (winograd_kernel.Factor * block.layers)(
+            *(
+                winograd_kernel.factor_of(kernel, None if layer else self._bias, (block.layers - layer) * block.growth)
+                for layer, kernel in enumerate(kernels)
+            )
+        )
+        dense = _Dense(block.width, block.growth, block.layers, factors, block.fusion.factor)
+        x, *maps = (each.contiguous(memory_format=torch.channels_last) for each in (x, *added))
+        result = new_map((1, block.width, rows.stop - rows.start, x.shape[3]), torch.float32)
+        each = library.room_of_thread(dense, max(band.stop - band.first for band in self._bands), ROWS)
+        room = torch.empty(threads * each)
+        library.next_rows(
+            dense, self._bands, len(self._bands), before, now, _rows(x), (_Rows * len(maps))(*map(_rows, maps)),
+            len(maps), _rows(result), ROWS, room.data_ptr(), each, threads,
+        )  # fmt: skip
+        self._known, self._done = now.known, now.done
         return result
 
-
-class _Band:
-    """A block on the rows of an image, or of some of its columns."""
-
-    def __init__(self, block: DenseBlock):
-        self.block = block
-        self._layers = block.layers * [0]  # rows of each layer's map that are computed
-        self._known = self._done = 0  # rows of x, and of the result
-        self._first = 0  # the first row in memory
-        self._maps: list[Tensor] = []  # x, maps of all layers, and sums of layers that lack some of what they read
-
-    def __call__(self, x: Tensor, added: Sequence[Tensor], stop: int) -> Tensor:
-        """Further rows (1, width, h, W) -> the next rows of the result, up to row `stop`."""
-        block, first = self.block, self._done
-        self._extend(x)
-        *sources, _ = self._maps[:-1]
-        for layer, (source, kernel) in enumerate(zip(sources, block.kernels, strict=True)):
-            start, end = self._layers[layer], min(stop + block.layers - 1 - layer, self._known)
-            if start == end:
-                continue
-            self._layers[layer] = end
-            *maps, sums = (self._rows(x, start, end) for x in self._maps[1:])
-            outputs = block.outputs(layer, maps, sums)
-            seen = self._rows(source, max(0, start - 1), min(end + 1, self._known))
-            bias = None if layer else block.bias
-            winograd_kernel.convolve(seen, kernel.factor, bias, outputs, above=min(start, 1))
-        self._done = stop
-        x, *maps = (self._rows(x, first, stop) for x in self._maps[:-1])
-        return block.fusion([x, *maps], [x, *added])
-
-    def _extend(self, x: Tensor) -> None:
-        """Place further rows, and room for what becomes of them, behind the rows that are needed still."""
-        block, before, first = self.block, self._known, max(0, self._done - 1)
-        self._known += x.shape[2]
-        channels = [block.width, *block.layers * [block.growth], (block.layers - 1) * block.growth]
-        maps = [_rows_like(x, c, self._known - first) for c in channels]
-        for old, new in zip(self._maps, maps, strict=False):
-            new[:, :, : before - first] = self._rows(old, first, before)
-        maps[0][:, :, before - first :] = x
-        self._maps, self._first = maps, first
-
-    def _rows(self, x: Tensor, first: int, stop: int) -> Tensor:
-        return x[:, :, first - self._first : stop - self._first]
+    def _divided(self, width: int, threads: int) -> ctypes.Array[_Band]:
+        """Bands of about equal numbers of columns, so that all threads end together."""
+        block, margin = self.block, -(-self.block.layers // TILE) * TILE
+        channels = block.width + (2 * block.layers - 1) * block.growth  # of all maps
+        least = 8 * margin  # columns, because results of the margins are computed twice
+        count = -(-width // max(least, VALUES // ((ROWS + block.layers + 1) * channels)))
+        if width >= threads * least:
+            count = -(-count // threads) * threads
+        edges = [width * number // count // TILE * TILE for number in range(count)] + [width]
+        inner = list(itertools.pairwise(edges))
+        outer = [(max(0, first - margin), min(stop + margin, width)) for first, stop in inner]
+        sizes = [(block.layers + 1) * channels * (stop - first) for first, stop in outer]
+        self._kept = torch.empty(sum(sizes))
+        kept = [part.data_ptr() for part in self._kept.split(sizes)]
+        return (_Band * count)(*(_Band(*o, *i, k) for o, i, k in zip(outer, inner, kept, strict=True)))
 
 
-def _rows_like(x: Tensor, channels: int, rows: int) -> Tensor:
-    return torch.empty((1, channels, rows, x.shape[3]), memory_format=torch.channels_last)
+def _rows(x: Tensor) -> _Rows:
+    return _Rows(x.data_ptr(), x.shape[1] * x.shape[3])
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = compiled_library(SOURCE)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    library.next_rows.argtypes = [
+        _Dense, ctypes.POINTER(_Band), integer, _Progress, _Progress, _Rows, ctypes.POINTER(_Rows), integer, _Rows,
+        integer, pointer, integer, ctypes.c_int,
+    ]  # fmt: skip
+    library.next_rows.restype = None
+    library.room_of_thread.argtypes = [_Dense, integer, integer]
+    library.room_of_thread.restype = integer
+    return library

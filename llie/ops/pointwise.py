@@ -16,8 +16,16 @@ from llie.ops.c_library import available, compiled_library
 SOURCE = Path(__file__).with_name("pointwise.c")
 
 
-class _Map(ctypes.Structure):
+class _Pixels(ctypes.Structure):
     _fields_ = [("values", ctypes.c_void_p), ("channels", ctypes.c_int64), ("apart", ctypes.c_int64)]
+
+
+class Factor(ctypes.Structure):
+    """`pointwise` of pointwise.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("kernel", "bias")] + [
+        (name, ctypes.c_int64) for name in ("columns", "outputs")
+    ]
 
 
 @functools.cache
@@ -63,24 +71,27 @@ class Pointwise:
         result = torch.empty(size, memory_format=torch.channels_last)
         room = torch.empty(threads * library.pixels_at_once() * self.columns)
         library.combine(
-            _maps(maps), len(maps), self.kernel.data_ptr(), self.columns, self.bias.data_ptr(), _maps(added),
-            len(added), result.data_ptr(), self.outputs, pixels, room.data_ptr(), threads,
+            self.factor, _pixels(maps), len(maps), _pixels(added), len(added), result.data_ptr(), pixels,
+            room.data_ptr(), threads,
         )  # fmt: skip
         return result
 
+    @property
+    def factor(self) -> Factor:
+        """For kernels in C, as long as this lives."""
+        return Factor(self.kernel.data_ptr(), self.bias.data_ptr(), self.columns, self.outputs)
 
-def _maps(maps: Sequence[Tensor]) -> ctypes.Array[_Map]:
-    return (_Map * len(maps))(*(_Map(x.data_ptr(), x.shape[1], x.shape[1]) for x in maps))
+
+def _pixels(maps: Sequence[Tensor]) -> ctypes.Array[_Pixels]:
+    return (_Pixels * len(maps))(*(_Pixels(x.data_ptr(), x.shape[1], x.shape[1]) for x in maps))
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    maps = ctypes.POINTER(_Map)
-    library.combine.argtypes = [
-        maps, integer, pointer, integer, pointer, maps, integer, pointer, integer, integer, pointer, ctypes.c_int,
-    ]  # fmt: skip
+    maps = ctypes.POINTER(_Pixels)
+    library.combine.argtypes = [Factor, maps, integer, maps, integer, pointer, integer, pointer, ctypes.c_int]
     library.combine.restype = None
     for name in ("columns_of_panel", "columns_at_once", "rows_at_once", "pixels_at_once"):
         getattr(library, name).restype = integer

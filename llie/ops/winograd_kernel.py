@@ -45,6 +45,15 @@ class _Output(ctypes.Structure):
     ]
 
 
+class Factor(ctypes.Structure):
+    """`factor` of winograd.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("kernel", "scales", "bias")),
+        ("columns", ctypes.c_int64),
+    ]
+
+
 def prepare() -> None:
     """Compile and load the kernel; raises OSError or RuntimeError if that is not possible."""
     _library()
@@ -103,21 +112,38 @@ def convolve(
     result = outputs[0].to
     if more is not None and min(x.shape[1], more.shape[1]) < library.lanes():
         x, more = torch.cat([x, more], dim=1), None
-    x, bias = _wide(x), None if bias is None else F.pad(bias.float(), (0, library.lanes()))
+    x, bias = _wide(x), None if bias is None else with_vector(bias)
     rows, count = x.shape[1] + (0 if more is None else more.shape[1]), sum(output.to.shape[1] for output in outputs)
-    numbers, scales = kernel if isinstance(kernel, Integers) else (kernel, None)
-    columns = _whole(count, library.columns_at_once() if scales is None else library.columns_of_integers())
+    factor = factor_of(kernel, bias, count)
     shape, shape_of_result = _shape(x), _shape(result)
     tiles = len(result) * shape_of_result.down * shape_of_result.across
-    most = _tiles_at_once(tiles, TILES if rows * columns < WIDE else TILES_IF_WIDE, threads)
-    each = POINTS_OF_TILE * (most * (rows + columns) + rows + 2 * GAP) + most * (rows + 2)
+    most = _tiles_at_once(tiles, TILES if rows * factor.columns < WIDE else TILES_IF_WIDE, threads)
+    each = library.room_of_each(most, rows, factor.columns)
     room = torch.empty(threads * each)
     others = (None, _Shape()) if more is None else (more.data_ptr(), _shape(more))
     library.convolve(
-        x.data_ptr(), shape, *others, above, numbers.data_ptr(), None if scales is None else scales.data_ptr(), columns,
-        None if bias is None else bias.data_ptr(), (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
+        x.data_ptr(), shape, *others, above, factor, (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
         shape_of_result, tiles, most, room.data_ptr(), each, threads,
     )  # fmt: skip
+
+
+def with_vector(bias: Tensor) -> Tensor:
+    """A bias with as many values behind it as kernels in C may read there."""
+    return F.pad(bias.detach().float(), (0, _library().lanes()))
+
+
+def factor_of(kernel: Tensor | Integers, bias: Tensor | None, outputs: int) -> Factor:
+    """What kernels in C multiply by.
+
+    Args:
+        kernel: at the points, of so many outputs.
+        bias: from `with_vector`; both must live as long as the result is used.
+        outputs: number of channels.
+    """
+    numbers, scales = kernel if isinstance(kernel, Integers) else (kernel, None)
+    columns = _whole(outputs, _library().columns_at_once() if scales is None else _library().columns_of_integers())
+    pointers = (None if each is None else each.data_ptr() for each in (numbers, scales, bias))
+    return Factor(*pointers, columns)
 
 
 def correlate(x: Tensor, grad: Tensor) -> Tensor:
@@ -194,16 +220,17 @@ def _library() -> ctypes.CDLL:
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, number]
     library.convolve.argtypes = [
-        *[pointer, _Shape] * 2, integer, pointer, pointer, integer, pointer, ctypes.POINTER(_Output), integer, _Shape,
-        integer, integer, pointer, integer, number,
+        *[pointer, _Shape] * 2, integer, Factor, ctypes.POINTER(_Output), integer, _Shape, integer, integer, pointer,
+        integer, number,
     ]  # fmt: skip
+    library.room_of_each.argtypes = [integer, integer, integer]
     library.kernels_in_integers.argtypes = [pointer, integer, integer, pointer, pointer, integer, number]
     sums = [pointer, _Shape, pointer, _Shape, integer, integer, pointer, integer, integer, pointer]
     library.correlate.argtypes = [*sums, integer, number]
     library.correlate_together.argtypes = [*sums, number]
     for name in ("kernels_at_points", "kernels_in_integers", "convolve", "correlate", "correlate_together"):
         getattr(library, name).restype = None
-    for name in ("lanes", "columns_at_once", "columns_of_integers", "rows_at_once"):
+    for name in ("lanes", "columns_at_once", "columns_of_integers", "rows_at_once", "room_of_each"):
         getattr(library, name).restype = integer
     library.has_integers.restype = number
     return library
