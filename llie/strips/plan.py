@@ -111,7 +111,7 @@ class Plan:
         if part.kind in ("keep", "apart"):
             kept = Local(source, same, lambda args, kwargs, cut: args[0][0], view=True)
             return Step(node, "local", inputs, source, kept, part=part, depth=depth, stored=True)
-        if source.dim != 2 or source.unit != 1:
+        if source.dim != 2:
             return self._whole(node, inputs, depth, part)
         make = {"local": _of_function, "rolling": _in_turn, "blocks": _of_blocks}[part.kind]
         return Step(node, "local", inputs, Rows(2, part.shape[2]), make(part, inputs), part=part, depth=depth)

@@ -12,7 +12,7 @@ from llie.ops.fusion import fuse
 from llie.ops.parts import apart, in_one_piece, keep, new_map, offered, rolling
 from llie.strips import InMemory, Strips, neighbours
 from llie.strips.plan import Plan
-from llie.strips.schedule import Schedule, _reach
+from llie.strips.schedule import Schedule, _reach, schedule_within
 from llie.strips.waiting import in_file
 
 TINY = {
@@ -423,3 +423,21 @@ def test_a_function_that_remembers_rows_gets_each_once():
         result, _, _ = in_strips(function, x, working=2**12)
         torch.testing.assert_close(result, function(x))
         assert len(made) == times and all(sum(each.got) == 60 and len(each.got) > 5 for each in made)
+
+
+def test_marked_functions_read_rows_that_came_in_patches():
+    net, x = network("SNRAware"), 0.6 * torch.rand(1, 3, 96, 48)  # whole patches: their rows come in fours
+    steps = Strips(net, tuple(x.shape)).plan.steps
+    marked = [step for step in steps if step.part is not None]
+    assert [step.part.kind for step in marked if step.kind == "whole"] == ["whole"]  # the transformer
+    with torch.inference_mode():
+        expected = net(x)
+    torch.testing.assert_close(in_strips(net, x)[0], expected, atol=2e-5, rtol=0)
+
+
+def test_strips_are_as_high_as_the_tiles_of_convolutions():
+    plan = Strips(network("SNRAware"), (1, 3, 320, 64)).plan
+    decoder = plan.passes[-1]
+    bytes_of_tiles = Schedule(plan, decoder, 16).peak()  # four rows at a quarter of the size
+    for share, height in ((1, 16), (0.6, 16), (0.4, 8)):
+        assert schedule_within(plan, decoder, int(share * bytes_of_tiles)).height == height
