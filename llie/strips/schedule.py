@@ -181,18 +181,18 @@ def schedule_within(plan: Plan, this: Pass, working: int) -> Schedule:
     schedule = Schedule(plan, this, rows)
     while schedule.height > least and schedule.peak() > working:
         schedule = Schedule(plan, this, max(least, schedule.height * 3 // 4))
-    # The next multiple of the tiles' rows, if that is not much more.
-    most, tiles = schedule.height * 4 // 3, _rows_of_tiles(this, rows)
-    while tiles > most:
+    # A multiple of the tiles' rows, and these themselves where they do not take more than twice the bytes.
+    tiles = _rows_of_tiles(this, rows)
+    while tiles > 2 * schedule.height:
         tiles //= 2
     above = -(-schedule.height // tiles) * tiles
-    height = max(least, above if above <= most else above - tiles)
+    height = max(least, above if above == tiles or above <= schedule.height * 4 // 3 else above - tiles)
     return schedule if height == schedule.height or schedule.strips == 1 else Schedule(plan, this, height)
 
 
 def _rows_of_tiles(this: Pass, rows: int) -> int:
     """Rows of a strip by which all convolutions advance by whole tiles, if they are Winograd's."""
-    found = [step.rows.size for step in this.steps if step.rows is not None and (step.convolves or step.in_turn)]
+    found = [step.inputs[0].along.size for step in this.steps if step.convolves or step.sees_neighbours]
     return TILE * (rows // min(found)) if found and rows >= min(found) else 1
 
 

@@ -90,6 +90,11 @@ class Step:
         return self.part is not None and self.part.kind == "rolling"
 
     @property
+    def sees_neighbours(self) -> bool:
+        """Whether it is a marked function that depends on the rows around."""
+        return self.part is not None and self.part.kind in ("local", "rolling") and self.part.halo > 0
+
+    @property
     def is_mark(self) -> bool:
         """Whether it is its input, stored."""
         return self.part is not None and self.part.kind in ("keep", "apart")
