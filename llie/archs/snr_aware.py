@@ -20,7 +20,7 @@ from llie.ops.exporting import exporting
 from llie.ops.fusion import Fusable
 from llie.ops.linear import Linear
 from llie.ops.padding import any_size, at_size, pad_to_multiple, reflected
-from llie.ops.parts import apart, as_graph, in_one_piece, keep
+from llie.ops.parts import WHOLE, Ends, apart, in_one_piece, keep, local, new_map
 from llie.ops.snr import snr_map
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
 from llie.ops.winograd_matrices import Output
@@ -30,7 +30,7 @@ PATCH = 4
 HEADS = 8
 LOCAL_BLOCKS = 6
 SLOPE = 0.1  # of the activation of stem and decoder
-TOKENS = 8192  # fed forward at a time: a bound on memory
+TOKENS = 1024  # fed forward at a time, so that they stay in the cache
 QUERIES = 2048  # computed at a time; this bounds the memory where a kernel expands the mask
 
 
@@ -92,20 +92,23 @@ class DecoderConv(Fusable, Conv3x3):
         )
         kernels, outputs = Kernels(weight), len(weight) // len(pixels)
 
-        def run(y: Tensor, skip: Tensor) -> Tensor:
+        def run(y: Tensor, skip: Tensor, ends: Ends = WHOLE) -> Tensor:
+            height, width = y.shape[2:]
+            rows = ends.without(1, height)
             if not (y.dtype == skip.dtype == result_type(y) and pays(y, weight)):
-                return self.plain(y, skip)
-            size = [self.factor * length for length in y.shape[2:]]
-            result = torch.empty((len(y), outputs, *size), dtype=y.dtype, memory_format=torch.channels_last)
+                return self.plain(y, skip)[:, :, self.factor * rows.start : self.factor * rows.stop]
+            size = (len(y), outputs, self.factor * (rows.stop - rows.start), self.factor * width)
+            result = new_map(size, y.dtype)
             places = [result[:, :, row :: self.factor, column :: self.factor] for row, column in pixels]
-            winograd_into(y, kernels, bias, [Output(to, relu=True, slope=SLOPE) for to in places], skip)
+            to = [Output(place, relu=True, slope=SLOPE) for place in places]
+            winograd_into(y, kernels, bias, to, skip, above=rows.start)
             return result
 
         return run
 
     def run_fused(self, fast: Callable[..., Tensor], y: Tensor, *skip: Tensor) -> Tensor:
-        """See the base class; strips see each operation."""
-        return self.plain(y, *skip) if as_graph() else fast(y, *skip)
+        """See the base class."""
+        return local(fast, y, *skip, like=self.plain, halo=1)
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
@@ -141,10 +144,11 @@ class SelfAttention(nn.Module):
         """Tokens (B, N, width), valid (B, N) -> tokens; `uniform` promises that no token of any image is valid."""
         blind = ~valid.any(1, keepdim=True)
         valid = valid | blind
-        x = self.layer_norm(tokens)
         if uniform:
             # The result is the mean of the values, which is the value of the mean token: one token instead of N.
-            x, valid = x.mean(1, keepdim=True), valid[:, :1]
+            x, valid = self._mean(tokens), valid[:, :1]
+        else:
+            x = self.layer_norm(tokens)
         q, k, v = (w(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for w in (self.w_qs, self.w_ks, self.w_vs))
         # A zero query gives all keys the same score, exactly and in any precision, and no gradient to w_qs and w_ks.
         q = q.masked_fill(blind[:, :, None, None], 0)
@@ -154,6 +158,11 @@ class SelfAttention(nn.Module):
             for part in ([q] if exporting() else q.split(QUERIES, dim=2))
         ]
         return tokens + self.fc(torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
+
+    def _mean(self, tokens: Tensor) -> Tensor:
+        """That of the normalised tokens: (B, N, width) -> (B, 1, width)."""
+        sums = [self.layer_norm(part).sum(1, keepdim=True) for part in tokens.split(TOKENS, 1)]
+        return sum(sums[1:], start=sums[0]) / tokens.shape[1]
 
 
 class FeedForward(nn.Module):
@@ -166,8 +175,16 @@ class FeedForward(nn.Module):
         self.w_2 = Linear(2 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        seen = [part + self.w_2(self.w_1(self.layer_norm(part), relu=True)) for part in tokens.split(TOKENS, 1)]
-        return seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
+        """Tokens (B, N, width) -> tokens; without gradients, in their memory."""
+        if torch.is_grad_enabled() or exporting():
+            return tokens + self._added(tokens)
+        for part in tokens.split(TOKENS, 1):
+            part.add_(self._added(part))
+        return tokens
+
+    def _added(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.w_2(self.w_1(self.layer_norm(tokens), relu=True))
+        return result
 
 
 class EncoderLayer(nn.Module):
@@ -343,7 +360,7 @@ class SNRAware(nn.Module):
         """
         snr = self.snr(x, snr)
         full = leaky(self.conv_first_1(x.contiguous(memory_format=torch.channels_last)))
-        half = leaky(self.conv_first_2(full))
+        half = keep(leaky(self.conv_first_2(full)))
         quarter = keep(leaky(self.conv_first_3(half)))
         f = keep(self.feature_extraction(quarter))
         if twice:
