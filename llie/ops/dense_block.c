@@ -95,8 +95,8 @@ static void next_rows_of(dense b, int64_t number, float *const *maps, progress b
     };
     const float *x = maps[number - 1] + (begin - above - origin) * columns * n;
     for (int64_t first = 0; first < tiles; first += each)
-        convolve_tiles(x, of_x, 0, (shape){}, above, b.kernels[number - 1], outputs, later ? 2 : 1, of_result, first,
-                       least(each, tiles - first), each, room);
+        convolve_tiles((images){.x = x, .of_x = of_x, .above = above}, b.kernels[number - 1], outputs, later ? 2 : 1, of_result,
+                       first, least(each, tiles - first), each, room);
 }
 
 /* Combine all maps into rows of the result, to which those of other maps are added; all begin with row `origin`. */

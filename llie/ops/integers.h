@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "registers.h"
+
 #define DEPTH 256 /* numbers in a column that share a scale */
 
 #if defined(__AVX2__) && (defined(__AVX512BW__) || !defined(__AVX512F__))
@@ -35,8 +37,9 @@ static inline __attribute__((always_inline)) integers plus_products(integers sum
 #elif defined(__AVXVNNI__)
     return _mm256_dpwssd_avx_epi32(sum, a, b);
 #else
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
-    __asm__ volatile("" : "+x"(sum)); /* or compilers multiply all before they add, and run out of registers */
+    /* Compilers multiply all before they add, and run out of registers. */
+    integers products;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(a), "x"(b));
     return sum;
 #endif
 }
@@ -44,95 +47,156 @@ static inline __attribute__((always_inline)) integers plus_products(integers sum
 typedef int32_t words_of_columns __attribute__((vector_size(4 * COLUMNS_AT_ONCE)));
 typedef float floats_of_columns __attribute__((vector_size(4 * COLUMNS_AT_ONCE)));
 
-/* Rounds a row of n >= 8 numbers, and fills it up to pairs; returns its scale: NaN, if one of them is not finite. */
-static inline float rounded_row(const float *from, int64_t n, int16_t *to)
+#define CHUNK 8 /* numbers of a row of a left factor that lie side by side */
+
+/* How the numbers of a left factor follow each other: from row to row, from chunk to chunk, and from ROWS_AT_ONCE rows to
+ * the next ones.
+ */
+typedef struct { int64_t row, chunk, rows; } order;
+
+/* Row after row, one every `row` numbers; they may overlap. */
+static inline order by_rows(int64_t row) { return (order){row, CHUNK, ROWS_AT_ONCE * row}; }
+
+/* As products read it: the first chunks of ROWS_AT_ONCE rows, their second ones, ... */
+static inline order by_chunks(int64_t depth)
 {
-    typedef int16_t eight __attribute__((vector_size(16)));
-    typedef int32_t eight_words __attribute__((vector_size(32)));
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256i most = _mm256_setzero_si256(); /* as integers, magnitudes have the same order, and NaN is the largest */
-    for (int64_t c = 0; c < n; c += 8) {
-        const int64_t at = c + 8 <= n ? c : n - 8;
-        most = _mm256_max_epi32(most, _mm256_and_si256(magnitude, _mm256_loadu_si256((const void *)(from + at))));
-    }
+    return (order){CHUNK, ROWS_AT_ONCE * CHUNK, (depth + CHUNK - 1) / CHUNK * CHUNK * ROWS_AT_ONCE};
+}
+
+/* Row r of a left factor. */
+static inline int16_t *row_of(int16_t *a, order of_a, int64_t r)
+{
+    return a + r / ROWS_AT_ONCE * of_a.rows + r % ROWS_AT_ONCE * of_a.row;
+}
+
+/* The numbers of a row from number c on; zeros after the last. */
+static inline __attribute__((always_inline)) __m256 chunk_of(const float *from, int64_t n, int64_t c)
+{
+    float last[CHUNK] = {};
+    if (c + CHUNK <= n)
+        return _mm256_loadu_ps(from + c);
+    memcpy(last, from + c, sizeof *from * (n - c));
+    return _mm256_loadu_ps(last);
+}
+
+typedef __m256i magnitudes; /* of floats, as integers, which have the same order; NaN is the largest */
+
+static inline __attribute__((always_inline)) magnitudes larger(magnitudes most, __m256 v)
+{
+    return _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fffffff)));
+}
+
+/* NaN, if one is not finite. */
+static inline float largest_of(magnitudes most)
+{
     __m128i half = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
     half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
     half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    const int32_t bits = _mm_cvtsi128_si32(half);
-    float largest;
-    memcpy(&largest, &bits, 4);
-    const __m256 factor = _mm256_set1_ps(largest > 0 ? MOST_LEFT / largest : 0);
-    for (int64_t c = 0; c < n; c += 8) {
-        const int64_t at = c + 8 <= n ? c : n - 8;
-        const __m256i words = _mm256_cvtps_epi32(_mm256_mul_ps(factor, _mm256_loadu_ps(from + at)));
-        const eight numbers = __builtin_convertvector((eight_words)words, eight);
-        memcpy(to + at, &numbers, 16);
-    }
-    if (n % 2)
-        to[n] = 0;
-    return largest - largest == 0 ? largest / MOST_LEFT : 0.0f / 0.0f;
+    const float largest = _mm_cvtss_f32(_mm_castsi128_ps(half));
+    return largest - largest == 0 ? largest : 0.0f / 0.0f;
 }
 
-/* Like `block` of floats; a: pairs follow each other, rows are a_row numbers apart; b: pairs of columns. */
+/* Rounds CHUNK numbers. */
+static inline __attribute__((always_inline)) void put_integers(int16_t *to, __m256 v)
+{
+    const __m256i words = _mm256_cvtps_epi32(v);
+    _mm_storeu_si128((void *)to, _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+
+/* Rounds a row of n numbers, and fills it up to whole chunks, which begin `chunk` numbers apart; returns its scale: NaN, if
+ * a number is not finite.
+ */
+static inline __attribute__((always_inline)) float rounded_row(const float *from, int64_t n, int16_t *to, int64_t chunk)
+{
+    magnitudes most = {};
+    for (int64_t c = 0; c < n; c += CHUNK)
+        most = larger(most, chunk_of(from, n, c));
+    const float largest = largest_of(most);
+    const __m256 factor = _mm256_set1_ps(largest > 0 ? MOST_LEFT / largest : 0);
+    for (int64_t c = 0; c < n; c += CHUNK, to += chunk)
+        put_integers(to, _mm256_mul_ps(factor, chunk_of(from, n, c)));
+    return largest / MOST_LEFT;
+}
+
+/* Adds the products of a pair of each row with those of columns. a: the first rows, and the other half. */
+static inline __attribute__((always_inline)) void add_pairs(integers (*sums)[2], const int16_t *const a[2], int64_t k,
+                                                            int64_t a_row, const int16_t *b, int vectors)
+{
+    integers left, right;
+    memcpy(&left, b, sizeof left);
+    if (vectors > 1)
+        memcpy(&right, b + 2 * COLUMNS_AT_ONCE, sizeof right);
+    for (int r = 0; r < ROWS_AT_ONCE; r++) {
+        int32_t pair;
+        memcpy(&pair, a[r / (ROWS_AT_ONCE / 2)] + r % (ROWS_AT_ONCE / 2) * a_row + 2 * k, 4);
+        const integers both = (integers)((words_of_columns){} + pair);
+        sums[r][0] = plus_products(sums[r][0], both, left);
+        if (vectors > 1)
+            sums[r][1] = plus_products(sums[r][1], both, right);
+    }
+}
+
+/* Like `block` of floats; b: pairs of columns. */
 static inline __attribute__((always_inline)) void block_of_integers(
-    const int16_t *a, int64_t a_row, const float *scales_of_rows, const int16_t *b, int64_t b_row,
+    const int16_t *a, order of_a, const float *scales_of_rows, const int16_t *b, int64_t b_row,
     const float *scales_of_columns, float *c, int64_t c_row, int64_t pairs, int vectors, int add)
 {
     integers sums[ROWS_AT_ONCE][2] = {};
-    for (int64_t k = 0; k < pairs; k++, b += b_row) {
-        integers left, right;
-        memcpy(&left, b, sizeof left);
-        if (vectors > 1)
-            memcpy(&right, b + 2 * COLUMNS_AT_ONCE, sizeof right);
-        for (int r = 0; r < ROWS_AT_ONCE; r++) {
-            int32_t pair;
-            memcpy(&pair, a + r * a_row + 2 * k, 4);
-            const integers both = (integers)((words_of_columns){} + pair);
-            sums[r][0] = plus_products(sums[r][0], both, left);
-            if (vectors > 1)
-                sums[r][1] = plus_products(sums[r][1], both, right);
-        }
-    }
+    const int16_t *halves_of_a[2] = {a, OPAQUE(a + ROWS_AT_ONCE / 2 * of_a.row)};
+    for (; pairs >= CHUNK / 2; pairs -= CHUNK / 2, halves_of_a[0] += of_a.chunk, halves_of_a[1] += of_a.chunk)
+#pragma GCC unroll 4
+        for (int k = 0; k < CHUNK / 2; k++, b += b_row)
+            add_pairs(sums, halves_of_a, k, of_a.row, b, vectors);
+    for (int64_t k = 0; k < pairs; k++, b += b_row)
+        add_pairs(sums, halves_of_a, k, of_a.row, b, vectors);
     for (int r = 0; r < ROWS_AT_ONCE; r++)
         for (int v = 0; v < vectors; v++) {
             floats_of_columns scale, before = {}, sum;
             memcpy(&scale, scales_of_columns + v * COLUMNS_AT_ONCE, sizeof scale);
             if (add)
                 memcpy(&before, c + r * c_row + v * COLUMNS_AT_ONCE, sizeof before);
-            sum = before + __builtin_convertvector((words_of_columns)sums[r][v], floats_of_columns) *
-                               (scale * scales_of_rows[r]);
+            if (scales_of_rows)
+                scale *= scales_of_rows[r];
+            sum = before + scale * __builtin_convertvector((words_of_columns)sums[r][v], floats_of_columns);
             memcpy(c + r * c_row + v * COLUMNS_AT_ONCE, &sum, sizeof sum);
         }
 }
 
-/* c (rows up to a multiple of ROWS_AT_ONCE, columns in whole vectors) = a b.
+/* c (rows up to a multiple of ROWS_AT_ONCE, `vectors` vectors of columns) = a b.
  *
- * a: rows of `depth` numbers, even, one every a_row numbers; they may overlap. b: panels of up to two vectors of columns,
- * each (depth / 2, columns, 2). scales_of_columns: (parts of DEPTH, columns).
+ * a: rows of `depth` numbers, even. b: (depth / 2, columns, 2). scales_of_rows: may be null. scales_of_columns: those of the
+ * next DEPTH numbers of a column are `scales_apart` on.
  */
+static inline __attribute__((always_inline)) void panel_of_integers(
+    const int16_t *a, order of_a, const float *scales_of_rows, int64_t rows, const int16_t *b,
+    const float *scales_of_columns, int64_t scales_apart, float *c, int64_t c_row, int64_t depth, int vectors)
+{
+    const int64_t width = vectors * COLUMNS_AT_ONCE;
+    for (int64_t from = 0; from < depth; from += DEPTH, scales_of_columns += scales_apart) {
+        const int64_t pairs = (depth - from < DEPTH ? depth - from : DEPTH) / 2;
+        const int16_t *left = a + from / CHUNK * of_a.chunk;
+        for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE, left += of_a.rows)
+            block_of_integers(left, of_a, scales_of_rows ? scales_of_rows + r : 0, b + from * width, 2 * width,
+                              scales_of_columns, c + r * c_row, c_row, pairs, vectors, from > 0);
+    }
+}
+
+/* The same for columns in whole vectors; b: panels of up to two of them; scales_of_columns: (parts of DEPTH, columns). */
 static inline __attribute__((always_inline)) void product_of_integers(
-    const int16_t *a, int64_t a_row, const float *scales_of_rows, int64_t rows, const int16_t *b,
+    const int16_t *a, order of_a, const float *scales_of_rows, int64_t rows, const int16_t *b,
     const float *scales_of_columns, float *c, int64_t c_row, int64_t columns, int64_t depth)
 {
-    const int64_t panel = 2 * COLUMNS_AT_ONCE;
-    for (int64_t j = 0; j < columns; j += panel)
-        for (int64_t from = 0; from < depth; from += DEPTH) {
-            const int64_t width = columns - j < panel ? columns - j : panel;
-            const int64_t pairs = (depth - from < DEPTH ? depth - from : DEPTH) / 2;
-            const int16_t *numbers = b + j * depth + from * width;
-            const float *scales = scales_of_columns + from / DEPTH * columns + j;
-            for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE)
-                if (width == panel)
-                    block_of_integers(a + r * a_row + from, a_row, scales_of_rows + r, numbers, 2 * width, scales,
-                                      c + r * c_row + j, c_row, pairs, 2, from > 0);
-                else
-                    block_of_integers(a + r * a_row + from, a_row, scales_of_rows + r, numbers, 2 * width, scales,
-                                      c + r * c_row + j, c_row, pairs, 1, from > 0);
-        }
+    int64_t j = 0;
+    for (; j + 2 * COLUMNS_AT_ONCE <= columns; j += 2 * COLUMNS_AT_ONCE)
+        panel_of_integers(a, of_a, scales_of_rows, rows, b + j * depth, scales_of_columns + j, columns, c + j, c_row,
+                          depth, 2);
+    if (j < columns)
+        panel_of_integers(a, of_a, scales_of_rows, rows, b + j * depth, scales_of_columns + j, columns, c + j, c_row,
+                          depth, 1);
 }
 
 /* What a column of n numbers, `step` apart, is multiplied by before it is rounded; NaN, if one of them is not finite. */
-static inline float factor_of_column(const float *from, int64_t n, int64_t step)
+static inline float factor_of_column(const float *from, int64_t n, int64_t step, float most_of_sum)
 {
     float most = 0, sum = 0;
     for (int64_t k = 0; k < n; k++) {
@@ -144,7 +208,7 @@ static inline float factor_of_column(const float *from, int64_t n, int64_t step)
         return 0.0f / 0.0f;
     if (most == 0)
         return 0;
-    return MOST_RIGHT / most < MOST_OF_COLUMN / sum ? MOST_RIGHT / most : MOST_OF_COLUMN / sum;
+    return MOST_RIGHT / most < most_of_sum / sum ? MOST_RIGHT / most : most_of_sum / sum;
 }
 
 static inline float scale_of_factor(float factor) { return factor == 0 ? 0 : 1 / factor; }
@@ -153,7 +217,7 @@ static inline float scale_of_factor(float factor) { return factor == 0 ? 0 : 1 /
  * `product_of_integers` needs; columns from `columns` on, up to `wider`, become zero.
  */
 static inline void rounded_columns(const float *from, int64_t rows, int64_t columns, int16_t *to, float *scales,
-                                   int64_t wider)
+                                   int64_t wider, float most_of_sum)
 {
     const int64_t panel = 2 * COLUMNS_AT_ONCE, depth = rows + rows % 2;
     memset(to, 0, sizeof *to * depth * wider);
@@ -166,7 +230,7 @@ static inline void rounded_columns(const float *from, int64_t rows, int64_t colu
         int16_t *target = to + first * depth + 2 * (j - first);
         for (int64_t part = 0; part < rows; part += DEPTH) {
             const int64_t stop = rows - part < DEPTH ? rows : part + DEPTH;
-            const float factor = factor_of_column(source + part * step, stop - part, step);
+            const float factor = factor_of_column(source + part * step, stop - part, step, most_of_sum);
             scales[part / DEPTH * wider + j] = scale_of_factor(factor);
             for (int64_t k = part; k < stop; k++)
                 target[k / 2 * 2 * width + k % 2] = (int16_t)__builtin_lrintf(source[k * step] * factor);

@@ -20,7 +20,7 @@ int has_integers(void) { return HAS_INTEGERS; }
 void kernel_in_integers(const float *kernel, int64_t depth, int64_t columns, int16_t *to, float *scales)
 {
 #if HAS_INTEGERS
-    rounded_columns(kernel, depth, columns, to, scales, columns);
+    rounded_columns(kernel, depth, columns, to, scales, columns, MOST_OF_COLUMN);
 #endif
 }
 
@@ -43,11 +43,11 @@ void convolve(const float *x, int64_t rows, int64_t width, int64_t channels, int
         if (scales) {
 #if HAS_INTEGERS
             memset(line, 0, sizeof(int16_t) * all);
-            const float scale = rounded_row(from, numbers, (int16_t *)line + margin);
+            const float scale = rounded_row(from, numbers, (int16_t *)line + margin, CHUNK);
             for (int64_t i = 0; i < wide; i++)
                 of_pixels[i] = scale;
-            product_of_integers((const int16_t *)line, channels, of_pixels, width, kernel, scales, sums, columns, columns,
-                                depth);
+            product_of_integers((const int16_t *)line, by_rows(channels), of_pixels, width, kernel, scales, sums, columns,
+                                columns, depth);
 #endif
         } else {
             memset(line, 0, sizeof(float) * all);

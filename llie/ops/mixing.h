@@ -167,7 +167,7 @@ static inline matrix in_integers(matrix m)
         vec factor = {};
         for (int lane = 0; lane < LANES; lane++) {
             const float *column = (float *)(m.numbers + v * m.inputs) + lane;
-            factor[lane] = factor_of_column(column, m.inputs, LANES);
+            factor[lane] = factor_of_column(column, m.inputs, LANES, MOST_OF_COLUMN);
             of_outputs[v][lane] = scale_of_factor(factor[lane]);
         }
         for (int64_t k = 0; k < pairs; k++) {

@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "registers.h"
+
 /* Pixels take vectors of LANES channels; products take WIDE columns. A block of a product fills ROWS x 2 vectors, about
  * as many as there are registers.
  */
@@ -49,31 +51,35 @@ INLINE void put_wide(float *to, wide v) { memcpy(to, &v, sizeof v); }
 /* The start of the vector with channel c: the last one ends with the last channel. */
 INLINE int64_t start(int64_t c, int64_t channels) { return c + LANES <= channels ? c : channels - LANES; }
 
-/* Defines a function: c (ROWS, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
-#define BLOCK(name, vector, values, load, store)                                                                  \
+/* Defines a function: c (count, 1 or 2 vectors) = a b, or added to c; element (r, k) of a is a[r * a_row + k * a_step]. */
+#define BLOCK(name, count, vector, values, load, store)                                                           \
     INLINE void name(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, float *c,      \
                      int64_t c_row, int64_t depth, int vectors, int add)                                          \
     {                                                                                                             \
-        vector sum[ROWS][2];                                                                                      \
-        for (int r = 0; r < ROWS; r++)                                                                            \
+        vector sum[count][2];                                                                                     \
+        for (int r = 0; r < count; r++)                                                                           \
             for (int v = 0; v < vectors; v++)                                                                     \
                 sum[r][v] = add ? load(c + r * c_row + v * values) : (vector){};                                  \
+        const float *halves_of_a[2] = {a, OPAQUE(a + count / 2 * a_row)};                                         \
         for (int64_t k = 0; k < depth; k++) {                                                                     \
             vector left = load(b + k * b_row), right = vectors > 1 ? load(b + k * b_row + values) : (vector){};   \
-            for (int r = 0; r < ROWS; r++) {                                                                      \
-                const float factor = a[r * a_row + k * a_step];                                                   \
+            for (int r = 0; r < count; r++) {                                                                     \
+                const float factor = halves_of_a[r / (count / 2)][r % (count / 2) * a_row + k * a_step];          \
                 sum[r][0] += factor * left;                                                                       \
                 if (vectors > 1)                                                                                  \
                     sum[r][1] += factor * right;                                                                  \
             }                                                                                                     \
         }                                                                                                         \
-        for (int r = 0; r < ROWS; r++)                                                                            \
+        for (int r = 0; r < count; r++)                                                                           \
             for (int v = 0; v < vectors; v++)                                                                     \
                 store(c + r * c_row + v * values, sum[r][v]);                                                     \
     }
 
-BLOCK(block, wide, WIDE, get_wide, put_wide)
-BLOCK(narrow_block, vec, LANES, get, put)
+/* Those with one vector take more rows, because a sum cannot wait for the one before. */
+BLOCK(block, ROWS, wide, WIDE, get_wide, put_wide)
+BLOCK(high_block, 2 * ROWS, wide, WIDE, get_wide, put_wide)
+BLOCK(narrow_block, ROWS, vec, LANES, get, put)
+BLOCK(high_narrow_block, 2 * ROWS, vec, LANES, get, put)
 
 /* c (rows, columns) = a b, or added to c; rows up to a multiple of ROWS are written, and columns are a multiple of LANES.
  *
@@ -86,14 +92,19 @@ INLINE void product(const float *a, int64_t a_row, int64_t a_step, int64_t rows,
         const int64_t width = columns - j < PANEL ? columns - j : PANEL, wides = width / WIDE * WIDE;
         const float *panel = b + (in_panels ? j * depth : j);
         const int64_t b_row = in_panels ? width : columns;
-        for (int64_t r = 0; r < rows; r += ROWS) {
+        for (int64_t r = 0, done; r < rows; r += done) {
             const float *left = a + r * a_row;
             float *to = c + r * columns + j;
+            done = wides < PANEL && r + ROWS < rows ? 2 * ROWS : ROWS;
             if (wides == PANEL)
                 block(left, a_row, a_step, panel, b_row, to, columns, depth, 2, add);
+            else if (wides && done > ROWS)
+                high_block(left, a_row, a_step, panel, b_row, to, columns, depth, 1, add);
             else if (wides)
                 block(left, a_row, a_step, panel, b_row, to, columns, depth, 1, add);
-            if (wides < width)
+            if (wides < width && done > ROWS)
+                high_narrow_block(left, a_row, a_step, panel + wides, b_row, to + wides, columns, depth, 1, add);
+            else if (wides < width)
                 narrow_block(left, a_row, a_step, panel + wides, b_row, to + wides, columns, depth, 1, add);
         }
     }

@@ -8,21 +8,6 @@ int64_t lanes(void) { return LANES; }
 int64_t columns_at_once(void) { return LANES; }
 int64_t columns_of_integers(void) { return COLUMNS_AT_ONCE; }
 int64_t rows_at_once(void) { return ROWS; }
-#if HAS_INTEGERS
-_Static_assert(ROWS % ROWS_AT_ONCE == 0, "of products in integers, too");
-#endif
-
-/* Three values of a kernel at the points. */
-INLINE void kernel_at_points(vec *to, const vec *k)
-{
-    vec even_a = B * k[0] + A * k[2], even_b = A * k[0] + B * k[2];
-    to[0] = k[0];
-    to[1] = even_a + k[1];
-    to[2] = even_a - k[1];
-    to[3] = even_b + k[1];
-    to[4] = even_b - k[1];
-    to[5] = k[2];
-}
 
 /* Fills 36 matrices (rows, columns), with GAP between them, with kernels at the points; that of row r and column c
  * begins at weight[r * of_row + c * of_column], and its taps are `of_tap` apart. Columns from `count` on are zero.
@@ -57,47 +42,41 @@ void kernels_at_points(const float *weight, int64_t of_row, int64_t of_column, i
         }
 }
 
-static void gradients_at_points(const void *map, shape s, int64_t first, int64_t count, float *to, int64_t row,
-                                int64_t apart, float *columns)
-{
-    if (s.half)
-        at_points(map, s, 1, 4, 0, first, count, to, row, apart, columns);
-    else
-        at_points(map, s, 0, 4, 0, first, count, to, row, apart, columns);
-}
-
 /* Whether this processor has products of 16-bit integers. */
 int has_integers(void) { return HAS_INTEGERS; }
 
 /* Rounds 36 kernels (rows, columns) at the points to (rows up to an even number, wider), wider being a multiple of
- * COLUMNS_AT_ONCE; scales: (36, parts of DEPTH, wider).
+ * COLUMNS_AT_ONCE; scales: (36, parts of DEPTH, wider), for values over what they are at most.
  */
 void kernels_in_integers(const float *kernel, int64_t rows, int64_t columns, int16_t *to, float *scales, int64_t wider,
                          int threads)
 {
 #if HAS_INTEGERS
+    const int64_t each = (rows + DEPTH - 1) / DEPTH * wider;
 #pragma omp parallel for num_threads(threads)
-    for (int p = 0; p < 36; p++)
+    for (int p = 0; p < 36; p++) {
         rounded_columns(kernel + p * (rows * columns + GAP), rows, columns, to + p * (rows + rows % 2) * wider,
-                        scales + p * ((rows + DEPTH - 1) / DEPTH) * wider, wider);
+                        scales + p * each, wider, most_of_column(rows));
+        for (int64_t c = 0; c < each; c++)
+            scales[p * each + c] *= at_most[p % 6];
+    }
 #endif
 }
 
-/* Fills outputs, channels after channels: the map x, whose row `above` belongs to their first row, with a kernel at the
- * points. The channels of `more`, if there are any, come after those of x.
+/* Fills outputs, channels after channels: images with a kernel at the points.
  *
  * most: tiles at once, a multiple of ROWS. room: for each thread, `room_of_tiles`.
  */
-void convolve(const void *x, shape of_x, const void *more, shape of_more, int64_t above, factor by, const output *outputs,
-              int64_t number, shape of_result, int64_t tiles, int64_t most, float *room, int64_t room_of_each, int threads)
+void convolve(images from, factor by, const output *outputs, int64_t number, shape of_result, int64_t tiles, int64_t most,
+              float *room, int64_t room_of_each, int threads)
 {
-    /* The tiles are those of the result, which may have fewer rows than x. */
-    of_x.down = of_more.down = of_result.down;
+    /* The tiles are those of the result, which may have fewer rows than the images. */
+    from.of_x.down = from.of_more.down = of_result.down;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t first = 0; first < tiles; first += most) {
         const int64_t count = tiles - first < most ? tiles - first : most;
         float *own = room + omp_get_thread_num() * room_of_each;
-        convolve_tiles(x, of_x, more, of_more, above, by, outputs, number, of_result, first, count, most, own);
+        convolve_tiles(from, by, outputs, number, of_result, first, count, most, own);
     }
 }
 
@@ -112,7 +91,8 @@ INLINE void sum_over(const float *values, int64_t n, int64_t apart, const float 
 }
 
 /* Fills totals (threads, 36, rows, columns), which are zero, with the gradient of a kernel at the points, in as many
- * parts: sums over tiles. room: for each thread, 36 (most (channels of x + columns) + 2 GAP + the larger number of channels).
+ * parts: sums over tiles. room: for each thread, 36 (most (channels of x + columns) + 2 GAP + the larger number of channels)
+ * + LINES.
  */
 void correlate(const void *x, shape of_x, const void *gradient, shape of_gradient, int64_t tiles, int64_t most,
                float *totals, int64_t rows, int64_t columns, float *room, int64_t room_of_each, int threads)
@@ -132,7 +112,7 @@ void correlate(const void *x, shape of_x, const void *gradient, shape of_gradien
 
 /* The same for kernels so large that there is one total (36, rows, columns): threads work on the same tiles, and then on
  * different matrices. room: 36 (most (channels of x + columns) + 2 GAP), and for each thread 36 x the larger number of
- * channels.
+ * channels, and LINES.
  */
 void correlate_together(const void *x, shape of_x, const void *gradient, shape of_gradient, int64_t tiles, int64_t most,
                         float *total, int64_t rows, int64_t columns, float *room, int threads)
@@ -144,7 +124,7 @@ void correlate_together(const void *x, shape of_x, const void *gradient, shape o
 #pragma omp parallel num_threads(threads)
     for (int64_t first = 0; first < tiles; first += most) {
         const int64_t count = tiles - first < most ? tiles - first : most;
-        float *own = scratch + omp_get_thread_num() * 36 * widest;
+        float *own = scratch + omp_get_thread_num() * (36 * widest + LINES);
 #pragma omp for
         for (int64_t t = 0; t < count; t += step) {
             const int64_t some = count - t < step ? count - t : step;

@@ -24,7 +24,7 @@ from llie.ops.integers import Integers
 from llie.ops.parts import new_map, watched
 from llie.ops.winograd_matrices import TILE, Output
 
-LEAST_OF_INTEGERS = 36  # channels, from which on they pay
+LEAST_OF_INTEGERS = 32  # channels, from which on they pay
 
 
 class Conv3x3(nn.Conv2d):

@@ -20,7 +20,7 @@ from llie.ops.integers import DEPTH, Integers
 from llie.ops.winograd_matrices import POINTS_OF_TILE, TILE, Output, from_points
 
 SOURCE = Path(__file__).with_name("winograd.c")
-GAP = 16  # see winograd.c
+GAP, LINES = 16, 16384  # see winograd_points.h
 COST_OF_TILES = 2  # what it costs to begin with some tiles, in tiles
 TILES = 24  # at a time, for each thread: their values and products stay in the cache
 TILES_IF_WIDE = 96  # where the kernel does not fit into the cache, and is read again for each of these
@@ -32,6 +32,13 @@ TILES_OF_SUM_IF_WIDE = 192
 
 class _Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across", "half")]
+
+
+class _Images(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "more")), *((name, _Shape) for name in ("of_x", "of_more")),
+        ("above", ctypes.c_int64),
+    ]  # fmt: skip
 
 
 class _Map(ctypes.Structure):
@@ -120,9 +127,9 @@ def convolve(
     most = _tiles_at_once(tiles, TILES if rows * factor.columns < WIDE else TILES_IF_WIDE, threads)
     each = library.room_of_each(most, rows, factor.columns)
     room = torch.empty(threads * each)
-    others = (None, _Shape()) if more is None else (more.data_ptr(), _shape(more))
+    others = (None, shape, _Shape()) if more is None else (more.data_ptr(), shape, _shape(more))
     library.convolve(
-        x.data_ptr(), shape, *others, above, factor, (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
+        _Images(x.data_ptr(), *others, above), factor, (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
         shape_of_result, tiles, most, room.data_ptr(), each, threads,
     )  # fmt: skip
 
@@ -161,7 +168,7 @@ def correlate(x: Tensor, grad: Tensor) -> Tensor:
     if rows * columns <= NARROW:
         most = min(tiles, TILES_OF_SUM)
         totals = torch.zeros(threads, POINTS_OF_TILE, rows, columns)
-        each = POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + widest)
+        each = POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + widest) + LINES
         room = torch.empty(threads * each)
         library.correlate(
             x.data_ptr(), shape, grad.data_ptr(), shape_of_grad, tiles, most, totals.data_ptr(), rows, columns,
@@ -171,7 +178,8 @@ def correlate(x: Tensor, grad: Tensor) -> Tensor:
     else:
         most = min(tiles, threads * (TILES_OF_SUM if rows * columns < WIDE else TILES_OF_SUM_IF_WIDE))
         total = torch.zeros(POINTS_OF_TILE, rows, columns)
-        room = torch.empty(POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP + threads * widest))
+        each = POINTS_OF_TILE * widest + LINES
+        room = torch.empty(POINTS_OF_TILE * (most * (shape.channels + columns) + 2 * GAP) + threads * each)
         library.correlate_together(
             x.data_ptr(), shape, grad.data_ptr(), shape_of_grad, tiles, most, total.data_ptr(), rows, columns,
             room.data_ptr(), threads,
@@ -220,7 +228,7 @@ def _library() -> ctypes.CDLL:
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.kernels_at_points.argtypes = [pointer, *[integer] * 5, pointer, integer, number]
     library.convolve.argtypes = [
-        *[pointer, _Shape] * 2, integer, Factor, ctypes.POINTER(_Output), integer, _Shape, integer, integer, pointer,
+        _Images, Factor, ctypes.POINTER(_Output), integer, _Shape, integer, integer, pointer,
         integer, number,
     ]  # fmt: skip
     library.room_of_each.argtypes = [integer, integer, integer]

@@ -1,0 +1,8 @@
+/* What compilers need to be told, or they use more registers than there are. */
+#pragma once
+
+/* A pointer that is not derived from others: the distances of all rows of a block need too many registers. */
+#define OPAQUE(pointer) ({ __typeof__(pointer) p = (pointer); __asm__("" : "+r"(p)); p; })
+
+/* A function of its own, wherever it is called. */
+#define APART static __attribute__((noinline, unused))
