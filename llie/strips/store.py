@@ -268,11 +268,13 @@ class Window:
             like = self._rows if like is None else like
             if like is None:
                 return None
-            more = 2 * count if kept > count else min(2 * kept, count)  # so that kept rows move rarely
-            self._move(_rows_like(like, self.dim, kept + count + more))
+            # So few kept rows move rarely.
+            self._move(_rows_like(like, self.dim, kept + count + min(2 * kept, count)))
         elif self._seam is None and self.done + count - self._start > size:
             if kept > count and free >= count:
                 self._seam = self.done
+            elif kept > count and size < kept + 2 * count:  # enough for many kept rows never to move again
+                self._move(_rows_like(self._rows, self.dim, kept + 2 * count))
             else:
                 self._move(self._rows)
         assert self._rows is not None
