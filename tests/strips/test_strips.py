@@ -426,7 +426,8 @@ def test_a_function_that_remembers_rows_gets_each_once():
 
 
 def test_marked_functions_read_rows_that_came_in_patches():
-    net, x = network("SNRAware"), 0.6 * torch.rand(1, 3, 96, 48)  # whole patches: their rows come in fours
+    # Whole patches, whose rows come in fours; small results of whole maps are not read in rows.
+    net, x = network("SNRAware"), 0.6 * torch.rand(1, 3, 400, 336)
     steps = Strips(net, tuple(x.shape)).plan.steps
     marked = [step for step in steps if step.part is not None]
     assert [step.part.kind for step in marked if step.kind == "whole"] == ["whole"]  # the transformer
