@@ -82,6 +82,8 @@ class _Run:
             self._fill_in(number.number)
             if number.targets:
                 self._stream(number)
+            if number.whole:
+                self._give_memory_back()
             for place, step in enumerate(number.whole):
                 if step.part is not None and step.part.kind == "upward":
                     self._upwards(step)
@@ -89,12 +91,21 @@ class _Run:
                     self._at_once(step, number.whole[place + 1 :])
             self.under_way.clear()
             self._forget(number.number)
-            return_free_memory()
+            if number.whole:
+                self._give_memory_back()
         result = self.plan.result
         if result.kind == "small":  # everything up to it saw whole maps
             self.write(0, self.small[result].shape[2], self.small[result])
         elif result.kind == "whole":
             self.write(0, self.maps[result].done, self.maps[result].take())
+
+    def _give_memory_back(self) -> None:
+        """Have the system take what nothing uses: whole maps do not fit there.
+
+        Between passes, it is not: strips of the next one fit, and the system would clear all of it again.
+        """
+        self.store.give_back()
+        return_free_memory()
 
     def _fill_in(self, depth: int) -> None:
         """Compute what has no rows and is known by now."""

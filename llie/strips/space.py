@@ -22,6 +22,11 @@ class Space:
     def __init__(self, size: int):
         self._free = [(0, size)] if size else []  # in order, with something between them
 
+    @property
+    def free(self) -> list[tuple[int, int]]:
+        """The free ranges, in order: first number, and the one after the last."""
+        return list(self._free)
+
     def take(self, size: int) -> int | None:
         """The first number of a free range of this size, which is no longer free; None if there is none."""
         for number, (start, stop) in enumerate(self._free):
@@ -81,6 +86,16 @@ class Pages:
         if size is not None and segment is not None:
             _, first, space = segment
             space.give(at - first, size)
+
+    def give_back(self) -> None:
+        """Have the system take the pages that hold no block, until they are used again."""
+        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows
+            return
+        for memory, _, space in self._segments:
+            for start, stop in space.free:
+                first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+                if first < stop:
+                    memory.madvise(mmap.MADV_DONTNEED, first, (stop - first) // mmap.PAGESIZE * mmap.PAGESIZE)
 
     def _segment(self, address: int) -> tuple[mmap.mmap, int, Space] | None:
         found = (s for s in self._segments if s[1] <= address < s[1] + len(s[0]))

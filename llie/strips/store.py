@@ -67,6 +67,10 @@ class Store:
             self._file.close()
             self._file = None
 
+    def give_back(self) -> None:
+        """Have the system take memory that holds no block."""
+        self._pages.give_back()
+
     def use(self, size: int) -> None:
         """Count bytes that are held."""
         self.used += size

@@ -1,6 +1,8 @@
 """Maps that wait: in memory of their own, used again, then in a file."""
 
 import itertools
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +92,28 @@ def test_what_is_stored_does_not_change_with_the_window_it_was_read_from():
     for _ in range(4):
         window.append(rows(1, 2))
     assert (kept.read(0, 1) == 1).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say how much memory is resident")
+def test_memory_of_dropped_blocks_is_given_back():
+    store = Store(256 * MIB)
+    maps = [store.map(2) for _ in range(3)]
+    for value, kept in enumerate(maps):
+        for _ in range(8):
+            kept.append(rows(8, value))
+    for kept in maps[::2]:
+        kept.release(64)
+    before = resident()
+    store.give_back()
+    assert before - resident() > 48 * MIB  # of 64
+    assert (maps[1].read(0, 64) == 1).all()
+    maps[0].append(rows(8, 5))
+    assert (maps[0].read(64, 72) == 5).all() and store.used == 36 * MIB
+
+
+def resident():
+    """Bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_no_rows_of_a_map():
