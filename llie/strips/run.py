@@ -220,7 +220,7 @@ class _Run:
 
     def _room(self, step: Step, part: Range) -> Tensor | None:
         """Memory of the next rows of a convolution or a marked function, where these will wait or be stored."""
-        if step.part.kind not in ("local", "rolling") if step.part is not None else not step.convolves:
+        if step.part.kind not in ("local", "rolling", "onward") if step.part is not None else not step.convolves:
             return None
         mark = self.marks.get(step)
         held: Window | Map | None = self.windows.get(step)

@@ -93,6 +93,7 @@ def test_states_are_carried_through_stretches(backend, channels):
 @pytest.mark.parametrize(("height", "width", "rows"), [(23, 17, 4), (16, 5, 8), (5, 3, 8), (1, 9, 4), (9, 1, 2)])
 def test_blocks_give_the_scan_of_the_whole_image(backend, height, width, rows, monkeypatch):
     monkeypatch.setattr(ss2d_blocks, "CHUNK", 150)  # several pieces in a block
+    monkeypatch.setattr(ss2d_blocks, "FIRST", 100)
     inputs = example(height, width, batch=1, channels=6, states=4)
     expected = ss2d(**inputs, backend=backend).permute(0, 3, 1, 2)
     x = inputs.pop("x").permute(0, 3, 1, 2)
@@ -115,7 +116,7 @@ def test_blocks_give_the_scan_of_the_whole_image(backend, height, width, rows, m
 
 
 def test_rows_that_have_decayed_are_left_out(monkeypatch):
-    monkeypatch.setattr(ss2d_blocks, "CHUNK", 60)  # two rows at a time
+    monkeypatch.setattr(ss2d_blocks, "FIRST", 60)  # two rows at a time
     inputs = example(30, 5, batch=1, channels=6, states=4)
     inputs["dt_bias"] = inputs["dt_bias"] + 4
     x = inputs.pop("x").permute(0, 3, 1, 2)
