@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
-from llie.ops import pointwise
+from llie.ops import dense_block, pointwise
 from llie.ops.dense_block import DenseBlock
 from llie.ops.fusion import Function, Fusable
 from llie.ops.padding import any_size, pad_to_multiple
 from llie.ops.parts import as_graph, recording, rolling
-from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, multiplies_bfloat16_in_tiles, pays, winograd_into
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, multiplies_bfloat16_in_tiles, pays
 from llie.registry import ARCH_REGISTRY
 
 Scales = tuple[Tensor, Tensor, Tensor]  # at full, half and quarter size
@@ -80,13 +80,12 @@ class RDB(Fusable):
         return add(self.LFF(torch.cat([x, *maps], dim=1)), x, *others)
 
     def fused(self) -> Function:
-        """The same, in one step for each layer, where the kernels in C can do it."""
-        if not pointwise.works() or self.channels[0] < 8 or self.channels[1] % 8:
+        """The same in one step, where the kernels in C can do it: a few rows at a time go through all layers."""
+        if not pointwise.works() or not dense_block.works() or self.channels[0] < 8 or self.channels[1] % 8:
             return self.plain
-        kernels, bias = [Kernels(kernel) for kernel in self.kernels()], self.biases()
+        kernels = [Kernels(kernel) for kernel in self.kernels()]
         fusion = pointwise.Pointwise(self.LFF.weight, self.LFF.bias, self.channels)
-        growth, width = self.channels[1], sum(self.channels[2:])
-        block = DenseBlock(kernels, bias, fusion, *self.channels[:2])
+        block = DenseBlock(kernels, self.biases(), fusion, *self.channels[:2])
 
         def run(x: Tensor, *others: Tensor | None) -> Tensor:
             if torch.is_autocast_enabled("cpu") and not multiplies_bfloat16_in_tiles():
@@ -94,13 +93,9 @@ class RDB(Fusable):
                 dtype = torch.get_autocast_dtype("cpu")
                 with torch.autocast("cpu", enabled=False):
                     return run(x.float(), *(None if other is None else other.float() for other in others)).to(dtype)
-            if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not pays(x, kernels[0].weight):
+            if not block.fits(x) or not pays(x, kernels[0].weight):
                 return self.plain(x, *others)
-            maps = [like(x, growth) for _ in kernels]
-            sums = like(x, width)  # of layers that have not read all of their maps yet
-            for c, (source, kernel) in enumerate(zip([x, *maps[:-1]], kernels, strict=True)):
-                winograd_into(source, kernel, None if c else bias, block.outputs(c, maps, sums))
-            return fusion([x, *maps], [x, *(other for other in others if other is not None)])
+            return block(x, *(other for other in others if other is not None))
 
         run.block = block  # type: ignore[attr-defined]
         return run
@@ -113,11 +108,6 @@ class RDB(Fusable):
             halo, beside = block.layers, len(maps) - 1
             return rolling(fast, *maps, like=self.plain, halo=halo, begin=block.begin, beside=beside)
         return self.plain(x, *others) if as_graph() else fast(x, *others)
-
-
-def like(x: Tensor, channels: int) -> Tensor:
-    """Memory for a map of the size of x (B, C, H, W), channels last."""
-    return torch.empty((len(x), channels, *x.shape[2:]), memory_format=torch.channels_last)
 
 
 class ToImage(nn.Sequential):

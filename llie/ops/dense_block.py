@@ -1,6 +1,7 @@
-"""Residual dense blocks in strips: rows come in turn, each row of each map is computed once, in C (`dense_block.c`).
+"""Residual dense blocks in C (`dense_block.c`): a few rows at a time go through all layers, and each is computed once.
 
-Every layer of such a block reads the input and the maps of all layers before it; a 1x1 convolution combines them all.
+In strips, rows come in turn. Every layer of such a block reads the input and the maps of all layers before it; a 1x1
+convolution combines them all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from llie.ops.c_library import available, compiled_library
 from llie.ops.parts import new_map
 from llie.ops.pointwise import Pointwise
 from llie.ops.winograd import Kernels
-from llie.ops.winograd_matrices import TILE, Output
+from llie.ops.winograd_matrices import TILE
 
 SOURCE = Path(__file__).with_name("dense_block.c")
 ROWS = 8  # to take through all layers before others, a multiple of TILE
@@ -75,7 +76,7 @@ class DenseBlock:
         return len(self.kernels)
 
     def fits(self, x: Tensor) -> bool:
-        """Whether strips of an image can be computed by `begin`."""
+        """Whether images can be computed by it."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return False
         return x.shape[3] >= 8 and works()  # a 1x1 convolution needs as many pixels
@@ -84,12 +85,11 @@ class DenseBlock:
         """For one image."""
         return InTurn(self)
 
-    def outputs(self, layer: int, maps: Sequence[Tensor], sums: Tensor) -> list[Output]:
-        """Where the convolution of what a layer reads last goes: to its own map, and to sums of later layers."""
-        at = layer * self.growth
-        added = (sums[:, at - self.growth : at], sums[:, at:]) if layer else (None, None)
-        outputs = [Output(maps[layer], added[0], relu=True)]
-        return outputs if layer == self.layers - 1 else [*outputs, Output(sums[:, at:], added[1])]
+    def __call__(self, x: Tensor, *added: Tensor) -> Tensor:
+        """X (B, width, H, W) -> the same shape, channels last, to which x and all others are added."""
+        rows = slice(0, x.shape[2])
+        images = [self.begin()(*maps, rows=rows) for maps in zip(*(each.split(1) for each in (x, *added)), strict=True)]
+        return images[0] if len(images) == 1 else torch.cat(images)
 
 
 class InTurn:
