@@ -7,6 +7,8 @@
 #include "integers.h"
 #include "products.h"
 
+#define COLUMNS_TO_ADD 64
+
 #if HAS_INTEGERS
 _Static_assert(ROWS % ROWS_AT_ONCE == 0, "rows beyond the last are within the room");
 #endif
@@ -56,5 +58,32 @@ void convolve(const float *x, int64_t rows, int64_t width, int64_t channels, int
         }
         for (int64_t i = 0; i < width; i++)
             memcpy(result + (r * width + i) * outputs, sums + i * columns, sizeof(float) * outputs);
+    }
+}
+
+/* Fills result (outputs, rows, width) with the bias and the sums of terms (height, width, taps, outputs): row r has tap t
+ * of row first + r + t of these, if there is one.
+ */
+void add_rows(const float *terms, int64_t height, int64_t width, int64_t taps, int64_t outputs, int64_t first,
+              const float *bias, float *result, int64_t rows, int threads)
+{
+    /* The terms of few columns stay in the cache, where each of them is read by several rows. */
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t left = 0; left < width; left += COLUMNS_TO_ADD) {
+        const int64_t columns = width - left < COLUMNS_TO_ADD ? width - left : COLUMNS_TO_ADD;
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t o = 0; o < outputs; o++) {
+                float sums[COLUMNS_TO_ADD];
+                for (int64_t i = 0; i < columns; i++)
+                    sums[i] = bias[o];
+                for (int64_t t = 0; t < taps; t++) {
+                    const int64_t row = first + r + t;
+                    const float *from = terms + ((row * width + left) * taps + t) * outputs + o;
+                    if (row >= 0 && row < height)
+                        for (int64_t i = 0; i < columns; i++)
+                            sums[i] += from[i * taps * outputs];
+                }
+                memcpy(result + (o * rows + r) * width + left, sums, sizeof(float) * columns);
+            }
     }
 }

@@ -52,9 +52,12 @@ class RowsAsChannels:
 
     def add(self, terms: Tensor, ends: Ends = WHOLE) -> Tensor:
         """The convolution, from the terms of all rows."""
+        if self.in_c and terms.dtype == torch.float32 and _is_plain(terms):
+            return self._added_in_c(terms.contiguous(memory_format=torch.channels_last), ends)
         return self._added(terms.split(self.strip, 2), len(terms), terms.shape[2], ends)
 
     def _added(self, parts: Iterable[Tensor], batch: int, height: int, ends: Ends) -> Tensor:
+        """The convolution, from the terms of parts of the rows."""
         k, total = self.k, None
         top = 0
         for part in parts:
@@ -66,6 +69,18 @@ class RowsAsChannels:
         assert total is not None
         above, below = (self.padding if end else 0 for end in (ends.top, ends.bottom))
         return total[:, :, k - 1 - above : height + below]
+
+    def _added_in_c(self, terms: Tensor, ends: Ends) -> Tensor:
+        """The same, from the terms of all rows, channels last."""
+        batch, _, height, width = terms.shape
+        above, below = (self.padding if end else 0 for end in (ends.top, ends.bottom))
+        result = torch.empty(batch, self.outputs, height + above + below - self.k + 1, width)
+        for image, to in zip(terms, result, strict=True):
+            _library().add_rows(
+                image.data_ptr(), height, width, self.k, self.outputs, -above, self.bias.data_ptr(), to.data_ptr(),
+                to.shape[1], torch.get_num_threads(),
+            )  # fmt: skip
+        return result
 
 
 @functools.cache
@@ -130,8 +145,11 @@ def _library() -> ctypes.CDLL:
         pointer, integer, integer, integer, integer, pointer, pointer, integer, pointer, integer, pointer, integer,
         number,
     ]  # fmt: skip
+    library.add_rows.argtypes = [
+        pointer, integer, integer, integer, integer, integer, pointer, pointer, integer, number,
+    ]  # fmt: skip
     library.kernel_in_integers.argtypes = [pointer, integer, integer, pointer, pointer]
-    library.convolve.restype = library.kernel_in_integers.restype = None
+    library.convolve.restype = library.add_rows.restype = library.kernel_in_integers.restype = None
     for name in ("columns_of_panel", "columns_at_once", "rows_at_once"):
         getattr(library, name).restype = integer
     library.has_integers.restype = number

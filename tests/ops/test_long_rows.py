@@ -6,7 +6,8 @@ from llie.ops import long_rows
 from llie.ops.fusion import ConvChain, fuse
 from llie.ops.integers import in_integers
 from llie.ops.linear import integers_are_fast
-from llie.ops.long_rows import LongRow
+from llie.ops.long_rows import LongRow, RowsAsChannels
+from llie.ops.parts import Ends
 
 pytestmark = pytest.mark.skipif(not long_rows.works(), reason="needs a C compiler: install gcc or clang")
 
@@ -51,3 +52,16 @@ def test_a_chain_of_convolutions_takes_it(monkeypatch):
         with torch.autocast("cpu", torch.bfloat16):
             chain(x)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("top", "bottom"), [(True, True), (True, False), (False, True), (False, False)])
+def test_terms_of_rows_are_added_in_c(top, bottom):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 8, 20, 150), torch.randn(3, 8, 5, 5), torch.randn(3)
+    ends = Ends(top, bottom, 0 if top else 7)
+    expected = F.conv2d(ends.padded(x, 2), weight, bias, padding=(0, 2))
+    layer = RowsAsChannels(weight, bias, padding=2)
+    with torch.inference_mode():
+        result = layer.add(layer.terms(x), ends)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(layer(x, ends), expected, rtol=0, atol=1e-4)
