@@ -222,6 +222,10 @@ class _Run:
         """Memory of the next rows of a convolution or a marked function, where these will wait or be stored."""
         if step.part.kind not in ("local", "rolling", "onward") if step.part is not None else not step.convolves:
             return None
+        return self._room_to_wait(step, part)
+
+    def _room_to_wait(self, step: Step, part: Range) -> Tensor | None:
+        """Memory of the next rows of a result where these will wait, or be stored; None where they will not."""
         mark = self.marks.get(step)
         held: Window | Map | None = self.windows.get(step)
         if held is None and mark is not None:
@@ -264,8 +268,9 @@ class _Run:
         """Memory that there is for a result already."""
         if into(step.node.target) is None or torch.is_grad_enabled():
             return None
-        if step in self.windows:
-            return self.windows[step].room(part[1] - part[0])
+        room = self._room_to_wait(step, part)
+        if room is not None or step in self.windows:
+            return room
         shape = list(step.node.meta["val"].shape)
         shape[step.along.dim] = part[1] - part[0]
         return lives.spare(step, shape, of)
