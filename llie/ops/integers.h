@@ -162,6 +162,13 @@ static inline __attribute__((always_inline)) void block_of_integers(
         }
 }
 
+/* Load what is read soon into the cache. */
+static inline __attribute__((always_inline)) void fetch(const char *from, int64_t bytes)
+{
+    for (int64_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(from + at, 0, 2);
+}
+
 /* c (rows up to a multiple of ROWS_AT_ONCE, `vectors` vectors of columns) = a b.
  *
  * a: rows of `depth` numbers, even. b: (depth / 2, columns, 2). scales_of_rows: may be null. scales_of_columns: those of the
@@ -175,9 +182,13 @@ static inline __attribute__((always_inline)) void panel_of_integers(
     for (int64_t from = 0; from < depth; from += DEPTH, scales_of_columns += scales_apart) {
         const int64_t pairs = (depth - from < DEPTH ? depth - from : DEPTH) / 2;
         const int16_t *left = a + from / CHUNK * of_a.chunk;
-        for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE, left += of_a.rows)
+        const int64_t bytes = 4 * pairs * width, blocks = (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+        const char *next = (const char *)(b + from * width) + bytes;
+        for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE, left += of_a.rows, next += bytes / blocks + 1) {
+            fetch(next, bytes / blocks + 1);
             block_of_integers(left, of_a, scales_of_rows ? scales_of_rows + r : 0, b + from * width, 2 * width,
                               scales_of_columns, c + r * c_row, c_row, pairs, vectors, from > 0);
+        }
     }
 }
 
