@@ -69,16 +69,6 @@ static inline int16_t *row_of(int16_t *a, order of_a, int64_t r)
     return a + r / ROWS_AT_ONCE * of_a.rows + r % ROWS_AT_ONCE * of_a.row;
 }
 
-/* The numbers of a row from number c on; zeros after the last. */
-static inline __attribute__((always_inline)) __m256 chunk_of(const float *from, int64_t n, int64_t c)
-{
-    float last[CHUNK] = {};
-    if (c + CHUNK <= n)
-        return _mm256_loadu_ps(from + c);
-    memcpy(last, from + c, sizeof *from * (n - c));
-    return _mm256_loadu_ps(last);
-}
-
 typedef __m256i magnitudes; /* of floats, as integers, which have the same order; NaN is the largest */
 
 static inline __attribute__((always_inline)) magnitudes larger(magnitudes most, __m256 v)
@@ -108,13 +98,18 @@ static inline __attribute__((always_inline)) void put_integers(int16_t *to, __m2
  */
 static inline __attribute__((always_inline)) float rounded_row(const float *from, int64_t n, int16_t *to, int64_t chunk)
 {
-    magnitudes most = {};
-    for (int64_t c = 0; c < n; c += CHUNK)
-        most = larger(most, chunk_of(from, n, c));
+    const int64_t rest = n % CHUNK;
+    float last[CHUNK] = {};
+    memcpy(last, from + n - rest, sizeof *from * rest);
+    magnitudes most = larger((magnitudes){}, _mm256_loadu_ps(last));
+    for (int64_t c = 0; c < n - rest; c += CHUNK)
+        most = larger(most, _mm256_loadu_ps(from + c));
     const float largest = largest_of(most);
     const __m256 factor = _mm256_set1_ps(largest > 0 ? MOST_LEFT / largest : 0);
-    for (int64_t c = 0; c < n; c += CHUNK, to += chunk)
-        put_integers(to, _mm256_mul_ps(factor, chunk_of(from, n, c)));
+    for (int64_t c = 0; c < n - rest; c += CHUNK, to += chunk)
+        put_integers(to, _mm256_mul_ps(factor, _mm256_loadu_ps(from + c)));
+    if (rest)
+        put_integers(to, _mm256_mul_ps(factor, _mm256_loadu_ps(last)));
     return largest / MOST_LEFT;
 }
 
