@@ -6,6 +6,7 @@ Source: "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, ht
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.errors import UserError
+from llie.ops import deform_conv_kernel
 from llie.ops.exporting import exporting
+from llie.ops.integers import in_integers
+from llie.ops.winograd import Conv3x3
 
 # Rows and pixels of the result computed at a time, at most, so that their samples stay in the cache.
 _ROWS, _PIXELS = 16, 2400
@@ -47,7 +51,8 @@ def deform_conv2d(
         dilation: distance between the taps.
         mask: (B, k k, h, w), factors on the values that the taps read; ones when None.
         backend: "torchvision"; "grid_sample", which on CPUs is several times faster, forward and backward, and
-            differs by the rounding of coordinates (1e-4 of the largest value); "auto" takes it on CPUs only.
+            differs by the rounding of coordinates (1e-4 of the largest value); "auto" takes it on CPUs only, or
+            without gradients a kernel in C.
 
     Returns:
         (B, C_out, h, w), with the type of x.
@@ -59,10 +64,8 @@ def deform_conv2d(
         raise UserError(f"deform_conv2d: backend must be 'auto', 'torchvision' or 'grid_sample', not {backend!r}")
     _check(x, offset, weight, stride, padding, dilation, mask)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    on_cpu = x.device.type == "cpu"
-    sample = _by_grid_sample if backend == "grid_sample" or (backend == "auto" and on_cpu) else _by_torchvision
     with torch.autocast(x.device.type, enabled=False):
-        out = sample(
+        out = _form(backend, x.to(dtype))(
             x.to(dtype),
             offset.to(dtype),
             weight.to(dtype),
@@ -107,18 +110,30 @@ class DeformConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         nn.init.uniform_(self.weight, -bound, bound)
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.conv_offset_mask = nn.Conv2d(in_channels, 3 * kernel_size**2, kernel_size, stride, padding, dilation)
+        outputs = 3 * kernel_size**2
+        if (kernel_size, stride, padding, dilation) == (3, 1, 1, 1):
+            self.conv_offset_mask: nn.Conv2d = Conv3x3(in_channels, outputs)
+        else:
+            self.conv_offset_mask = nn.Conv2d(in_channels, outputs, kernel_size, stride, padding, dilation)
         for parameter in self.conv_offset_mask.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         taps = self.weight.shape[-1] ** 2
-        with torch.autocast(x.device.type, enabled=False):  # 8 bits cannot represent coordinates of large images
+        # Fewer digits cannot represent coordinates of large images.
+        with torch.autocast(x.device.type, enabled=False), in_integers(False):
             offset, mask = self.conv_offset_mask(x.to(self.weight.dtype)).split([2 * taps, taps], 1)
             return deform_conv2d(
                 x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask.sigmoid()
             )
+
+
+def _form(backend: str, x: Tensor) -> Callable[..., Tensor]:
+    if backend == "auto" and deform_conv_kernel.fits(x):
+        return deform_conv_kernel.deform
+    on_cpu = x.device.type == "cpu"
+    return _by_grid_sample if backend == "grid_sample" or (backend == "auto" and on_cpu) else _by_torchvision
 
 
 def _by_torchvision(x: Tensor, *arguments: Any) -> Tensor:
