@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from llie.archs.card import Card
 from llie.errors import UserError
+from llie.ops import pixel_attention
 from llie.ops.constants import constant
 from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
-from llie.ops.parts import WHOLE, Ends, in_one_piece, keep, new_map
+from llie.ops.parts import WHOLE, Ends, in_one_piece, keep, new_map, recording, watched
 from llie.ops.region_conv import RegionConv2d, region_map
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
 from llie.ops.winograd_matrices import Output
@@ -43,15 +44,28 @@ class ChannelAttention(nn.Module):
         return self.ca(x.mean((2, 3), keepdim=True))
 
 
-class PixelAttention(nn.Module):
-    """One factor for each pixel: (B, C, H, W) -> (B, 1, H, W)."""
+class PixelAttention(Fusable):
+    """One factor for each pixel, (B, C, H, W) -> (B, 1, H, W), on a residual path."""
 
     def __init__(self, width: int):
         super().__init__()
         self.pa = nn.Sequential(nn.Conv2d(width, width // 8, 1), nn.ReLU(), nn.Conv2d(width // 8, 1, 1), nn.Sigmoid())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pa(x)
+    def plain(self, x: Tensor, *more: Tensor) -> Tensor:
+        """X (B, C, H, W) plus attention to a second map of its shape, times factors (B, C, 1, 1)."""
+        y = more[0] * more[1]
+        return torch.addcmul(x, y, self.pa(y))
+
+    def fused(self) -> Callable[..., Tensor]:
+        """The same in one step, where the kernel in C can do it."""
+        return pixel_attention.Attend(*self.pa.parameters()) if pixel_attention.works() else self.plain
+
+    def run_fused(self, fast: Callable[..., Tensor], x: Tensor, *more: Tensor) -> Tensor:
+        """See the base class; strips and other graphs see each operation."""
+        fits = (
+            isinstance(fast, pixel_attention.Attend) and fast.fits(x) and not torch.is_autocast_enabled(x.device.type)
+        )
+        return fast(x, *more) if fits and not (recording() or watched()) else self.plain(x, *more)
 
 
 class Block(nn.Module):
@@ -66,8 +80,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = keep(self.conv2(self.conv1(x, relu=True) + x))
-        y = y * self.calayer(y)
-        return keep(torch.addcmul(x, y, self.palayer(y)))
+        return keep(self.palayer(x, y, self.calayer(y)))
 
 
 class Group(nn.Module):
@@ -137,8 +150,8 @@ class Mix(nn.Module):
         self.w = nn.Parameter(torch.tensor([start]))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        share = self.w.sigmoid()
-        return share * first + (1 - share) * second
+        dtype = torch.promote_types(first.dtype, second.dtype)  # autocast leaves some maps in float32
+        return torch.lerp(second.to(dtype), first.to(dtype), self.w.sigmoid().to(dtype))
 
 
 # Tensors of the learned guide, which official checkpoints contain even where the network does not use it.

@@ -82,11 +82,11 @@ MISTAKES = {
     ],
     "archs/test_hdm.py": [
         ("archs.hdm:Block.forward", "self.conv1(x, relu=True) + x", "self.conv1(x, relu=True) - x"),
-        ("archs.hdm:Block.forward", "torch.addcmul(x, y, self.palayer(y))", "torch.addcmul(x, y, self.palayer(x))"),
+        ("archs.hdm:PixelAttention.plain", "self.pa(y))", "self.pa(x))"),
         ("archs.hdm:Group.forward", "self.gp(x) + x", "self.gp(x)"),
         ("archs.hdm:Up.plain", 'mode="reflect"', 'mode="constant"'),
         ("archs.hdm:Up.fused", "out[:, :, 0] = out[:, :, 1]", "pass"),
-        ("archs.hdm:Mix.forward", "share * first + (1 - share) * second", "(1 - share) * first + share * second"),
+        ("archs.hdm:Mix.forward", "lerp(second.to(dtype), first", "lerp(first.to(dtype), second"),
         (
             "archs.hdm:HDM.__init__",
             "nn.Conv2d(3, width, 5, padding=2)",

@@ -74,6 +74,28 @@ def test_equals_torchvision_forward_and_backward(geometry):
         assert_near(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [{}, {"stride": 2}, {"k": 5, "padding": 2}, {"dilation": 2, "padding": 2}, {"size": (40, 37)}, {"spread": 30.0}],
+)
+@pytest.mark.parametrize(("channels", "outputs"), [(8, 4), (16, 24), (13, 8)])
+@torch.no_grad()
+def test_equals_torchvision_without_gradients(geometry, channels, outputs):
+    settings = {name: geometry.get(name, default) for name, default in (("stride", 1), ("padding", 1), ("dilation", 1))}
+    for change in ({}, {"bias": None, "mask": None}):
+        tensors = {**draw(channels=channels, outputs=outputs, **geometry), **change}
+        x = tensors.pop("x")
+        assert_near(deform_conv2d(x, **tensors, **settings), oracle(x, **tensors, **settings))
+
+
+@torch.no_grad()
+def test_an_offset_that_is_not_finite_shows():
+    tensors = draw(channels=8)
+    tensors["offset"][0, 4, 2, 3] = torch.nan
+    lost = deform_conv2d(**tensors, padding=1).isnan()
+    assert lost[0, :, 2, 3].all() and lost.sum() == 4
+
+
 def test_gradcheck():
     tensors = draw(1, 2, 2, (4, 5), spread=0.3, dtype=torch.float64)
     leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items()}
