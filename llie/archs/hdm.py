@@ -21,7 +21,7 @@ from llie.ops.dark_channel import haze_regions
 from llie.ops.deform_conv import DeformConv2d
 from llie.ops.fusion import ConvChain, Fusable
 from llie.ops.padding import pad_to_multiple
-from llie.ops.parts import WHOLE, Ends, in_one_piece, keep, new_map, recording, watched
+from llie.ops.parts import WHOLE, Ends, in_one_piece, keep, local, new_map, recording, watched
 from llie.ops.region_conv import RegionConv2d, region_map
 from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays, result_type, winograd_into
 from llie.ops.winograd_matrices import Output
@@ -61,11 +61,10 @@ class PixelAttention(Fusable):
         return pixel_attention.Attend(*self.pa.parameters()) if pixel_attention.works() else self.plain
 
     def run_fused(self, fast: Callable[..., Tensor], x: Tensor, *more: Tensor) -> Tensor:
-        """See the base class; strips and other graphs see each operation."""
-        fits = (
-            isinstance(fast, pixel_attention.Attend) and fast.fits(x) and not torch.is_autocast_enabled(x.device.type)
-        )
-        return fast(x, *more) if fits and not (recording() or watched()) else self.plain(x, *more)
+        """See the base class; graphs other than that of strips see each operation."""
+        if isinstance(fast, pixel_attention.Attend) and fast.fits(x) and (recording() or not watched()):
+            return local(fast, x, *more, like=self.plain, halo=0)
+        return self.plain(x, *more)
 
 
 class Block(nn.Module):

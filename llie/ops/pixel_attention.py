@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llie.ops.c_library import available, compiled_library
+from llie.ops.parts import WHOLE, Ends, new_map
 
 SOURCE = Path(__file__).with_name("pixel_attention.c")
 
@@ -40,23 +41,25 @@ class Attend:
     @staticmethod
     def fits(x: Tensor) -> bool:
         """Whether a map (B, C, H, W) can be computed by it."""
-        return x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] % _library().lanes() == 0
+        in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+        return x.device.type == "cpu" and in_float32 and x.shape[1] % _library().lanes() == 0
 
-    def __call__(self, x: Tensor, y: Tensor, factors: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor, factors: Tensor, ends: Ends = WHOLE) -> Tensor:
         """X + z a(z), where z is y times the factors.
 
         Args:
             x: (B, C, H, W), float32, like the others.
             y: the same shape.
             factors: (B, C, 1, 1).
+            ends: which rows of an image these are; each is computed alone.
 
         Returns:
-            (B, C, H, W), channels last.
+            (B, C, H, W), channels last; see `llie.ops.parts.new_map`.
         """
         library, threads = _library(), torch.get_num_threads()
         x, y = (each.contiguous(memory_format=torch.channels_last) for each in (x, y))
         factors = factors.flatten(1).contiguous()
-        result = torch.empty_like(x, memory_format=torch.channels_last)
+        result = new_map(x.shape, x.dtype)
         batch, channels, height, width = x.shape
         weights = _Attention(
             self.hidden.data_ptr(), self.bias.data_ptr(), self.last.data_ptr(), self.last_bias, len(self.bias)
