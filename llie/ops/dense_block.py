@@ -68,7 +68,8 @@ class DenseBlock:
     """
 
     def __init__(self, kernels: Sequence[Kernels], bias: Tensor, fusion: Pointwise, width: int, growth: int):
-        self.kernels, self.bias, self.fusion, self.width, self.growth = kernels, bias, fusion, width, growth
+        self.kernels, self.fusion, self.width, self.growth = kernels, fusion, width, growth
+        self.bias = winograd_kernel.with_vector(bias)
 
     @property
     def layers(self) -> int:
@@ -101,7 +102,6 @@ class InTurn:
 
     def __init__(self, block: DenseBlock):
         self.block = block
-        self._bias = winograd_kernel.with_vector(block.bias)
         self._known = self._done = 0  # rows of x, and of the result
         self._kept = torch.empty(0)  # what later rows need, of each band
         self._bands: ctypes.Array[_Band] | None = None
@@ -127,7 +127,7 @@ class InTurn:
         kernels = [kernel.factor for kernel in block.kernels]  # must live until the end
         factors = (winograd_kernel.Factor * block.layers)(
             *(
-                winograd_kernel.factor_of(kernel, None if layer else self._bias, (block.layers - layer) * block.growth)
+                winograd_kernel.factor_of(kernel, None if layer else block.bias, (block.layers - layer) * block.growth)
                 for layer, kernel in enumerate(kernels)
             )
         )
