@@ -39,7 +39,7 @@ static inline __attribute__((always_inline)) integers plus_products(integers sum
 #else
     /* Compilers multiply all before they add, and run out of registers. */
     integers products;
-    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(a), "x"(b));
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(a), "xm"(b));
     return sum;
 #endif
 }
