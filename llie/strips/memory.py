@@ -44,9 +44,26 @@ def free_memory(device: torch.device) -> int:
         return 4 * 2**30
 
 
-def return_free_memory() -> None:
-    """Give memory that no tensor uses back to the system; by itself, glibc keeps what lies between used blocks."""
+class _Heap(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "free", "top")
+    ]
+
+
+def return_free_memory(least: int = 0) -> None:
+    """Give memory that no tensor uses back to the system; by itself, glibc keeps what lies between used blocks.
+
+    Args:
+        least: bytes, below which it is kept: the system would clear it again, if it is used again.
+    """
     if sys.platform.startswith("linux"):
         library = ctypes.CDLL(None)
+        if hasattr(library, "mallinfo2"):  # since glibc 2.33
+            library.mallinfo2.restype = _Heap
+            if library.mallinfo2().free < least:
+                return
         if hasattr(library, "malloc_trim"):  # other C libraries lack it
             library.malloc_trim(0)

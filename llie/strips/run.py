@@ -20,6 +20,7 @@ from llie.strips.store import Map, Store, Window
 from llie.strips.trace import trace
 from llie.strips.waiting import in_file
 
+KEPT = 2**29  # bytes in the heap that no tensor uses, kept after a pass at most
 WORKING = 2**26  # bytes of a strip and all that is computed from it at once; larger ones are no faster
 Read = Callable[[int, int], Tensor]
 Write = Callable[[int, int, Tensor], None]
@@ -82,8 +83,8 @@ class _Run:
             self._fill_in(number.number)
             if number.targets:
                 self._stream(number)
-            if number.whole:
-                self._give_memory_back()
+            if number.whole:  # whole maps do not fit where strips did
+                return_free_memory()
             for place, step in enumerate(number.whole):
                 if step.part is not None and step.part.kind == "upward":
                     self._upwards(step)
@@ -91,21 +92,13 @@ class _Run:
                     self._at_once(step, number.whole[place + 1 :])
             self.under_way.clear()
             self._forget(number.number)
-            if number.whole:
-                self._give_memory_back()
+            self.store.give_back()
+            return_free_memory(0 if number.whole else KEPT)
         result = self.plan.result
         if result.kind == "small":  # everything up to it saw whole maps
             self.write(0, self.small[result].shape[2], self.small[result])
         elif result.kind == "whole":
             self.write(0, self.maps[result].done, self.maps[result].take())
-
-    def _give_memory_back(self) -> None:
-        """Have the system take what nothing uses: whole maps do not fit there.
-
-        Between passes, it is not: strips of the next one fit, and the system would clear all of it again.
-        """
-        self.store.give_back()
-        return_free_memory()
 
     def _fill_in(self, depth: int) -> None:
         """Compute what has no rows and is known by now."""
