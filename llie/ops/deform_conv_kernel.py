@@ -41,11 +41,11 @@ def fits(x: Tensor) -> bool:
     """Whether a convolution of x (B, C, H, W) can be computed in C."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or watched():
         return False
-    return available_here() and x.shape[1] % _library().lanes() == 0
+    return works() and x.shape[1] % _library().lanes() == 0
 
 
 @functools.cache
-def available_here() -> bool:
+def works() -> bool:
     """Whether there is a compiler for it."""
     return available(_library, "deformable convolutions")
 
