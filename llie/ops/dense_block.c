@@ -114,14 +114,13 @@ static void fuse(dense b, band of, float *const *maps, progress before, progress
         for (int64_t m = 0; m < number_added; m++)
             also[m + 1] = (pixels){added[m].values + (y - origin) * added[m].row + of.inner_first * b.width, b.width, b.width};
         float *to = result.values + (y - origin) * result.row + of.inner_first * b.width;
-        for (int64_t first = 0; first < width; first += PIXELS)
-            combine_pixels(b.fusion, here, b.layers + 1, also, number_added + 1, to, first, least(first + PIXELS, width), room);
+        combine_pixels(b.fusion, here, b.layers + 1, also, number_added + 1, to, 0, width, room);
     }
 }
 
 INLINE int64_t room_of_layers(dense b)
 {
-    int64_t size = PIXELS * b.fusion.columns;
+    int64_t size = ROWS * b.fusion.columns;
     for (int64_t number = 1; number <= b.layers; number++)
         size = most(size, room_of_tiles(TILES, channels_of(b, number - 1), b.kernels[number - 1].columns));
     return size;

@@ -69,7 +69,7 @@ class Pointwise:
         if pixels < library.rows_at_once():
             raise ValueError(f"Pointwise: {pixels} pixels are less than {library.rows_at_once()}")
         result = torch.empty(size, memory_format=torch.channels_last)
-        room = torch.empty(threads * library.pixels_at_once() * self.columns)
+        room = torch.empty(threads * library.rows_at_once() * self.columns)
         library.combine(
             self.factor, _pixels(maps), len(maps), _pixels(added), len(added), result.data_ptr(), pixels,
             room.data_ptr(), threads,
@@ -93,6 +93,6 @@ def _library() -> ctypes.CDLL:
     maps = ctypes.POINTER(_Pixels)
     library.combine.argtypes = [Factor, maps, integer, maps, integer, pointer, integer, pointer, ctypes.c_int]
     library.combine.restype = None
-    for name in ("columns_of_panel", "columns_at_once", "rows_at_once", "pixels_at_once"):
+    for name in ("columns_of_panel", "columns_at_once", "rows_at_once"):
         getattr(library, name).restype = integer
     return library
