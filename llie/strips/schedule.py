@@ -223,7 +223,7 @@ def _reach(step: Step, source: Step, available: int) -> int:
     size, unit, need = step.rows.size, step.rows.unit, step.rule(source)
     if need is same:  # as in general, but quickly
         return available if available >= size else available // unit * unit
-    beyond = available - max(need(0, size)[1], source.rows.size)
+    beyond = available - step.ends[source]
     if beyond >= 0:
         return size + beyond * size // source.rows.size
     low, high = 0, size // unit

@@ -72,6 +72,11 @@ class Step:
         return low // unit * unit, min(-(-high // unit) * unit, size)
 
     @functools.cached_property
+    def ends(self) -> dict[Step, int]:
+        """Of each input, where the positions end that the whole result needs; not before those of the input."""
+        return {source: max(self.rule(source)(0, self.along.size)[1], source.along.size) for source in self.inputs}
+
+    @functools.cached_property
     def block(self) -> int:
         """How many rows of its first input a part of the result needs at once, or more than 1."""
         coarse = self.part is not None and self.part.kind in ("local", "onward") and self.part.ratio[0] >= BLOCK
