@@ -56,7 +56,8 @@ static void depthwise(const window *from, int64_t y, int64_t v, const vec *weigh
                     if (j - k >= 0 && j - k < 3)
                         sums[k] += value * weight[3 * i + j - k];
             }
-        memcpy(to + x, sums, sizeof(sums));
+        for (int k = 0; k < 4; k++) /* compilers would copy all of them by way of other registers */
+            to[x + k] = sums[k];
     }
     for (; x < width; x++) {
         vec sum = {};

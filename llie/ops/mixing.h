@@ -44,6 +44,10 @@ INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int
         for (int64_t k = 0; k < here; k++, left += a.step, b += b_step) {
             vec r0 = load(b), r1 = vectors > 1 ? load(b + b_apart) : r0;
             vec r2 = vectors > 2 ? load(b + 2 * b_apart) : r0;
+            in_register(r0);
+            in_register(r1);
+            if (form == IN_FLOAT) /* integers need one for products */
+                in_register(r2);
             for (int i = 0; i < BLOCK; i++) {
                 float number = left[i * a.row_step];
                 sums[i][0] = with_product(sums[i][0], number, r0, form);

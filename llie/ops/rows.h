@@ -82,15 +82,34 @@ static inline void end_at(row r, int64_t width)
         r.first[v * r.step + width] = (vec){};
 }
 
+/* How many of `count` pixels in a row of a map have at least LANES values from channel `from` on: those of later pixels, too. */
+INLINE int64_t followed(int64_t count, int64_t channels, int64_t from)
+{
+    const int64_t values = count * channels - from - LANES;
+    return values < 0 ? 0 : values / channels + 1;
+}
+
+/* The first `count` lanes, and zeros. */
+INLINE ints lanes_before(int64_t count)
+{
+    ints some;
+    for (int i = 0; i < LANES; i++)
+        some[i] = i < count ? -1 : 0;
+    return some;
+}
+
 /* The last vector of channels may be a part of one. */
 static inline void read_row(const float *map, int64_t channels, int64_t width, row to)
 {
-    int64_t whole = channels / LANES, rest = channels % LANES;
+    int64_t whole = channels / LANES, rest = channels % LANES, simple = followed(width, channels, whole * LANES);
+    const ints some = lanes_before(rest);
     for (int64_t x = 0; x < width; x++) {
         const float *from = map + x * channels;
         for (int64_t v = 0; v < whole; v++)
             to.first[v * to.step + x] = load(from + v * LANES);
-        if (rest) {
+        if (rest && x < simple)
+            to.first[whole * to.step + x] = (vec)((ints)load(from + whole * LANES) & some);
+        else if (rest) {
             vec last = {};
             for (int64_t i = 0; i < rest; i++)
                 last[i] = from[whole * LANES + i];
@@ -102,12 +121,17 @@ static inline void read_row(const float *map, int64_t channels, int64_t width, r
 static inline void write_row(row from, int64_t left, int64_t right, float *map, int64_t channels)
 {
     int64_t whole = channels / LANES, rest = channels % LANES;
+    /* A whole vector may be written for a part of one where the next pixel is written afterwards. */
+    int64_t simple = whole ? left + followed(right - left, channels, whole * LANES) : left;
     for (int64_t x = left; x < right; x++) {
         float *to = map + x * channels;
         for (int64_t v = 0; v < whole; v++)
             *(loose *)(to + v * LANES) = from.first[v * from.step + x];
-        for (int64_t i = 0; i < rest; i++)
-            to[whole * LANES + i] = from.first[whole * from.step + x][i];
+        if (rest && x < simple)
+            *(loose *)(to + whole * LANES) = from.first[whole * from.step + x];
+        else
+            for (int64_t i = 0; i < rest; i++)
+                to[whole * LANES + i] = from.first[whole * from.step + x][i];
     }
 }
 
