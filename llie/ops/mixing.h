@@ -191,21 +191,17 @@ static inline matrix in_integers(matrix m)
 static inline void row_in_integers(row r, int64_t width, float *to)
 {
     for (int64_t x = 0; x < width; x++) {
-        ints most = {};
+        magnitudes most = {};
+        for (int64_t v = 0; v < r.vectors; v++)
+            for (int i = 0; i < LANES; i += CHUNK)
+                most = larger(most, _mm256_loadu_ps((float *)(r.first + v * r.step + x) + i));
+        const float largest = largest_of(most);
+        const __m256 factor = _mm256_set1_ps(largest > 0 ? MOST_LEFT / largest : 0);
+        to[x] = largest / MOST_LEFT;
         for (int64_t v = 0; v < r.vectors; v++) {
-            ints size = (ints)r.first[v * r.step + x] & 0x7fffffff; /* in the order of magnitudes; NaN is the largest */
-            most = (ints)choose(size > most, (vec)size, (vec)most);
-        }
-        int32_t largest = 0;
-        for (int lane = 0; lane < LANES; lane++)
-            largest = most[lane] > largest ? most[lane] : largest;
-        float size, factor;
-        memcpy(&size, &largest, sizeof size);
-        factor = size > 0 ? MOST_LEFT / size : 0;
-        to[x] = size - size == 0 ? size / MOST_LEFT : 0.0f / 0.0f;
-        for (int64_t v = 0; v < r.vectors; v++) {
-            shorts numbers = __builtin_convertvector(nearest(r.first[v * r.step + x] * factor), shorts);
-            memcpy(r.first + v * r.step + x, &numbers, sizeof numbers);
+            float *here = (float *)(r.first + v * r.step + x);
+            for (int i = 0; i < LANES; i += CHUNK)
+                put_integers((int16_t *)here + i, _mm256_mul_ps(factor, _mm256_loadu_ps(here + i)));
         }
     }
 }

@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 #ifdef __AVX512F__
 #define LANES 16
 #define BLOCK 8 /* rows of a product that are in registers, each of three vectors */
@@ -25,6 +29,20 @@ typedef int16_t shorts __attribute__((vector_size(2 * LANES)));
 typedef float quad __attribute__((vector_size(16)));
 
 INLINE vec choose(ints where, vec a, vec b) { return (vec)((where & (ints)a) | (~where & (ints)b)); }
+
+/* Values between -limit and limit; NaN remains. */
+INLINE vec between_limits(vec v, float limit)
+{
+    const vec most = (vec){} + limit;
+#if defined(__AVX512F__)
+    return (vec)_mm512_max_ps((__m512)-most, _mm512_min_ps((__m512)most, (__m512)v));
+#elif defined(__AVX__)
+    return (vec)_mm256_max_ps((__m256)-most, _mm256_min_ps((__m256)most, (__m256)v));
+#else
+    return choose(v > most, most, choose(v < -most, -most, v));
+#endif
+}
+
 INLINE vec load(const float *from) { return *(const loose *)from; }
 
 static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
