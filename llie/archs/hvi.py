@@ -74,7 +74,7 @@ class Trunk(nn.Module):
         else:
             h = keep(self.lca5.hv(h, i))  # official: the result of the other half is discarded, so it is never trained
         i, h = keep(*self.lca6(*keep(self.i_up2(i, i1), self.hv_up2(h, h1))))
-        i, h = self.i_up1(i, i0), self.hv_up1(h, h0)
+        i, h = self.i_up1(i, i0, hvi[:, 2:], self.i_stem), self.hv_up1(h, h0, hvi, self.hv_stem)
         heads = [
             in_tiles(functools.partial(convolve_replicated, conv=head), x, channels=2 * x.shape[1], halo=1)
             for head, x in ((self.hv_head, h), (self.i_head, i))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from llie.ops import lighten
 from llie.ops.parts import keep, rolling
-from llie.ops.resizing import conv_and_halve, double_and_merge
+from llie.ops.resizing import conv_and_halve, double_and_merge, merges_in_c, with_rows_as_channels
 from llie.ops.tiles import Tile, add_tanh, fast, in_parts, in_tiles, summed
 from llie.ops.winograd import convolve_3x3, pays
 
@@ -87,17 +87,24 @@ class Down(Resize):
 
 
 class Up(Resize):
-    """Convolution, resizing to twice the size, then a 1x1 convolution that merges the features of the encoder."""
+    """Convolution, resizing to twice the size, then a 1x1 convolution that merges the features of the encoder.
+
+    Where these are `stem(image)`, padded by replication, both may be given, too.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str | None):
         super().__init__(in_channels, out_channels, norm)
         self.merge = conv1x1(2 * out_channels, out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor, image: Tensor | None = None, stem: nn.Conv2d | None = None) -> Tensor:
         # merge(cat(resize(conv(x)), skip)). Mixing channels commutes with resizing, so the half of `merge` that acts
         # on x is folded into the kernel of `conv`: a quarter of the pixels, and no concatenation.
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
         kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
+        if image is not None and stem is not None and merges_in_c(x) and not torch.is_autocast_enabled("cpu"):
+            # Two convolutions in turn are one, too: that of the image, which has few channels.
+            both = torch.einsum("om,mihw->oihw", merge_skip[:, :, 0, 0], stem.weight)
+            skip, merge_skip = with_rows_as_channels(F.pad(image, (1, 1, 1, 1), mode="replicate"), both)
         return double_and_merge(convolve_3x3(x, kernel), skip, merge_skip, self.activate)
 
 

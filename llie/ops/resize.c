@@ -1,7 +1,8 @@
 /* Bilinear resizing by two, fused with the convolution before or after it, row by row, on a CPU; see resizing.py. */
 #include "mixing.h"
 
-typedef struct { int64_t height, width, channels, outputs; } shape; /* of the smaller map */
+/* height and width: of the smaller map; taps: columns of the kernel that acts on the other one. */
+typedef struct { int64_t height, width, channels, outputs, taps; } shape;
 
 /* Pixels that lie between those of two rows. */
 INLINE void between(const vec *from, const vec *other, float weight, int64_t count, vec *to)
@@ -85,7 +86,7 @@ void halved(const float *map, int64_t map_rows, const float *weight, const float
         free(all[i].numbers);
 }
 
-/* ---- twice the size, and a 1x1 convolution of another map ---- */
+/* ---- twice the size, and a convolution of another map ---- */
 
 /* Where a row or column of the larger map lies in the smaller one, as PyTorch finds it with aligned corners. */
 static int64_t place(int64_t index, int64_t size, float *beyond)
@@ -94,6 +95,17 @@ static int64_t place(int64_t index, int64_t size, float *beyond)
     int64_t found = min((int64_t)at, size - 1);
     *beyond = at - found;
     return found;
+}
+
+/* Adds products of a weight with numbers that lie one after another, from each pixel of a row on; it reads a little beyond
+ * the last one. */
+static void add_convolution(const float *pixels, int64_t channels, matrix weight, int64_t width, row to)
+{
+    for (int64_t v = 0; v < to.vectors; v += 3)
+        for (int64_t x = 0; x < width; x += BLOCK)
+            any_block((factor){pixels + x * channels, channels, 1, weight.inputs, 0},
+                      (float *)(weight.numbers + v * weight.inputs), LANES, weight.inputs * LANES, weight.inputs,
+                      to.first + v * to.step + x, 1, to.step, to.vectors - v, 1, IN_FLOAT, (scales){0, 0});
 }
 
 /* The map begins with row `begin`; the other one and the result with row `first`. */
@@ -106,7 +118,8 @@ static void double_area(const float *map, int64_t begin, const float *skip, matr
     int64_t right = min(place(wanted.right - 1, s.width, &beyond) + 2, s.width);
     int64_t known[2] = {-1, -1};
     row rows[2], line = new_row(vectors, right - left), result = new_row(vectors, columns);
-    row other = new_row(parts(s.channels, LANES), columns);
+    int64_t numbers = (columns + s.taps - 1) * s.channels, wide = 2 * s.width + s.taps - 1;
+    float *other = room(4 * (numbers + BLOCK * s.channels));
     for (int i = 0; i < 2; i++)
         rows[i] = new_row(vectors, right - left);
     for (int64_t y = wanted.top; y < wanted.bottom; y++) {
@@ -126,30 +139,30 @@ static void double_area(const float *map, int64_t begin, const float *skip, matr
                 between(line.first + v * line.step + from, line.first + v * line.step + next, beyond, 1,
                         result.first + v * result.step + x);
         }
-        int64_t at = (y - first) * 2 * s.width + wanted.left;
-        read_row(skip + at * s.channels, s.channels, columns, other);
-        mix_channels(other, weight, columns, result, 1);
+        memcpy(other, skip + ((y - first) * wide + wanted.left) * s.channels, 4 * numbers);
+        add_convolution(other, s.channels, weight, columns, result);
         activate(result, slope, columns);
-        write_row(result, 0, columns, to + at * s.outputs, s.outputs);
+        write_row(result, 0, columns, to + ((y - first) * 2 * s.width + wanted.left) * s.outputs, s.outputs);
     }
     for (int i = 0; i < 2; i++)
         free_row(rows[i]);
-    free_row(line), free_row(result), free_row(other);
+    free_row(line), free_row(result), free(other);
 }
 
-/* The map (outputs), resized to twice the size, plus `weight` times another map of that size (channels); negative sums
- * times `slope`. Rows first, first + 1, ..., stop - 1 of the result, to which the rows of the other map belong; those of
- * the map begin with row `begin`, and there are `map_rows`. */
+/* The map (outputs), resized to twice the size, plus a convolution of another map of that height (channels) by a kernel of
+ * one row; negative sums times `slope`. The weight is (outputs, taps, channels). Rows first, first + 1, ..., stop - 1 of the
+ * result, to which the rows of the other map belong; those of the map begin with row `begin`, and there are `map_rows`. */
 void doubled(const float *map, int64_t begin, int64_t map_rows, const float *skip, const float *weight, float slope,
              float *to, shape s, int64_t images, int64_t first, int64_t stop, int threads)
 {
-    matrix packed_weight = packed(weight, s.outputs, s.channels);
+    matrix packed_weight = packed(weight, s.outputs, s.taps * s.channels);
     grid g = divided((area){first, stop, 0, 2 * s.width}, 4 * (4 * s.outputs + s.channels), images, threads);
     int64_t each = g.down * g.across, pixels = (stop - first) * 2 * s.width;
+    int64_t numbers = (stop - first) * (2 * s.width + s.taps - 1) * s.channels;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < images * each; t++) {
         int64_t i = t / each;
-        double_area(map + i * map_rows * s.width * s.outputs, begin, skip + i * pixels * s.channels, packed_weight, slope,
+        double_area(map + i * map_rows * s.width * s.outputs, begin, skip + i * numbers, packed_weight, slope,
                     to + i * pixels * s.outputs, first, s, part(g, t % each));
     }
     free(packed_weight.numbers);

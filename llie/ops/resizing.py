@@ -39,19 +39,19 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def double_and_merge(x: Tensor, skip: Tensor, weight: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
-    """Bilinear resizing to twice the size with aligned corners, plus a 1x1 convolution of another map; then activation.
+    """Bilinear resizing to twice the size with aligned corners, plus a convolution of another map; then activation.
 
     Args:
         x: (B, C', H, W).
-        skip: the other map, (B, C, 2 H, 2 W).
-        weight: of the convolution, (C', C, 1, 1).
+        skip: the other map, (B, C, 2 H, 2 W), or, for a wider kernel, 2 W + k - 1: nothing is padded.
+        weight: of the convolution, (C', C, 1, k).
         activate: (B, C', 2 H, 2 W) -> the same size; it sees one pixel at a time.
     """
 
     def merged(x: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
         return x + F.conv2d(skip, weight)
 
-    if in_parts(x) and resizing_kernel.works(x) and x.dtype == skip.dtype == weight.dtype == torch.float32:
+    if merges_in_c(x) and x.dtype == skip.dtype == weight.dtype:
         prelu = activate if isinstance(activate, nn.PReLU) and activate.num_parameters == 1 else None
         height = x.shape[2]
 
@@ -61,7 +61,25 @@ def double_and_merge(x: Tensor, skip: Tensor, weight: Tensor, activate: Callable
 
         result = local(in_c, x, skip, weight, like=lambda x, *others: merged(_doubled(x), *others), halo=1)
         return result if prelu is not None else in_tiles(activate, result, channels=2 * result.shape[1])
+    if weight.shape[3] > 1:
+        return activate(merged(_doubled(x), skip, weight))
     return in_tiles(lambda *maps: activate(merged(*maps)), _doubled(x), skip, also=[weight], channels=2 * x.shape[1])
+
+
+def merges_in_c(x: Tensor) -> bool:
+    """Whether `double_and_merge` takes a map through all steps at once, a row at a time: for inference on CPUs."""
+    return in_parts(x) and resizing_kernel.works(x) and x.dtype == torch.float32
+
+
+def with_rows_as_channels(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A map and a kernel of one row, (C', 3 C, 1, 3), with which it gives the convolution of x by a kernel of three.
+
+    Args:
+        x: (B, C, H, W); nothing is padded, so that the result has two rows less, and two columns.
+        weight: (C', C, 3, 3).
+    """
+    rows = [x[:, :, i : x.shape[2] - 2 + i] for i in range(3)]
+    return torch.cat(rows, dim=1), weight.transpose(1, 2).flatten(1, 2)[:, :, None]
 
 
 def _doubled(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("resize.c")
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "outputs")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "outputs", "taps")]
 
 
 def works(x: Tensor) -> bool:
@@ -37,7 +37,7 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
     Returns:
         (B, C', rows, W / 2), channels last, in the type of x.
     """
-    shape = _Shape(x.shape[2] // 2, x.shape[3] // 2, x.shape[1], len(weight))
+    shape = _Shape(x.shape[2] // 2, x.shape[3] // 2, x.shape[1], len(weight), 3)
     dtype, form = x.dtype, form_of_products(x)
     x, weight = _pixels(x), weight.float().permute(2, 3, 0, 1).contiguous()
     down, across = down.float().contiguous(), across.float().contiguous()
@@ -52,12 +52,12 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
 def doubled(
     x: Tensor, skip: Tensor, weight: Tensor, slope: float, height: int | None = None, ends: Ends = WHOLE
 ) -> Tensor:
-    """A map (B, C', H, W) resized to twice the size, plus a 1x1 convolution of another map; then a PReLU.
+    """A map (B, C', H, W) resized to twice the size, plus a convolution of another map; then a PReLU.
 
     Args:
         x: the map, or some of its rows.
-        skip: the other map, (B, C, 2 H, 2 W), or its rows for those of the result.
-        weight: of the convolution, (C', C, 1, 1).
+        skip: the other map, (B, C, 2 H, 2 W + k - 1), or its rows for those of the result.
+        weight: of the convolution, (C', C, 1, k).
         slope: of the PReLU.
         height: of the map; that of x when None.
         ends: where the rows of x lie in the map; the result lacks two rows where they end within it.
@@ -65,10 +65,10 @@ def doubled(
     Returns:
         (B, C', 2 H, 2 W), or some rows of it, channels last, in the type of x.
     """
-    shape = _Shape(height or x.shape[2], x.shape[3], skip.shape[1], x.shape[1])
+    shape = _Shape(height or x.shape[2], x.shape[3], skip.shape[1], x.shape[1], weight.shape[3])
     rows = ends.without(1, x.shape[2])
     first, stop = (2 * (ends.first + row) for row in (rows.start, rows.stop))
-    dtype, x, skip, weight = x.dtype, _pixels(x), _pixels(skip), weight.float().contiguous()
+    dtype, x, skip, weight = x.dtype, _pixels(x), _pixels(skip), weight.float().permute(0, 2, 3, 1).contiguous()
     result = new_map((len(x), shape.outputs, stop - first, 2 * shape.width), x.dtype)
     _library().doubled(
         x.data_ptr(), ends.first, x.shape[2], skip.data_ptr(), weight.data_ptr(), slope, result.data_ptr(), shape,

@@ -50,6 +50,7 @@ MISTAKES = {
         ("ops.resizing:_between", "(size - 1)", "size"),
         ("ops.resizing:_halved_first", "x.shape[2])))", "x.shape[2])), mode='replicate')"),
         ("archs.hvi_blocks:Up.forward", "merge_x, merge_skip =", "merge_skip, merge_x ="),
+        ("archs.hvi_blocks:Up.forward", 'mode="replicate"', 'mode="constant"'),
         ("archs.hvi_blocks:CrossAttention.mixing", " / of_k.clamp(min=1e-12).transpose(-2, -1)", ""),
         ("archs.hvi_blocks:CrossAttention.mixing", " * self.temperature", ""),
         ("ops.tiles:add_tanh", "alpha=2", "alpha=1"),

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llie.ops import resizing_kernel, tiles
 from llie.ops.integers import in_integers
 from llie.ops.linear import integers_are_fast
-from llie.ops.resizing import conv_and_halve, double_and_merge
+from llie.ops.resizing import conv_and_halve, double_and_merge, with_rows_as_channels
 
 
 @pytest.fixture(params=["C", "PyTorch"])
@@ -78,15 +78,22 @@ def test_halving_takes_fewer_multiplications(monkeypatch):
 @pytest.mark.parametrize("size", [(1, 1), (4, 1), (1, 6), (20, 12), (300, 3), (3, 700)])
 @pytest.mark.parametrize("channels", [(5, 7), (36, 16)])
 @pytest.mark.parametrize("activate", [nn.PReLU(), nn.Tanh()])
-def test_doubling_and_merging(form, threads, size, channels, activate):
+@pytest.mark.parametrize("columns", [1, 3])
+def test_doubling_and_merging(form, threads, size, channels, activate, columns):
     torch.manual_seed(0)
-    x, skip = torch.randn(2, channels[0], *size), torch.randn(2, channels[1], 2 * size[0], 2 * size[1])
-    weight = torch.randn(channels[0], channels[1], 1, 1)
+    x, skip = torch.randn(2, channels[0], *size), torch.randn(2, channels[1], 2 * size[0], 2 * size[1] + columns - 1)
+    weight = torch.randn(channels[0], channels[1], 1, columns)
     resized = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
     expected = activate(resized + F.conv2d(skip, weight)).detach()
     torch.testing.assert_close(double_and_merge(x, skip, weight, activate), expected)
     with torch.no_grad():
         torch.testing.assert_close(double_and_merge(x, skip, weight, activate), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_as_channels():
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 4, 5, 6), torch.randn(7, 4, 3, 3)
+    torch.testing.assert_close(F.conv2d(*with_rows_as_channels(x, weight)), F.conv2d(x, weight))
 
 
 def test_positions_are_those_of_pytorch():
