@@ -234,16 +234,16 @@ class MambaLLIE(nn.Module):
         # The illumination prior: the image with its largest and its mean channel, at three scales.
         light_1 = torch.cat([x, x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
         light_1 = light_1.contiguous(memory_format=torch.channels_last)  # a single channel has either layout
-        light_2 = F.avg_pool2d(light_1, 2)
-        light_4 = F.avg_pool2d(light_1, 4)
+        light_2, light_4 = keep(F.avg_pool2d(light_1, 2), F.avg_pool2d(light_1, 4))
 
+        # What a stage begins with takes less memory in strips than what it is computed from, or little more.
         e1 = self._stage(self.VSSB_1, self.conv_first_1(x), self.conv_first_1_fea(light_1))
-        e2 = self._stage(self.VSSB_2, self.conv_first_2(e1), self.conv_first_2_fea(light_2))
-        e3 = self._stage(self.VSSB_3, self.conv_first_3(e2), self.conv_first_3_fea(light_4))
-        b = self._stage(self.VSSB_4, self.conv_first_4(e3), self.conv_first_4_fea(light_4))
-        merged = self.conv_first_5(torch.cat([self.upconv1(b), e2], dim=1))
+        e2 = self._stage(self.VSSB_2, keep(self.conv_first_2(e1)), self.conv_first_2_fea(light_2))
+        e3 = self._stage(self.VSSB_3, keep(self.conv_first_3(e2)), self.conv_first_3_fea(light_4))
+        b = self._stage(self.VSSB_4, keep(self.conv_first_4(e3)), self.conv_first_4_fea(light_4))
+        merged = keep(self.conv_first_5(torch.cat([self.upconv1(b), e2], dim=1)))
         d2 = self._stage(self.VSSB_5, merged, self.conv_first_5_fea(light_2))
-        merged = self.conv_first_6(torch.cat([self.upconv2(d2), e1], dim=1))
+        merged = keep(self.conv_first_6(torch.cat([self.upconv2(d2), e1], dim=1)))
         del e1, e2, e3, b, d2  # before the last stage, where memory of large images peaks
         d1 = self._stage(self.VSSB_6, merged, self.conv_first_6_fea(light_1))
         return self.out_embed(d1) + x
