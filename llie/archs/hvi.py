@@ -8,20 +8,18 @@ The layers of the U-Net are in `hvi_blocks.py`; `hvi_weights.py` reads official 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from llie.archs.card import Card
-from llie.archs.hvi_blocks import LCA, Down, ModulationHead, Up, conv3x3, convolve_replicated
+from llie.archs.hvi_blocks import LCA, Down, ModulationHead, Up, conv3x3, convolve_maps
 from llie.archs.hvi_weights import detector, official_keys
 from llie.errors import UserError
 from llie.ops.hvi import hvi_to_rgb, rgb_to_hvi
 from llie.ops.padding import any_size
 from llie.ops.parts import keep
-from llie.ops.tiles import in_tiles
 from llie.registry import ARCH_REGISTRY
 
 CHANNELS = (36, 36, 72, 144)
@@ -75,11 +73,7 @@ class Trunk(nn.Module):
             h = keep(self.lca5.hv(h, i))  # official: the result of the other half is discarded, so it is never trained
         i, h = keep(*self.lca6(*keep(self.i_up2(i, i1), self.hv_up2(h, h1))))
         i, h = self.i_up1(i, i0, hvi[:, 2:], self.i_stem), self.hv_up1(h, h0, hvi, self.hv_stem)
-        heads = [
-            in_tiles(functools.partial(convolve_replicated, conv=head), x, channels=2 * x.shape[1], halo=1)
-            for head, x in ((self.hv_head, h), (self.i_head, i))
-        ]
-        return torch.cat(heads, dim=1), (i, h)
+        return torch.cat([convolve_maps(self.hv_head, h), convolve_maps(self.i_head, i)], dim=1), (i, h)
 
 
 class HVINetwork(nn.Module):

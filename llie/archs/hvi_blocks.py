@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llie.ops import lighten
-from llie.ops.parts import keep, rolling
+from llie.ops.fusion import Function, Fusable
+from llie.ops.parts import WHOLE, Ends, as_graph, keep, local, rolling
 from llie.ops.resizing import conv_and_halve, double_and_merge, merges_in_c, with_rows_as_channels
 from llie.ops.tiles import Tile, add_tanh, fast, in_parts, in_tiles, summed
-from llie.ops.winograd import convolve_3x3, pays
+from llie.ops.winograd import Conv3x3, Kernels, convolve_3x3, pays
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -25,25 +26,38 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", "replicate"] = "zeros") -> nn.Conv2d:
+def conv3x3(in_channels: int, out_channels: int, padding_mode: Literal["zeros", "replicate"] = "zeros") -> Conv3x3:
     """Keeps the size; the first and last convolutions of a network pad by replication."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, padding_mode=padding_mode)
+    return Conv3x3(in_channels, out_channels, bias=False, padding_mode=padding_mode)
 
 
-def convolve_replicated(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A `conv3x3` padded by replication, in its fastest form."""
-    weight, edges = conv.weight, functools.partial(F.pad, pad=(1, 1, 1, 1), mode="replicate")
-    if pays(x, weight):
-        return convolve_3x3(edges(x), weight)[:, :, 1:-1, 1:-1]
+def convolve_replicated(conv: Conv3x3, x: Tensor, more: Tensor | None = None) -> Tensor:
+    """A `conv3x3` padded by replication; the channels of `more` come after those of x."""
+    weight = conv.weight
     few = 9 * conv.out_channels <= conv.in_channels  # libraries are fast for many outputs only
-    if not (few and fast(x) and x.dtype == torch.float32) or torch.is_autocast_enabled("cpu"):
-        result: Tensor = conv(x)
+    by_products = few and fast(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if pays(x, weight) or not by_products:
+        result: Tensor = conv(x, more=more)
         return result
     # The nine products of each pixel as channels; then, maps of them are shifted and added.
+    x = x if more is None else torch.cat((x, more), dim=1)
     height, width = x.shape[2:]
+    edges = functools.partial(F.pad, pad=(1, 1, 1, 1), mode="replicate")
     products = edges(F.conv2d(x, weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None])).unflatten(1, (9, -1))
     shifts = [products[:, 3 * i + j, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     return sum(shifts[1:], start=shifts[0])
+
+
+def convolve_maps(conv: Conv3x3, *maps: Tensor) -> Tensor:
+    """`convolve_replicated` of one map or two; in tiles, where it makes larger maps on the way."""
+    convolve = functools.partial(convolve_replicated, conv)
+
+    def run(*maps: Tensor, ends: Ends = WHOLE) -> Tensor:
+        in_c = pays(maps[0], conv.weight)
+        result = convolve(*maps) if in_c else in_tiles(convolve, *maps, channels=2 * conv.in_channels, halo=1)
+        return result[:, :, ends.without(1, maps[0].shape[2])]
+
+    return local(run, *maps, like=convolve, halo=1)
 
 
 def depthwise(channels: int) -> nn.Conv2d:
@@ -86,7 +100,7 @@ class Down(Resize):
         return self.activate(conv_and_halve(x, self.conv.weight))
 
 
-class Up(Resize):
+class Up(Resize, Fusable):
     """Convolution, resizing to twice the size, then a 1x1 convolution that merges the features of the encoder.
 
     Where these are `stem(image)`, padded by replication, both may be given, too.
@@ -96,16 +110,41 @@ class Up(Resize):
         super().__init__(in_channels, out_channels, norm)
         self.merge = conv1x1(2 * out_channels, out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor, image: Tensor | None = None, stem: nn.Conv2d | None = None) -> Tensor:
+    def plain(self, x: Tensor, *others: Any) -> Tensor:
+        """X (B, C, H, W), features (B, C', 2 H, 2 W), perhaps an image and its stem -> (B, C', 2 H, 2 W)."""
+        return self._merged(self._folded(), None, x, *others)
+
+    def fused(self) -> Function:
+        """The same with a kernel that is folded once."""
+        folded = self._folded()
+        return functools.partial(self._merged, folded, Kernels(folded[0]))
+
+    def run_fused(self, fast: Function, x: Tensor, *others: Any) -> Tensor:
+        """See the base class; graphs see each step."""
+        return self.plain(x, *others) if as_graph() else fast(x, *others)
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """The kernel for x, and the weight for the features of the encoder."""
         # merge(cat(resize(conv(x)), skip)). Mixing channels commutes with resizing, so the half of `merge` that acts
         # on x is folded into the kernel of `conv`: a quarter of the pixels, and no concatenation.
         merge_x, merge_skip = self.merge.weight.chunk(2, dim=1)
-        kernel = torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight)
+        return torch.einsum("om,mihw->oihw", merge_x[:, :, 0, 0], self.conv.weight), merge_skip
+
+    def _merged(
+        self,
+        folded: tuple[Tensor, Tensor],
+        kernels: Kernels | None,
+        x: Tensor,
+        skip: Tensor,
+        image: Tensor | None = None,
+        stem: nn.Conv2d | None = None,
+    ) -> Tensor:
+        kernel, merge_skip = folded
         if image is not None and stem is not None and merges_in_c(x) and not torch.is_autocast_enabled("cpu"):
             # Two convolutions in turn are one, too: that of the image, which has few channels.
             both = torch.einsum("om,mihw->oihw", merge_skip[:, :, 0, 0], stem.weight)
             skip, merge_skip = with_rows_as_channels(F.pad(image, (1, 1, 1, 1), mode="replicate"), both)
-        return double_and_merge(convolve_3x3(x, kernel), skip, merge_skip, self.activate)
+        return double_and_merge(convolve_3x3(x, kernel, kernels=kernels), skip, merge_skip, self.activate)
 
 
 class CrossAttention(nn.Module):
@@ -301,12 +340,8 @@ class ModulationHead(nn.Module):
 
     def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
         channels = self.conv_out.in_channels
-
-        def mixed(i: Tensor, hv: Tensor) -> Tensor:
-            return convolve_replicated(torch.cat((i, hv), dim=1), self.conv_in)
-
-        x = in_tiles(mixed, *features, channels=2 * channels, halo=1)
+        x = convolve_maps(self.conv_in, *features)
         x = keep(x)  # cheaper than to compute all that leads to it once more after the statistics of `norm`
         return in_tiles(
-            lambda x: convolve_replicated(F.silu(x), self.conv_out), self.norm(x), channels=2 * channels, halo=1
+            lambda x: convolve_replicated(self.conv_out, F.silu(x)), self.norm(x), channels=2 * channels, halo=1
         )

@@ -1,6 +1,7 @@
 /* Winograd's convolutions of tiles on a CPU; see winograd.py for the method.
  *
- * Maps are (batch, height, width, channels) without gaps, in float32 or bfloat16; beyond their edges are zeros. The
+ * Maps are (batch, height, width, channels) without gaps, in float32 or bfloat16; beyond their edges are zeros, or their
+ * outermost values. The
  * values of tiles at the 6x6 points are in 36 matrices (tiles, channels), for a few tiles at a time, so that they and
  * their products stay in the cache. Every map that is read has at least LANES channels; the last vector of a pixel overlaps the one
  * before. Plain C with GNU vector extensions.

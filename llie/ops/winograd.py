@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,22 @@ class Conv3x3(nn.Conv2d):
         in_channels: of the input.
         out_channels: of the result.
         bias: whether it has one.
+        padding_mode: "zeros", or "replicate" for the outermost values.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "replicate"] = "zeros",
+    ):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias, padding_mode=padding_mode)
 
     def forward(self, x: Tensor, relu: bool = False, added: Tensor | None = None, more: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W); plus `added`, then ReLU, if wanted. `more`: the last of the C channels."""
-        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu, added, more)
+        replicated = self.padding_mode == "replicate"
+        return convolve_3x3(x, self.weight, self.bias, self._kept(), relu, added, more, replicated)
 
     def _kept(self) -> Kernels | None:
         kernels: Kernels | None = self.__dict__.get("_kernels")
@@ -64,18 +72,25 @@ def convolve_3x3(
     relu: bool = False,
     added: Tensor | None = None,
     more: Tensor | None = None,
+    replicated: bool = False,
 ) -> Tensor:
     """`F.conv2d(x, weight, bias, padding=1) + added`, then ReLU, if wanted; on CPUs by `winograd`, if it `pays`.
 
-    The channels of `more`, if given, come after those of x.
+    The channels of `more`, if given, come after those of x. Beyond the edges are zeros, or the outermost values, if
+    `replicated`.
     """
     suits = pays(x, weight) and (more is None or more.dtype == x.dtype)
-    if suits and not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
+    in_one_step = suits and not torch.is_grad_enabled() and (added is None or _fits(added, x, weight))
+    if in_one_step and not (replicated and _form(x.dtype) is winograd_matrices):
         kernel = kernels.factor if kernels else Kernels(weight).forward
-        return _convolve(x, kernel, bias, len(weight), result_type(x), relu=relu, added=added, more=more)
+        return _convolve(x, kernel, bias, len(weight), result_type(x), relu, added, more, replicated)
     x = x if more is None else torch.cat([x, more], dim=1)
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate") if replicated else x
     if suits:
         y = winograd(x, weight, bias, kernels)
+        y = y[:, :, 1:-1, 1:-1] if replicated else y
+    elif replicated:
+        y = F.conv2d(x, weight, bias)
     else:
         y = F.conv2d(x, weight, bias, padding=1)
     if added is not None:
@@ -260,13 +275,15 @@ def _convolve(
     relu: bool = False,
     added: Tensor | None = None,
     more: Tensor | None = None,
+    replicated: bool = False,
 ) -> Tensor:
     """The convolution with a kernel at the points; then the sum with `added`, and ReLU, if wanted."""
     size = (len(x), outputs, *x.shape[2:])
     result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     output = Output(result, None if added is None else _channels_last(added), relu)
     more = None if more is None else _channels_last(more)
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], more=more)
+    how = {"replicated": True} if replicated else {}  # the form in matrices has only zeros
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], more=more, **how)
     return result
 
 

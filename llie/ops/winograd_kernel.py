@@ -31,7 +31,9 @@ TILES_OF_SUM_IF_WIDE = 192
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across", "half")]
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("height", "width", "channels", "down", "across", "half", "replicated")
+    ]
 
 
 class _Images(ctypes.Structure):
@@ -113,8 +115,19 @@ def convolve(
     outputs: Sequence[Output],
     above: int = 0,
     more: Tensor | None = None,
+    replicated: bool = False,
 ) -> None:
-    """See `winograd_matrices.convolve`."""
+    """See `winograd_matrices.convolve`.
+
+    Args:
+        x: see there.
+        kernel: see there.
+        bias: see there.
+        outputs: see there.
+        above: see there.
+        more: see there.
+        replicated: whether the outermost values are beyond the edges of the image, and not zeros.
+    """
     library, threads = _library(), torch.get_num_threads()
     result = outputs[0].to
     if more is not None and min(x.shape[1], more.shape[1]) < library.lanes():
@@ -122,12 +135,12 @@ def convolve(
     x, bias = _wide(x), None if bias is None else with_vector(bias)
     rows, count = x.shape[1] + (0 if more is None else more.shape[1]), sum(output.to.shape[1] for output in outputs)
     factor = factor_of(kernel, bias, count)
-    shape, shape_of_result = _shape(x), _shape(result)
+    shape, shape_of_result = _shape(x, replicated), _shape(result)
     tiles = len(result) * shape_of_result.down * shape_of_result.across
     most = _tiles_at_once(tiles, TILES if rows * factor.columns < WIDE else TILES_IF_WIDE, threads)
     each = library.room_of_each(most, rows, factor.columns)
     room = torch.empty(threads * each)
-    others = (None, shape, _Shape()) if more is None else (more.data_ptr(), shape, _shape(more))
+    others = (None, shape, _Shape()) if more is None else (more.data_ptr(), shape, _shape(more, replicated))
     library.convolve(
         _Images(x.data_ptr(), *others, above), factor, (_Output * len(outputs))(*map(_output, outputs)), len(outputs),
         shape_of_result, tiles, most, room.data_ptr(), each, threads,
@@ -208,9 +221,10 @@ def _whole(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def _shape(x: Tensor) -> _Shape:
+def _shape(x: Tensor, replicated: bool = False) -> _Shape:
     _, channels, height, width = x.shape
-    return _Shape(height, width, channels, -(-height // TILE), -(-width // TILE), x.dtype == torch.bfloat16)
+    half = x.dtype == torch.bfloat16
+    return _Shape(height, width, channels, -(-height // TILE), -(-width // TILE), half, replicated)
 
 
 def _output(output: Output) -> _Output:

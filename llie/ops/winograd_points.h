@@ -15,8 +15,10 @@
 
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
-/* half: whether its type is bfloat16; down, across: numbers of tiles. */
-typedef struct { int64_t height, width, channels, down, across, half; } shape;
+/* half: whether its type is bfloat16; down, across: numbers of tiles; replicated: whether its outermost values are beyond its
+ * edges, and not zeros.
+ */
+typedef struct { int64_t height, width, channels, down, across, half, replicated; } shape;
 
 #if HAS_INTEGERS
 _Static_assert(ROWS % ROWS_AT_ONCE == 0 && LANES == CHUNK, "of products in integers, too");
@@ -117,20 +119,31 @@ INLINE void columns_at_points(const void *map, shape s, int half, int side, run 
     const int64_t right = wide < s.width - r.x ? wide : s.width - r.x, numbers = (right - left) * n;
     const int64_t first = r.image * s.height * line + r.y * line + (r.x + left) * n;
     const int inside = r.y >= 0 && r.y + side <= s.height;
+    int64_t lines[6];
+    int known[6];
+    for (int i = 0; i < side; i++) {
+        const int64_t y = r.y + i, nearest = y < 0 ? 0 : y < s.height ? y : s.height - 1;
+        known[i] = y == nearest || s.replicated;
+        lines[i] = first + (nearest - r.y) * line;
+    }
     for (int64_t c = 0; c < numbers; c += LANES) {
         vec d[6], h[6];
         const int64_t at = start(c, numbers);
-        for (int i = 0; i < side; i++) {
-            const int known = inside || (r.y + i >= 0 && r.y + i < s.height);
-            d[i] = known ? get_from(map, half, first + i * line + at) : (vec){};
-        }
+        for (int i = 0; i < side; i++)
+            d[i] = inside ? get_from(map, half, first + i * line + at)
+                          : known[i] ? get_from(map, half, lines[i] + at) : (vec){};
         side == 6 ? image_at_points(h, d) : results_at_points(h, d);
         for (int i = 0; i < 6; i++)
             put(to + (i * wide + left) * n + at, h[i]);
     }
     for (int i = 0; i < 6; i++) {
-        memset(to + i * wide * n, 0, sizeof(float) * left * n);
-        memset(to + (i * wide + right) * n, 0, sizeof(float) * (wide - right) * n);
+        float *const begin = to + i * wide * n, *const end = begin + right * n;
+        memset(begin, 0, sizeof(float) * left * n);
+        memset(end, 0, sizeof(float) * (wide - right) * n);
+        for (int64_t x = 0; s.replicated && x < left; x++)
+            memcpy(begin + x * n, begin + left * n, sizeof(float) * n);
+        for (int64_t x = right; s.replicated && x < wide; x++)
+            memcpy(begin + x * n, end - n, sizeof(float) * n);
     }
 }
 

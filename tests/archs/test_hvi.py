@@ -47,9 +47,9 @@ def test_convolutions_padded_by_replication(size, inputs, outputs):
     torch.manual_seed(0)
     conv, x = conv3x3(inputs, outputs, "replicate"), torch.randn(2, inputs, *size)
     expected = conv(x).detach()
-    torch.testing.assert_close(convolve_replicated(x, conv), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(convolve_replicated(conv, x), expected, atol=1e-5, rtol=0)
     with torch.no_grad():
-        torch.testing.assert_close(convolve_replicated(x, conv), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(convolve_replicated(conv, x), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

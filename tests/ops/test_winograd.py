@@ -201,6 +201,20 @@ def test_a_map_is_added_in_one_step_or_two(size, relu, dtype, monkeypatch):
     torch.testing.assert_close(ours, theirs, rtol=0.01 if dtype == torch.bfloat16 else 0, atol=0)
 
 
+@pytest.mark.parametrize("size", [(3, 5), (33, 64), (17, 39)])  # direct, and by Winograd, with parts of tiles
+@pytest.mark.parametrize("first", [5, 16])
+def test_beyond_the_edges_may_be_the_outermost_values(size, first, form):
+    torch.manual_seed(0)
+    layer, x = Conv3x3(24, 17, padding_mode="replicate"), torch.randn(2, 24, *size)
+    expected = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
+    parts = x.split([first, 24 - first], dim=1)
+    layer.fuse()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(parts[0], more=parts[1]), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(layer(x, relu=True), expected.relu(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [3, 64])  # direct, and by Winograd
 @pytest.mark.parametrize("first", [5, 16])
 def test_the_input_may_be_two_maps(size, first):
