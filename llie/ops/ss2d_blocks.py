@@ -24,7 +24,6 @@ from llie.ops.selective_scan.core import carry, project, project_ends
 
 ROWS = 64  # in a block: more rows take more memory for the block, fewer take more for what is kept of all blocks
 CHUNK = 2**22  # values of a piece of a block that is computed at a time
-FIRST = 2**18  # the same for rows backwards, of which the first ones are usually enough
 FORGOTTEN = 1e-20  # a decay after which nothing of a state is left: none is so much larger than others
 
 DOWN, UP, ROWS_BACK = 1, 3, 2  # directions, as in `llie.ops.ss2d`
@@ -187,50 +186,42 @@ class BlockScan:
     def _end_of_columns(self, direction: int, x: Tensor, columns: Lines) -> None:
         """Extend stretches by the columns of (1, C, rows, W)."""
         for part in _parts(self.width, x.shape[1] * x.shape[2]):
-            columns.steps[part] += self._end(direction, _columns(x, part), columns.own[part])
+            steps = torch.zeros_like(columns.steps[part])
+            self._end(direction, _columns(x, part), columns.own[part], steps)
+            columns.steps[part] += steps
 
     def _end_of_rows_back(self, x: Tensor, row: Lines) -> None:
         """Describe the rows of (1, C, rows, W) as a single line from the last pixel to the first.
 
-        From its end to its start, and each state only as far as anything reaches the end: decays from the rest are zero
-        in effect.
+        From its end to its start, as far as anything reaches the end: decays from the rest are zero in effect.
         """
-        for part in _parts(x.shape[2], x.shape[1] * self.width, FIRST):
-            decay = self._decay(ROWS_BACK, row.steps)
-            states = (decay.amax((0, 2)) >= FORGOTTEN).nonzero().flatten()
-            if not len(states):
+        for part in _parts(x.shape[2], x.shape[1] * self.width):
+            own = torch.zeros_like(row.own)
+            self._end(ROWS_BACK, _row(x, part), own, row.steps)
+            row.own.add_(own)
+            if self._decay(ROWS_BACK, row.steps).amax() < FORGOTTEN:
                 break
-            own = torch.zeros_like(row.own[:, : len(states)])
-            row.steps.add_(self._end(ROWS_BACK, _row(x, part), own, states))
-            row.own.index_add_(1, states, decay[:, states].mul_(own))
 
     def _scan(self, direction: int, lines: Tensor, state: Tensor, y: Tensor) -> None:
         """Add the results of lines (lines, length, 1, C) to y, from their states, which become those at their ends."""
         weights, order = self._operands(direction)
         project(lines, *weights, order, 0, y, state[:, None], self.weights.backend)
 
-    def _end(self, direction: int, lines: Tensor, state: Tensor, states: Tensor | None = None) -> Tensor:
-        """As `_scan`, without results, and perhaps for some states only: the sums of step sizes, (lines, C)."""
-        weights, order = self._operands(direction, states)
-        return project_ends(lines, *weights, order, state[:, None], self.weights.backend)[:, 0]
+    def _end(self, direction: int, lines: Tensor, state: Tensor, steps: Tensor) -> None:
+        """As `_scan`, without results; see `llie.ops.selective_scan.core.project_ends`. Steps: (lines, C)."""
+        weights, order = self._operands(direction)
+        project_ends(lines, *weights, order, state[:, None], steps[:, None], FORGOTTEN, self.weights.backend)
 
-    def _operands(
-        self, direction: int, states: Tensor | None = None
-    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[int]]:
-        """Weights of a scan of all states, or of some, and its direction along lines."""
+    def _operands(self, direction: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[int]]:
+        """Weights of a scan, and its direction along lines."""
         x_proj, dt_proj, dt_bias = (w[direction, None].float() for w in self.weights[:3])
-        rates = self.rates[direction, None]
-        if states is not None and len(states) < rates.shape[1]:
-            rank = dt_proj.shape[2]
-            x_proj = x_proj[:, torch.cat([torch.arange(rank), rank + states, rank + rates.shape[1] + states])]
-            rates = rates[:, states]
         order = [2 if direction in (UP, ROWS_BACK) else 0]
-        return (x_proj, dt_proj, dt_bias, rates.transpose(1, 2)), order
+        return (x_proj, dt_proj, dt_bias, self.rates[direction, None].transpose(1, 2)), order
 
 
-def _parts(count: int, values: int, most: int | None = None) -> Iterator[slice]:
+def _parts(count: int, values: int) -> Iterator[slice]:
     """Of so many lines or rows with so many values each, as many as make a piece, in turn."""
-    size = max(1, (most or CHUNK) // values)
+    size = max(1, CHUNK // values)
     return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 

@@ -64,12 +64,25 @@ def test_a_scan_continues_where_another_ended(backend, direction):
 @pytest.mark.parametrize("direction", [0, 2])
 def test_the_end_of_a_scan_without_its_results(backend, channels, direction):
     u, weights, expected = operands(channels)
-    state = expected.clone()
+    state, steps = expected.clone(), torch.rand(3, 1, channels)
+    later = steps.clone()
     project(u, *weights, [direction], 0, torch.zeros_like(u), expected, backend)
-    steps = project_ends(u, *weights, [direction], state, backend)
-    x_proj, dt_proj, bias, _ = weights
-    assert_near(state, expected, 1e-6)
-    assert_near(steps, F.softplus(projections(u, x_proj, dt_proj)[0] + bias).sum(1), 1e-6)
+    project_ends(u, *weights, [direction], state, later, backend=backend)
+    x_proj, dt_proj, bias, A = weights
+    assert_near(state, expected * (A.transpose(1, 2) * steps[:, :, None]).exp(), 1e-6)
+    assert_near(later - steps, F.softplus(projections(u, x_proj, dt_proj)[0] + bias).sum(1), 1e-6)
+
+
+@pytest.mark.parametrize("channels", [19, 32])
+def test_the_end_of_a_scan_without_what_has_decayed(channels):
+    u, weights, _ = operands(channels)
+    u, weights[2], weights[3] = u.repeat(1, 5, 1, 1), weights[2] + 3, weights[3] - 0.1
+    expected, state = torch.zeros(3, 1, 5, channels), torch.zeros(3, 1, 5, channels)
+    every, steps = torch.zeros(3, 1, channels), torch.zeros(3, 1, channels)
+    project_ends(u, *weights, [0], expected, every)
+    project_ends(u, *weights, [0], state, steps, least=1e-10)
+    assert_near(state, expected, 1e-7)
+    assert (steps < 0.9 * every).any() and (weights[3].transpose(1, 2) * steps[:, :, None]).exp().max() < 1e-9
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -93,7 +106,6 @@ def test_states_are_carried_through_stretches(backend, channels):
 @pytest.mark.parametrize(("height", "width", "rows"), [(23, 17, 4), (16, 5, 8), (5, 3, 8), (1, 9, 4), (9, 1, 2)])
 def test_blocks_give_the_scan_of_the_whole_image(backend, height, width, rows, monkeypatch):
     monkeypatch.setattr(ss2d_blocks, "CHUNK", 150)  # several pieces in a block
-    monkeypatch.setattr(ss2d_blocks, "FIRST", 100)
     inputs = example(height, width, batch=1, channels=6, states=4)
     expected = ss2d(**inputs, backend=backend).permute(0, 3, 1, 2)
     x = inputs.pop("x").permute(0, 3, 1, 2)
@@ -116,7 +128,7 @@ def test_blocks_give_the_scan_of_the_whole_image(backend, height, width, rows, m
 
 
 def test_rows_that_have_decayed_are_left_out(monkeypatch):
-    monkeypatch.setattr(ss2d_blocks, "FIRST", 60)  # two rows at a time
+    monkeypatch.setattr(ss2d_blocks, "CHUNK", 60)  # two rows at a time
     inputs = example(30, 5, batch=1, channels=6, states=4)
     inputs["dt_bias"] = inputs["dt_bias"] + 4
     x = inputs.pop("x").permute(0, 3, 1, 2)

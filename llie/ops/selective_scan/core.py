@@ -95,14 +95,32 @@ def project_ends(
     A: Tensor,
     directions: Sequence[int],
     state: Tensor,
+    steps: Tensor,
+    least: float = 0.0,
     backend: str = "auto",
-) -> Tensor:
-    """As `project`, without results and for rows only: the sums of the step sizes, (batch, groups, channels)."""
+) -> None:
+    """As `project`, without results and for rows only: the states some time after the ends of the lines.
+
+    Args:
+        u: see `project`, as the other tensors.
+        x_proj: see there.
+        dt_proj: see there.
+        dt_bias: see there.
+        A: see there.
+        directions: see there.
+        state: the one to begin with, replaced by the one after this time.
+        steps: the sums of the step sizes from the ends of the lines until then, (batch, groups, channels), contiguous;
+            zero for the states at the ends. Those of the lines are added.
+        least: a decay that counts as zero, as do all below it; steps before it may then be missing in the sums.
+        backend: see `scan`.
+    """
     compute = backends.choose(backend, u)
     if hasattr(compute, "project_ends"):
-        return compute.project_ends(u, x_proj, dt_proj, dt_bias, A, directions, state)
+        compute.project_ends(u, x_proj, dt_proj, dt_bias, A, directions, state, steps, least)
+        return
     project(u, x_proj, dt_proj, dt_bias, A, directions, 0, torch.empty_like(u), state, backend)
-    return F.softplus(projections(u, x_proj, dt_proj)[0] + dt_bias).sum(1)
+    state.mul_((A.transpose(1, 2) * steps[:, :, None]).exp_())
+    steps.add_(F.softplus(projections(u, x_proj, dt_proj)[0] + dt_bias).sum(1))
 
 
 def carry(rates: Tensor, steps: Tensor, state: Tensor, own: Tensor, swap: bool = False, backend: str = "auto") -> None:

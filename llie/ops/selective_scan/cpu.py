@@ -89,15 +89,14 @@ def project(
 
 
 def project_ends(
-    u: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A: Tensor, directions: Sequence[int], state: Tensor
-) -> Tensor:
-    """As `project`, without results: the sums of step sizes, (batch, groups, channels)."""
+    u: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A: Tensor, directions: Sequence[int], state: Tensor,
+    steps: Tensor, least: float,
+) -> None:  # fmt: skip
+    """See `core.project_ends`."""
     problem, _keep = _projected(u, x_proj, dt_proj, dt_bias, A, directions, 0)
     threads, ranges = _shares(len(u), u.shape[3])
-    sums = state.new_empty(len(u), len(A), u.shape[3])
-    at = state.data_ptr()
-    _check(_library().scan_ends(ctypes.byref(problem), at, at, sums.data_ptr(), ranges, threads))
-    return sums
+    power = math.log2(least) if least else -math.inf
+    _check(_library().scan_ends(ctypes.byref(problem), state.data_ptr(), steps.data_ptr(), power, ranges, threads))
 
 
 def carry(rates: Tensor, steps: Tensor, state: Tensor, own: Tensor, swap: bool) -> None:
@@ -200,7 +199,7 @@ def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.scan_forward.argtypes = [pointer, _Array, integer, *[pointer] * 3, integer, integer, ctypes.c_int]
-    library.scan_ends.argtypes = [*[pointer] * 4, integer, ctypes.c_int]
+    library.scan_ends.argtypes = [*[pointer] * 3, ctypes.c_float, integer, ctypes.c_int]
     library.scan_carry.argtypes = [*[pointer] * 4, *[integer] * 3, *[ctypes.c_int] * 2]
     library.scan_backward.argtypes = [pointer, _Array, _Array, _Array, *[pointer] * 5, integer, ctypes.c_int]
     return library

@@ -1,4 +1,4 @@
-/* The selective scan on a CPU: sixteen channels a vector, positions in tiles, states four at a time in registers.
+/* The selective scan on a CPU: as many channels at a time as a register holds, positions in tiles, states four at a time.
  *
  * Every tensor is read through its own strides, in the order of its direction, a tile at a time into small aligned
  * buffers; so neither layout nor direction costs a copy of a tensor. Plain C with GNU vector extensions (gcc, clang).
@@ -11,43 +11,43 @@
 #include <immintrin.h>
 #endif
 
-#define LANES 16
+#define PADDED 16 /* LANES in cpu.py: of weights, channels rounded up to them are in memory */
 #define TILE 32   /* BLOCK in core.py: states are saved where tiles begin */
 #define CHUNK 4   /* states carried through a tile in registers */
 #ifdef __AVX512F__
-#define WIDE 16   /* lanes of a register */
+#define LANES 16  /* of a register: compilers are slow at vectors of several */
 #define ACROSS 3  /* registers of columns, and positions, that are projected at a time: their sums fill the registers */
 #define ROWS 8
 #else
-#define WIDE 8
+#define LANES 8
 #define ACROSS 2
 #define ROWS 4
 #endif
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
-typedef float wide __attribute__((vector_size(4 * WIDE)));
 
 typedef struct { float *data; int64_t batch, length, group, last; } array; /* strides in elements */
 
 typedef struct {
     int64_t batch, length, groups, channels, states, width, shared, softplus; /* shared: all groups read the one u */
     const int64_t *directions;
-    const float *rates; /* A log2(e): (groups, states rounded up to CHUNK, channels rounded up to LANES), zero padded */
-    const float *bias;  /* of the step sizes: (groups, channels rounded up to LANES) */
+    const float *rates; /* A log2(e): (groups, states rounded up to CHUNK, channels rounded up to PADDED), zero beyond */
+    const float *bias;  /* of the step sizes: (groups, channels rounded up to PADDED) */
     array u, delta, b, c;
     /* In place of delta, b and c, what they are computed from; else NULL. B, low-rank step sizes and C of a position are
      * its channels times x_proj, (groups, channels, columns), with B and C as many as there are rates; its step sizes
-     * are the low-rank ones times dt_proj, (groups, rank, channels rounded up to LANES). */
+     * are the low-rank ones times dt_proj, (groups, rank, channels rounded up to PADDED). */
     int64_t rank, columns;
     const float *x_proj, *dt_proj;
 } problem;
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* 2^x for x <= 0, to 2e-7; NaN stays NaN. */
+/* 2^x for x <= 0, to 2e-7; NaN stays NaN. `exp2_once` is as exact, but 1 - 2^x only to 2e-5 where x is near 0, which
+ * would add up in the product of many decays. */
 #ifdef __AVX512F__
-static inline vec exp2v(vec x) /* whole 32nds from a table, a series for the rest */
+static inline __attribute__((always_inline)) vec exp2_by_table(vec x, int once) /* whole 32nds, a series for the rest */
 {
     static const float table[32] __attribute__((aligned(64))) = {
         1.0f, 1.02189715f, 1.04427378f, 1.0671404f, 1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
@@ -60,8 +60,11 @@ static inline vec exp2v(vec x) /* whole 32nds from a table, a series for the res
     __m512 shifted = z + magic, whole = shifted - magic, f = z - whole;
     __m512 power = _mm512_permutex2var_ps(_mm512_load_ps(table), (__m512i)shifted, _mm512_load_ps(table + 16));
     __m512 p = ((f * 5.55041087e-2f + 2.40226507e-1f) * f + 6.93147181e-1f) * f; /* 2^f - 1, exact near 0 */
+    if (once) p = (f * 2.40226507e-1f + 6.93157342e-1f) * f; /* the best parabola through 0 */
     return (vec)_mm512_scalef_ps(power * p + power, whole);
 }
+static inline vec exp2v(vec x) { return exp2_by_table(x, 0); }
+static inline vec exp2_once(vec x) { return exp2_by_table(x, 1); }
 #else
 static inline vec exp2v(vec x) /* whole part into the exponent, a minimax polynomial for the rest */
 {
@@ -76,6 +79,7 @@ static inline vec exp2v(vec x) /* whole part into the exponent, a minimax polyno
     p = p * f + 1.0f;
     return (vec)((ivec)p + ((ivec)shifted << 23));
 }
+static inline vec exp2_once(vec x) { return exp2v(x); }
 #endif
 
 /* Raw step sizes -> step sizes, and the slope there. softplus(x) = max(x, 0) + log(1 + e) with e = exp(-|x|), where
@@ -83,7 +87,7 @@ static inline vec exp2v(vec x) /* whole part into the exponent, a minimax polyno
 static inline void to_steps(vec *d, vec *slope, const problem *q, int64_t g, int64_t c, int n)
 {
     vec bias;
-    memcpy(&bias, q->bias + g * round_up(q->channels, LANES) + c, sizeof bias);
+    memcpy(&bias, q->bias + g * round_up(q->channels, PADDED) + c, sizeof bias);
     for (int t = 0; t < n; t++) {
         vec x = d[t] + bias;
         ivec negative = x < 0.0f;
@@ -113,7 +117,7 @@ static int64_t place(const problem *q, int64_t group, int64_t step)
     return step;
 }
 
-/* Sixteen channels of every position of a tile; lanes beyond the end read zero: decay 1, input 0. */
+/* A vector of channels of every position of a tile; lanes beyond the end read zero: decay 1, input 0. */
 static void gather(vec *out, const array *from, int64_t b, int64_t g, int64_t c, int64_t lanes, const int64_t *at,
                    int n)
 {
@@ -164,28 +168,28 @@ static inline __attribute__((always_inline)) void project_columns(float *out, co
                                                                   const problem *q, int n, int registers)
 {
     for (int first = 0; first < n; first += ROWS) {
-        wide sums[ROWS][ACROSS] = {};
+        vec sums[ROWS][ACROSS] = {};
         for (int64_t c = 0; c < q->channels; c++) {
             const float *from = (const float *)&u[c / LANES * TILE + first] + c % LANES;
-            wide weights[ACROSS];
-            for (int k = 0; k < registers; k++) memcpy(&weights[k], x_proj + c * q->columns + k * WIDE, sizeof(wide));
+            vec weights[ACROSS];
+            for (int k = 0; k < registers; k++) memcpy(&weights[k], x_proj + c * q->columns + k * LANES, sizeof(vec));
             for (int t = 0; t < ROWS; t++)
                 for (int k = 0; k < registers; k++) sums[t][k] += from[t * LANES] * weights[k];
         }
         for (int t = 0; t < ROWS; t++)
             for (int k = 0; k < registers; k++)
-                memcpy(out + (first + t) * q->columns + k * WIDE, &sums[t][k], sizeof(wide));
+                memcpy(out + (first + t) * q->columns + k * LANES, &sums[t][k], sizeof(vec));
     }
 }
 
-/* The first `columns` of x_proj, rounded up to WIDE, for the first n positions, rounded up to ROWS. */
+/* The first `columns` of x_proj, rounded up to LANES, for the first n positions, rounded up to ROWS. */
 static void project(float *out, const vec *u, const problem *q, int64_t g, int64_t columns, int n)
 {
     const float *x_proj = q->x_proj + g * q->channels * q->columns;
     int64_t at = 0;
-    for (; columns - at > (ACROSS - 1) * WIDE; at += ACROSS * WIDE)
+    for (; columns - at > (ACROSS - 1) * LANES; at += ACROSS * LANES)
         project_columns(out + at, u, x_proj + at, q, n, ACROSS);
-    if (columns - at > WIDE) project_columns(out + at, u, x_proj + at, q, n, 2);
+    if (columns - at > LANES) project_columns(out + at, u, x_proj + at, q, n, 2);
     else if (columns > at) project_columns(out + at, u, x_proj + at, q, n, 1);
 }
 
@@ -201,7 +205,7 @@ static share share_of(const problem *q, int64_t parts, int64_t ranges, int64_t i
                    vectors * (r + 1) / ranges};
 }
 
-/* Sixteen channels of a state in memory, (batch, groups, states, channels). */
+/* A vector of channels of a state in memory, (batch, groups, states, channels). */
 static int64_t state_at(const problem *q, int64_t b, int64_t g, int64_t s, int64_t c)
 {
     return ((b * q->groups + g) * q->states + s) * q->channels + c;
@@ -209,28 +213,49 @@ static int64_t state_at(const problem *q, int64_t b, int64_t g, int64_t s, int64
 
 static int64_t lanes_at(const problem *q, int64_t c) { return q->channels - c < LANES ? q->channels - c : LANES; }
 
-/* `initial`: the state before the first position; zero if NULL.
- * `results`: whether to fill y, else `sums` of the step sizes, (batch, groups, channels); a constant after inlining.
- * With projections, results are added to y. */
-static inline __attribute__((always_inline)) int forward_share(const problem *q, share w, int results, array y,
-                                                               const float *initial, float *last, float *starts,
-                                                               float *sums)
+/* The first lanes of a vector, most often all: then with no call of a function. */
+static inline void read_lanes(vec *to, const float *from, int64_t lanes)
 {
-    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
+    if (lanes == LANES) memcpy(to, from, sizeof(vec));
+    else memcpy(to, from, sizeof(float) * (size_t)lanes);
+}
+
+static inline void write_lanes(float *to, const vec *from, int64_t lanes)
+{
+    if (lanes == LANES) memcpy(to, from, sizeof(vec));
+    else memcpy(to, from, sizeof(float) * (size_t)lanes);
+}
+
+/* Step sizes from the low-rank ones of a tile, in rows of `pitch`. */
+static void steps_of(vec *d, const float *low, int64_t pitch, const problem *q, int64_t g, int64_t c, int n)
+{
+    const int64_t row = round_up(q->channels, PADDED);
+    memset(d, 0, sizeof(vec) * TILE);
+    for (int64_t r = 0; r < q->rank; r++) {
+        vec weights;
+        memcpy(&weights, q->dt_proj + (g * q->rank + r) * row + c, sizeof weights);
+        for (int t = 0; t < n; t++) d[t] += low[t * pitch + r] * weights;
+    }
+    to_steps(d, NULL, q, g, c, n);
+}
+
+/* `initial`: the state before the first position; zero if NULL. With projections, results are added to y. */
+static int forward_share(const problem *q, share w, array y, const float *initial, float *last, float *starts)
+{
+    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, PADDED);
     const int64_t vectors = w.last - w.first, state = padded * vectors;
     const int64_t pitch = q->x_proj ? q->columns : padded, all = q->x_proj ? row : 0;
-    vec *h = buffer(sizeof(vec) * (size_t)(state + vectors)), *sum = h + state;
+    vec *h = buffer(sizeof(vec) * (size_t)state);
     float *bt = buffer(sizeof(float) * (size_t)(2 * pitch * TILE)), *low = bt + padded;
     float *ct = q->x_proj ? low + q->rank : bt + padded * TILE;
     vec *u = buffer(sizeof(float) * (size_t)((all + LANES) * TILE));
     int failed = !h || !bt || !u;
     if (u) memset(u, 0, sizeof(float) * (size_t)((all + LANES) * TILE));
     for (int64_t g = w.group; g < w.groups && !failed; g++) {
-        memset(h, 0, sizeof(vec) * (size_t)(state + vectors));
+        memset(h, 0, sizeof(vec) * (size_t)state);
         for (int64_t v = 0; v < vectors && initial; v++)
             for (int64_t s = 0, c = (w.first + v) * LANES; s < q->states; s++)
-                memcpy(&h[v * padded + s], initial + state_at(q, w.batch, g, s, c),
-                       sizeof(float) * (size_t)lanes_at(q, c));
+                read_lanes(&h[v * padded + s], initial + state_at(q, w.batch, g, s, c), lanes_at(q, c));
         for (int64_t first = 0; first < q->length; first += TILE) {
             int n = (int)(q->length - first < TILE ? q->length - first : TILE);
             int64_t at[TILE], source = q->shared ? 0 : g;
@@ -238,38 +263,28 @@ static inline __attribute__((always_inline)) int forward_share(const problem *q,
             if (q->x_proj) {
                 for (int64_t c = 0; c < row; c += LANES)
                     gather(u + c / LANES * TILE, &q->u, w.batch, source, c, lanes_at(q, c), at, n);
-                project(bt, u, q, g, results ? q->columns : padded + q->rank, n);
+                project(bt, u, q, g, q->columns, n);
             } else {
                 gather_states(bt, &q->b, q, w.batch, g, padded, at, n);
-                if (results) gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
+                gather_states(ct, &q->c, q, w.batch, g, padded, at, n);
             }
             for (int64_t v = 0; v < vectors; v++) {
                 int64_t c = (w.first + v) * LANES, lanes = lanes_at(q, c);
                 vec d[TILE], du[TILE], out[TILE] = {};
                 if (q->x_proj) {
-                    memset(d, 0, sizeof d);
-                    for (int64_t r = 0; r < q->rank; r++) {
-                        vec weights;
-                        memcpy(&weights, q->dt_proj + (g * q->rank + r) * row + c, sizeof weights);
-                        for (int t = 0; t < n; t++) d[t] += low[t * pitch + r] * weights;
-                    }
+                    steps_of(d, low, pitch, q, g, c, n);
                     memcpy(du, u + (w.first + v) * TILE, sizeof du);
                 } else {
                     gather(d, &q->delta, w.batch, g, c, lanes, at, n);
                     gather(du, &q->u, w.batch, source, c, lanes, at, n);
+                    to_steps(d, NULL, q, g, c, n);
                 }
-                to_steps(d, NULL, q, g, c, n);
                 for (int t = 0; t < n; t++) du[t] *= d[t];
-                if (!results) {
-                    vec tile = d[0];
-                    for (int t = 1; t < n; t++) tile += d[t];
-                    sum[v] += tile;
-                }
                 if (starts) {
                     int64_t block = (first / TILE * q->batch + w.batch) * q->groups + g;
                     float *save = starts + block * q->states * q->channels;
                     for (int64_t s = 0; s < q->states; s++)
-                        memcpy(save + s * q->channels + c, &h[v * padded + s], sizeof(float) * (size_t)lanes);
+                        write_lanes(save + s * q->channels + c, &h[v * padded + s], lanes);
                 }
                 for (int64_t s = 0; s < padded; s += CHUNK) {
                     vec a[CHUNK], x[CHUNK];
@@ -281,21 +296,19 @@ static inline __attribute__((always_inline)) int forward_share(const problem *q,
                         const float *bs = bt + t * pitch + s, *cs = ct + t * pitch + s;
                         for (int k = 0; k < CHUNK; k++) {
                             x[k] = exp2v(d[t] * a[k]) * x[k] + du[t] * bs[k];
-                            if (results) out[t] += x[k] * cs[k];
+                            out[t] += x[k] * cs[k];
                         }
                     }
                     for (int k = 0; k < CHUNK; k++) h[v * padded + s + k] = x[k];
                 }
                 int add = q->x_proj || (q->shared && g);
-                if (results) scatter(&y, out, w.batch, source, c, lanes, at, n, add);
+                scatter(&y, out, w.batch, source, c, lanes, at, n, add);
             }
         }
         for (int64_t v = 0; v < vectors; v++) {
             int64_t c = (w.first + v) * LANES;
-            size_t size = sizeof(float) * (size_t)lanes_at(q, c);
-            if (!results) memcpy(sums + (w.batch * q->groups + g) * q->channels + c, &sum[v], size);
             for (int64_t s = 0; s < q->states; s++)
-                memcpy(last + state_at(q, w.batch, g, s, c), &h[v * padded + s], size);
+                write_lanes(last + state_at(q, w.batch, g, s, c), &h[v * padded + s], lanes_at(q, c));
         }
     }
     free(h);
@@ -314,18 +327,113 @@ int scan_forward(const problem *q, array y, int64_t part, const float *initial, 
         share w = share_of(q, parts, ranges, i);
         array own = y;
         own.data += i / ranges % parts * part;
-        failed |= forward_share(q, w, 1, own, initial, last, starts, NULL);
+        failed |= forward_share(q, w, own, initial, last, starts);
     }
     return failed;
 }
 
-/* The last state and the sums of step sizes, without results. */
-int scan_ends(const problem *q, const float *initial, float *last, float *sums, int64_t ranges, int threads)
+static int any_at_least(vec v, float least)
+{
+#ifdef __AVX512F__
+    return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(least), _CMP_NLT_UQ) != 0;
+#else
+    int found = 0;
+    for (int i = 0; i < LANES; i++) found |= !(v[i] < least);
+    return found;
+#endif
+}
+
+/* See `scan_ends`. A state at the end of a line is a sum over its positions: what each adds, times its decay from there
+ * to the end. Walked from the end, with the sum of step sizes up to it, each is known by itself, and as soon as the decay
+ * is below 2^least, neither this position nor any before it is needed. */
+static int ends_share(const problem *q, share w, float *state, float *sums, float least)
+{
+    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, PADDED);
+    const int64_t vectors = w.last - w.first, pitch = q->columns;
+    vec *h = buffer(sizeof(vec) * (size_t)(padded * vectors));
+    vec *u = buffer(sizeof(float) * (size_t)((row + LANES) * TILE)), *sum = buffer(sizeof(vec) * (size_t)vectors);
+    float *bt = buffer(sizeof(float) * (size_t)(pitch * TILE));
+    int failed = !h || !u || !sum || !bt;
+    if (u) memset(u, 0, sizeof(float) * (size_t)((row + LANES) * TILE));
+    for (int64_t g = 0; g < q->groups && !failed; g++) {
+        float *to = sums + (w.batch * q->groups + g) * q->channels + w.first * LANES;
+        memset(h, 0, sizeof(vec) * (size_t)(padded * vectors));
+        memset(sum, 0, sizeof(vec) * (size_t)vectors);
+        for (int64_t v = 0; v < vectors; v++)
+            read_lanes(&sum[v], to + v * LANES, lanes_at(q, (w.first + v) * LANES));
+        int needed = 1;
+        for (int64_t first = (q->length - 1) / TILE * TILE; first >= 0 && needed; first -= TILE) {
+            int n = (int)(q->length - first < TILE ? q->length - first : TILE), projected = 0;
+            int64_t at[TILE], source = q->shared ? 0 : g;
+            for (int t = 0; t < n; t++) at[t] = place(q, g, first + t);
+            needed = 0;
+            for (int64_t v = 0; v < vectors; v++) {
+                const int64_t c = (w.first + v) * LANES;
+                const float *rates = q->rates + g * padded * row + c;
+                vec d[TILE], du[TILE], before = sum[v], tile = {};
+                int known = 0;
+                for (int64_t s = 0; s < padded; s += CHUNK) {
+                    vec a[CHUNK], x[CHUNK], slowest = (vec){} - 1e30f;
+                    for (int k = 0; k < CHUNK; k++) {
+                        memcpy(&a[k], rates + (s + k) * row, sizeof(vec));
+                        x[k] = h[v * padded + s + k];
+                        ivec less = a[k] < slowest;
+                        if (s + k < q->states) slowest = (vec)((less & (ivec)slowest) | (~less & (ivec)a[k]));
+                    }
+                    for (int64_t i = lanes_at(q, c); i < LANES; i++) slowest[i] = -1e30f;
+                    if (!any_at_least(slowest * before, least)) continue;
+                    if (!projected) {
+                        for (int64_t from = 0; from < row; from += LANES)
+                            gather(u + from / LANES * TILE, &q->u, w.batch, source, from, lanes_at(q, from), at, n);
+                        project(bt, u, q, g, padded + q->rank, n);
+                    }
+                    if (!known) {
+                        steps_of(d, bt + padded, pitch, q, g, c, n);
+                        for (int t = n - 1; t >= 0; t--) {
+                            vec step = d[t];
+                            du[t] = u[(w.first + v) * TILE + t] * step;
+                            d[t] = before + tile; /* from here to the end */
+                            tile += step;
+                        }
+                        sum[v] += tile;
+                    }
+                    needed = projected = known = 1;
+                    for (int t = 0; t < n; t++)
+                        for (int k = 0; k < CHUNK; k++)
+                            x[k] += exp2_once(d[t] * a[k]) * (du[t] * bt[t * pitch + s + k]);
+                    for (int k = 0; k < CHUNK; k++) h[v * padded + s + k] = x[k];
+                }
+            }
+        }
+        for (int64_t v = 0; v < vectors; v++) {
+            const int64_t c = (w.first + v) * LANES, lanes = lanes_at(q, c);
+            write_lanes(to + v * LANES, &sum[v], lanes);
+            for (int64_t s = 0; s < q->states; s++) {
+                float *after = state + state_at(q, w.batch, g, s, c);
+                vec rate, x = {};
+                memcpy(&rate, q->rates + (g * padded + s) * row + c, sizeof rate);
+                read_lanes(&x, after, lanes);
+                x = x * exp2_once(rate * sum[v]) + h[v * padded + s];
+                write_lanes(after, &x, lanes);
+            }
+        }
+    }
+    free(h);
+    free(u);
+    free(sum);
+    free(bt);
+    return failed;
+}
+
+/* States after lines, without results, and `sums` of step sizes, (batch, groups, channels). The states are those so many
+ * steps after the lines as the sums say; those of the lines are added. Decays below 2^least count as zero, and step sizes
+ * before them may be missing in the sums. With projections. */
+int scan_ends(const problem *q, float *state, float *sums, float least, int64_t ranges, int threads)
 {
     int failed = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(dynamic)
     for (int64_t i = 0; i < q->batch * ranges; i++)
-        failed |= forward_share(q, share_of(q, 1, ranges, i), 0, (array){}, initial, last, NULL, sums);
+        failed |= ends_share(q, share_of(q, 1, ranges, i), state, sums, least);
     return failed;
 }
 
@@ -377,7 +485,7 @@ static inline float sum_lanes(vec v)
 static int backward_share(const problem *q, share w, array dy, array du, array ddelta, const float *dlast,
                           const float *starts, float *db, float *dc, float *da)
 {
-    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, LANES);
+    const int64_t padded = round_up(q->states, CHUNK), row = round_up(q->channels, PADDED);
     const int64_t vectors = w.last - w.first, state = padded * vectors;
     vec *carry = buffer(sizeof(vec) * (size_t)(2 * state)), *dav = carry + state;
     vec *tile = buffer(sizeof(vec) * (size_t)(6 * vectors * TILE));
