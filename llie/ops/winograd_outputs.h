@@ -51,6 +51,24 @@ INLINE void put_some(void *to, int half, int64_t at, vec v, int64_t count)
         }
 }
 
+/* Writes some rows of a column of results, from value `to` of an output on, and `added` of what is added to it. */
+INLINE void finish(vec *r, output o, int64_t to, int64_t added, int half, int some, int rows)
+{
+    if (o.added.values)
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++, added += o.added.row)
+            r[i] += some ? get_some(o.added.values, half, added, o.channels) : get_from(o.added.values, half, added);
+    if (o.relu)
+        for (int i = 0; i < 4; i++)
+            r[i] = relu_of(r[i], (float)o.slope);
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++, to += o.to.row)
+        if (some)
+            put_some(o.to.values, half, to, r[i], o.channels);
+        else
+            put_into(o.to.values, half, to, r[i]);
+}
+
 /* Fills tiles of an output from the products at the points, times those of scales (tiles, 6), if there are any; bias may be
  * null. `some`: there are fewer channels than LANES. */
 INLINE void from_points(const float *from, int64_t row, int64_t apart, const float *scales, const float *bias, output o,
@@ -80,23 +98,15 @@ INLINE void from_points(const float *from, int64_t row, int64_t apart, const flo
                 for (int i = 0; i < 6; i++)
                     m[i] = lines[i][j];
                 to_results(r, m);
-                if (j < right)
-#pragma GCC unroll 4
-                    for (int i = 0; i < 4; i++)
-                        if (i < below) {
-                            const int64_t here = to + i * o.to.row + j * o.to.pixel + at;
-                            const int64_t there = added + i * o.added.row + j * o.added.pixel + at;
-                            r[i] += constant;
-                            if (o.added.values)
-                                r[i] += some ? get_some(o.added.values, half, there, o.channels)
-                                             : get_from(o.added.values, half, there);
-                            if (o.relu)
-                                r[i] = relu_of(r[i], (float)o.slope);
-                            if (some)
-                                put_some(o.to.values, half, here, r[i], o.channels);
-                            else
-                                put_into(o.to.values, half, here, r[i]);
-                        }
+                if (j >= right)
+                    continue;
+                for (int i = 0; i < 4; i++)
+                    r[i] += constant;
+                const int64_t here = to + j * o.to.pixel + at, there = added + j * o.added.pixel + at;
+                if (below < 4)
+                    finish(r, o, here, there, half, some, (int)below);
+                else
+                    finish(r, o, here, there, half, some, 4);
             }
         }
     }
