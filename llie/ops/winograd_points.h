@@ -112,6 +112,14 @@ INLINE run run_from(shape s, int64_t side, int64_t above, int64_t tile, int64_t 
                  here < right ? here : right};
 }
 
+/* Six vectors, `apart` values from one to the next. */
+INLINE void put_apart(float *to, const vec *h, int64_t apart)
+{
+    float *const fourth = OPAQUE(to + 3 * apart);
+    for (int i = 0; i < 6; i++)
+        put(i < 3 ? to + i * apart : fourth + (i - 3) * apart, h[i]);
+}
+
 /* The columns of some tiles, `side` values each, at the points: (6, columns, channels). If side is 6, neighbours share some. */
 INLINE void columns_at_points(const void *map, shape s, int half, int side, run r, float *to)
 {
@@ -128,13 +136,12 @@ INLINE void columns_at_points(const void *map, shape s, int half, int side, run 
     }
     for (int64_t c = 0; c < numbers; c += LANES) {
         vec d[6], h[6];
-        const int64_t at = start(c, numbers);
+        const int64_t at = start(c, numbers), fourth = OPAQUE(first + 3 * line + at);
         for (int i = 0; i < side; i++)
-            d[i] = inside ? get_from(map, half, first + i * line + at)
+            d[i] = inside ? get_from(map, half, i < 3 ? first + at + i * line : fourth + (i - 3) * line)
                           : known[i] ? get_from(map, half, lines[i] + at) : (vec){};
         side == 6 ? image_at_points(h, d) : results_at_points(h, d);
-        for (int i = 0; i < 6; i++)
-            put(to + (i * wide + left) * n + at, h[i]);
+        put_apart(to + left * n + at, h, wide * n);
     }
     for (int i = 0; i < 6; i++) {
         float *const begin = to + i * wide * n, *const end = begin + right * n;
@@ -169,14 +176,14 @@ INLINE void rows_at_points(const float *columns, int64_t n, int side, int64_t ti
             for (int64_t c = 0; c < n; c += LANES) {
                 vec d[6], h[6];
                 const int64_t at = start(c, n), there = i * 6 * apart + t * row + at;
+                const float *from = columns + (i * wide + 4 * t) * n + at, *fourth = OPAQUE(from + 3 * n);
                 for (int j = 0; j < side; j++)
-                    d[j] = get(columns + (i * wide + 4 * t + j) * n + at);
+                    d[j] = get(j < 3 ? from + j * n : fourth + (j - 3) * n);
                 side == 6 ? image_at_points(h, d) : results_at_points(h, d);
-                for (int j = 0; j < 6; j++)
-                    if (factors)
-                        put_integers((int16_t *)to + there + j * apart, (__m256)(times[j] * h[j]));
-                    else
-                        put((float *)to + there + j * apart, h[j]);
+                for (int j = 0; j < 6 && factors; j++)
+                    put_integers((int16_t *)to + there + j * apart, (__m256)(times[j] * h[j]));
+                if (!factors)
+                    put_apart((float *)to + there, h, apart);
             }
         }
 }
