@@ -21,22 +21,33 @@ INLINE float total(vec v)
     return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
+#define TOGETHER 4 /* pixels; rows have room for whole blocks of them */
+
+_Static_assert(BLOCK % TOGETHER == 0, "or else there is no room");
+
 /* Layer normalisation over the channels of each pixel. `norm`: weight, bias, and 1 where a channel exists. */
 static void normalise(row from, const vec *norm, shape s, int64_t width, row to)
 {
     const vec *weight = norm, *bias = norm + from.vectors, *exists = norm + 2 * from.vectors;
-    for (int64_t x = 0; x < width; x++) {
-        vec sum = {}, squares = {};
+    for (int64_t x = 0; x < width; x += TOGETHER) { /* or each sum would wait for the one before */
+        vec sum[TOGETHER] = {}, squares[TOGETHER] = {};
+        float mean[TOGETHER], scale[TOGETHER];
         for (int64_t v = 0; v < from.vectors; v++)
-            sum += from.first[v * from.step + x];
-        float mean = total(sum) / s.channels;
-        for (int64_t v = 0; v < from.vectors; v++) {
-            vec apart = (from.first[v * from.step + x] - mean) * exists[v];
-            squares += apart * apart;
-        }
-        float scale = 1 / sqrtf(total(squares) / s.channels + (float)s.eps);
+            for (int i = 0; i < TOGETHER; i++)
+                sum[i] += from.first[v * from.step + x + i];
+        for (int i = 0; i < TOGETHER; i++)
+            mean[i] = total(sum[i]) / s.channels;
         for (int64_t v = 0; v < from.vectors; v++)
-            to.first[v * to.step + x] = (from.first[v * from.step + x] - mean) * scale * weight[v] + bias[v];
+            for (int i = 0; i < TOGETHER; i++) {
+                vec apart = (from.first[v * from.step + x + i] - mean[i]) * exists[v];
+                squares[i] += apart * apart;
+            }
+        for (int i = 0; i < TOGETHER; i++)
+            scale[i] = 1 / sqrtf(total(squares[i]) / s.channels + (float)s.eps);
+        for (int64_t v = 0; v < from.vectors; v++)
+            for (int i = 0; i < TOGETHER; i++)
+                to.first[v * to.step + x + i] =
+                    (from.first[v * from.step + x + i] - mean[i]) * (scale[i] * weight[v]) + bias[v];
     }
 }
 
