@@ -157,8 +157,8 @@ static void add_products(const float *q, const float *k, int64_t step, int64_t p
         for (int64_t i = 0; i < each; i += BLOCK) {
             factor a = {q + h * each + i, 1, step, pixels, 0};
             for (int64_t v = 0; v < vectors; v += 3)
-                any_block(a, k + h * each + v * LANES, step, LANES, pixels, room + v, vectors, 1,
-                          vectors - v, 0, IN_FLOAT, (scales){0, 0});
+                some_vectors(a, k + h * each + v * LANES, step, LANES, pixels, BLOCK, room + v, vectors, 1, vectors - v, 0,
+                             IN_FLOAT, (scales){0, 0});
             for (int64_t row = 0; row < min(BLOCK, each - i); row++)
                 for (int64_t column = 0; column < each; column++)
                     to[(h * each + i + row) * (each + 2) + column] += ((float *)(room + row * vectors))[column];

@@ -68,27 +68,37 @@ INLINE void block(factor a, const float *b, int64_t b_step, int64_t b_apart, int
         }
 }
 
-INLINE void any_vectors(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
+INLINE void blocks(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, int64_t rows, vec *to,
+                   int64_t row_step, int64_t apart, int vectors, int add, int form, scales of)
+{
+    for (int64_t row = 0; row < rows; row += BLOCK) {
+        block(a, b, b_step, b_apart, count, to + row * row_step, row_step, apart, vectors, add, form, of);
+        a.first += BLOCK * a.row_step;
+        of.of_rows += form == IN_INTEGERS ? BLOCK : 0;
+    }
+}
+
+INLINE void any_vectors(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, int64_t rows, vec *to,
                         int64_t row_step, int64_t apart, int64_t vectors, int add, int form, scales of)
 {
     if (vectors >= 3)
-        block(a, b, b_step, b_apart, count, to, row_step, apart, 3, add, form, of);
+        blocks(a, b, b_step, b_apart, count, rows, to, row_step, apart, 3, add, form, of);
     else if (vectors == 2)
-        block(a, b, b_step, b_apart, count, to, row_step, apart, 2, add, form, of);
+        blocks(a, b, b_step, b_apart, count, rows, to, row_step, apart, 2, add, form, of);
     else
-        block(a, b, b_step, b_apart, count, to, row_step, apart, 1, add, form, of);
+        blocks(a, b, b_step, b_apart, count, rows, to, row_step, apart, 1, add, form, of);
 }
 
-/* The first three vectors of a product, or all, where there are fewer. */
-static inline void any_block(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, vec *to,
-                             int64_t row_step, int64_t apart, int64_t vectors, int add, int form, scales of)
+/* The first three vectors of a product, or all, where there are fewer; rows up to a multiple of BLOCK are written. */
+static inline void some_vectors(factor a, const float *b, int64_t b_step, int64_t b_apart, int64_t count, int64_t rows,
+                                vec *to, int64_t row_step, int64_t apart, int64_t vectors, int add, int form, scales of)
 {
     if (form == IN_INTEGERS)
-        any_vectors(a, b, b_step, b_apart, count, to, row_step, apart, vectors, add, IN_INTEGERS, of);
+        any_vectors(a, b, b_step, b_apart, count, rows, to, row_step, apart, vectors, add, IN_INTEGERS, of);
     else if (form == IN_HALF)
-        any_vectors(a, b, b_step, b_apart, count, to, row_step, apart, vectors, add, IN_HALF, of);
+        any_vectors(a, b, b_step, b_apart, count, rows, to, row_step, apart, vectors, add, IN_HALF, of);
     else
-        any_vectors(a, b, b_step, b_apart, count, to, row_step, apart, vectors, add, IN_FLOAT, of);
+        any_vectors(a, b, b_step, b_apart, count, rows, to, row_step, apart, vectors, add, IN_FLOAT, of);
 }
 
 /* The weight of a 1x1 convolution; `numbers` are (vectors of outputs, inputs, lanes). In bfloat16 and in integers, pairs of
@@ -226,11 +236,9 @@ static inline void mix_channels(row from, matrix weight, int64_t width, row to, 
         row_in_half(from, width);
     else if (weight.form == IN_INTEGERS)
         row_in_integers(from, width, of_pixels);
+    const factor pixels = {(float *)from.first, LANES, 1, LANES / each, from.step * LANES};
     for (int64_t v = 0; v < to.vectors; v += 3)
-        for (int64_t x = 0; x < width; x += BLOCK) {
-            factor pixels = {(float *)(from.first + x), LANES, 1, LANES / each, from.step * LANES};
-            any_block(pixels, (float *)(weight.numbers + v * count), LANES, count * LANES, count,
-                      to.first + v * to.step + x, 1, to.step, to.vectors - v, add, weight.form,
-                      (scales){of_pixels + x, weight.scales + v});
-        }
+        some_vectors(pixels, (float *)(weight.numbers + v * count), LANES, count * LANES, count, width,
+                     to.first + v * to.step, 1, to.step, to.vectors - v, add, weight.form,
+                     (scales){of_pixels, weight.scales + v});
 }

@@ -102,10 +102,9 @@ static int64_t place(int64_t index, int64_t size, float *beyond)
 static void add_convolution(const float *pixels, int64_t channels, matrix weight, int64_t width, row to)
 {
     for (int64_t v = 0; v < to.vectors; v += 3)
-        for (int64_t x = 0; x < width; x += BLOCK)
-            any_block((factor){pixels + x * channels, channels, 1, weight.inputs, 0},
-                      (float *)(weight.numbers + v * weight.inputs), LANES, weight.inputs * LANES, weight.inputs,
-                      to.first + v * to.step + x, 1, to.step, to.vectors - v, 1, IN_FLOAT, (scales){0, 0});
+        some_vectors((factor){pixels, channels, 1, weight.inputs, 0}, (float *)(weight.numbers + v * weight.inputs), LANES,
+                     weight.inputs * LANES, weight.inputs, width, to.first + v * to.step, 1, to.step, to.vectors - v, 1,
+                     IN_FLOAT, (scales){0, 0});
 }
 
 /* The map begins with row `begin`; the other one and the result with row `first`. */
