@@ -51,6 +51,12 @@ static void normalise(row from, const vec *norm, shape s, int64_t width, row to)
     }
 }
 
+#if LANES == 16
+#define ACROSS 8 /* pixels at a time: their sums and the weights are in registers */
+#else
+#define ACROSS 4
+#endif
+
 /* A depthwise 3x3 convolution of one vector of channels; `weight` is (9, lanes). */
 static void depthwise(const window *from, int64_t y, int64_t v, const vec *weight, int64_t width, vec *to)
 {
@@ -58,16 +64,19 @@ static void depthwise(const window *from, int64_t y, int64_t v, const vec *weigh
     int64_t first = v * from->rows[0].step;
     const vec *rows[3] = {above + first - 1, here + first - 1, below + first - 1};
     int64_t x = 0;
-    for (; x + 4 <= width; x += 4) {
-        vec sums[4] = {};
+    for (; x + ACROSS <= width; x += ACROSS) {
+        vec sums[ACROSS] = {};
         for (int i = 0; i < 3; i++)
-            for (int j = 0; j < 6; j++) {
+#pragma GCC unroll 10
+            for (int j = 0; j < ACROSS + 2; j++) {
                 vec value = rows[i][x + j];
-                for (int k = 0; k < 4; k++)
+#pragma GCC unroll 8
+                for (int k = 0; k < ACROSS; k++)
                     if (j - k >= 0 && j - k < 3)
                         sums[k] += value * weight[3 * i + j - k];
             }
-        for (int k = 0; k < 4; k++) /* compilers would copy all of them by way of other registers */
+#pragma GCC unroll 8
+        for (int k = 0; k < ACROSS; k++) /* compilers would copy all of them by way of other registers */
             to[x + k] = sums[k];
     }
     for (; x < width; x++) {
