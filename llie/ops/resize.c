@@ -26,7 +26,7 @@ INLINE void activate(row r, float slope, int64_t width)
 
 /* The map is twice as high and wide as `s`; a weight for each of the nine places of the kernel. */
 static void halve_area(const float *map, int64_t map_rows, const float *down, const float *across, const matrix *weight,
-                       float *to, int64_t first, shape s, area wanted)
+                       float slope, float *to, int64_t first, shape s, area wanted)
 {
     int64_t columns = wanted.right - wanted.left, vectors = parts(s.channels, LANES);
     int64_t width = 2 * columns + 2;
@@ -61,6 +61,8 @@ static void halve_area(const float *map, int64_t map_rows, const float *down, co
                 mix_channels(tap, weight[3 * i + j], columns, result, i + j > 0);
             }
         }
+        if (slope != 1)
+            activate(result, slope, columns);
         write_row(result, 0, columns, to + ((y - first) * s.width + wanted.left) * s.outputs, s.outputs);
     }
     for (int i = 0; i < 4; i++)
@@ -69,9 +71,9 @@ static void halve_area(const float *map, int64_t map_rows, const float *down, co
 }
 
 /* Rows first, first + 1, ..., stop - 1 of the result; zeros are beyond the rows of the map. `down` and `across` say how
- * far results lie between two values; `weight` is (3, 3, outputs, channels), used in a form. */
-void halved(const float *map, int64_t map_rows, const float *weight, const float *down, const float *across, float *to,
-            shape s, int64_t images, int64_t first, int64_t stop, int form, int threads)
+ * far results lie between two values; `weight` is (3, 3, outputs, channels), used in a form; negative sums times `slope`. */
+void halved(const float *map, int64_t map_rows, const float *weight, const float *down, const float *across, float slope,
+            float *to, shape s, int64_t images, int64_t first, int64_t stop, int form, int threads)
 {
     matrix all[9];
     for (int i = 0; i < 9; i++)
@@ -81,7 +83,7 @@ void halved(const float *map, int64_t map_rows, const float *weight, const float
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < images * each; t++)
         halve_area(map + t / each * map_rows * 2 * s.width * s.channels, map_rows, down, across, all,
-                   to + t / each * (stop - first) * s.width * s.outputs, first, s, part(g, t % each));
+                   slope, to + t / each * (stop - first) * s.width * s.outputs, first, s, part(g, t % each));
     for (int i = 0; i < 9; i++)
         free(all[i].numbers);
 }

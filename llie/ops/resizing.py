@@ -16,8 +16,8 @@ from llie.ops.tiles import Joined, in_parts, in_tiles, tiles
 from llie.ops.winograd import convolve_3x3
 
 
-def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
-    """A 3x3 convolution, then bilinear resizing to half the size with aligned corners.
+def conv_and_halve(x: Tensor, weight: Tensor, prelu: nn.PReLU | None = None) -> Tensor:
+    """A 3x3 convolution, then bilinear resizing to half the size with aligned corners; then a PReLU, if wanted.
 
     For inference on CPUs, resizing comes first: both are linear, and a convolution is a sum over the shifts of its
     kernel, so that it can act on nine resized maps, one for each shift of the image. This is exact. Row i of a
@@ -26,6 +26,7 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
     Args:
         x: (B, C, H, W).
         weight: (C', C, 3, 3); zeros are padded, and there is no bias.
+        prelu: with one parameter.
 
     Returns:
         (B, C', H // 2, W // 2).
@@ -33,8 +34,9 @@ def conv_and_halve(x: Tensor, weight: Tensor) -> Tensor:
     height, width = x.shape[2:]
     usable = x.device.type == "cpu" and (x.dtype in (torch.float32, torch.float64) or resizing_kernel.works(x))
     if not in_parts(x) or not usable or height % 2 or width % 2:
-        return _halved_after(x, weight)
-    first = functools.partial(_halved_first, height)
+        result = _halved_after(x, weight)
+        return result if prelu is None else prelu(result)
+    first = functools.partial(_halved_first, height, prelu)
     return local(first, x, weight, like=_halved_after, halo=1)
 
 
@@ -90,13 +92,14 @@ def _halved_after(x: Tensor, weight: Tensor) -> Tensor:
     return F.interpolate(convolve_3x3(x, weight), scale_factor=0.5, mode="bilinear", align_corners=True)
 
 
-def _halved_first(height: int, x: Tensor, weight: Tensor, ends: Ends = WHOLE) -> Tensor:
+def _halved_first(height: int, prelu: nn.PReLU | None, x: Tensor, weight: Tensor, ends: Ends = WHOLE) -> Tensor:
     """The convolution of nine resized maps: of some rows, of so many, which begin with an even one."""
     exact = torch.promote_types(x.dtype, torch.float32)
     down, across = _between(height, exact)[:, None], _between(x.shape[3], exact)
     rows = ends.without(1, x.shape[2] // 2)  # of the result; a row of it belongs to two of x
     if resizing_kernel.works(x):
-        return resizing_kernel.halved(x, weight, down[ends.first // 2 :], across, rows)
+        slope = 1 if prelu is None else prelu.weight.item()
+        return resizing_kernel.halved(x, weight, down[ends.first // 2 :], across, rows, slope)
     kernel = weight.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # shifts as channels
     result = Joined(rows, len(across))
     for tile in tiles(x[:, :, ::2, ::2], 9 * x.shape[1], rows=rows):
@@ -111,7 +114,7 @@ def _halved_first(height: int, x: Tensor, weight: Tensor, ends: Ends = WHOLE) ->
         for tap, (line, shift) in zip(taps.chunk(9, dim=1), itertools.product(lines, range(3)), strict=True):
             torch.lerp(*_pairs(line, 3, shift), across[tile.inner[1]], out=tap)
         result.add(tile, F.conv2d(taps, kernel))
-    return result.map
+    return result.map if prelu is None else prelu(result.map)
 
 
 def _pairs(x: Tensor, dim: int, shift: int) -> tuple[Tensor, Tensor]:

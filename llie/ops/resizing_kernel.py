@@ -24,8 +24,8 @@ def works(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _compiles()
 
 
-def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice) -> Tensor:
-    """Some rows of a map (B, C, H, W), resized to half the size, and convolved.
+def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice, slope: float = 1) -> Tensor:
+    """Some rows of a map (B, C, H, W), resized to half the size, and convolved; then a PReLU.
 
     Args:
         x: the map; zeros are beyond its edges.
@@ -33,6 +33,7 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
         down: for each row of the result, how far from row 2 i to row 2 i + 1 of the map it lies, (H / 2,).
         across: the same of columns, (W / 2,).
         rows: of the result.
+        slope: of the PReLU.
 
     Returns:
         (B, C', rows, W / 2), channels last, in the type of x.
@@ -43,8 +44,8 @@ def halved(x: Tensor, weight: Tensor, down: Tensor, across: Tensor, rows: slice)
     down, across = down.float().contiguous(), across.float().contiguous()
     result = new_map((len(x), shape.outputs, rows.stop - rows.start, shape.width), x.dtype)
     _library().halved(
-        x.data_ptr(), x.shape[2], weight.data_ptr(), down.data_ptr(), across.data_ptr(), result.data_ptr(), shape,
-        len(x), rows.start, rows.stop, form, torch.get_num_threads(),
+        x.data_ptr(), x.shape[2], weight.data_ptr(), down.data_ptr(), across.data_ptr(), slope, result.data_ptr(),
+        shape, len(x), rows.start, rows.stop, form, torch.get_num_threads(),
     )  # fmt: skip
     return result.to(dtype)
 
@@ -90,7 +91,8 @@ def _compiles() -> bool:
 def _library() -> ctypes.CDLL:
     library = compiled_library(SOURCE)
     pointer, integer, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    library.halved.argtypes = [pointer, integer, *[pointer] * 4, _Shape, *[integer] * 3, ctypes.c_int, threads]
+    library.halved.argtypes = [pointer, integer, *[pointer] * 3, ctypes.c_float, pointer, _Shape, *[integer] * 3]
+    library.halved.argtypes += [ctypes.c_int, threads]
     library.doubled.argtypes = [pointer, integer, integer, pointer, pointer, ctypes.c_float, pointer, _Shape]
     library.doubled.argtypes += [*[integer] * 3, threads]
     library.halved.restype = library.doubled.restype = None

@@ -39,9 +39,11 @@ def test_convolution_and_halving(form, threads, size, channels):
     torch.manual_seed(0)
     x, weight = torch.randn(2, channels[0], *size), torch.randn(channels[1], channels[0], 3, 3)
     expected = F.interpolate(F.conv2d(x, weight, padding=1), scale_factor=0.5, mode="bilinear", align_corners=True)
-    torch.testing.assert_close(conv_and_halve(x, weight), expected, atol=1e-4, rtol=0)
-    with torch.no_grad():
-        torch.testing.assert_close(conv_and_halve(x, weight), expected, atol=1e-4, rtol=0)
+    for prelu in (None, nn.PReLU()):
+        activated = expected if prelu is None else prelu(expected).detach()
+        torch.testing.assert_close(conv_and_halve(x, weight, prelu), activated, atol=1e-4, rtol=0)
+        with torch.no_grad():
+            torch.testing.assert_close(conv_and_halve(x, weight, prelu), activated, atol=1e-4, rtol=0)
 
 
 def test_halving_in_bfloat16():
