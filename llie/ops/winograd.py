@@ -80,8 +80,7 @@ def convolve_3x3(
     `replicated`.
     """
     suits = pays(x, weight) and (more is None or more.dtype == x.dtype)
-    in_one_step = suits and not torch.is_grad_enabled() and (added is None or _fits(added, x, weight))
-    if in_one_step and not (replicated and _form(x.dtype) is winograd_matrices):
+    if suits and not torch.is_grad_enabled() and (added is None or _fits(added, x, weight)):  # in one step
         kernel = kernels.factor if kernels else Kernels(weight).forward
         return _convolve(x, kernel, bias, len(weight), result_type(x), relu, added, more, replicated)
     x = x if more is None else torch.cat([x, more], dim=1)
@@ -282,8 +281,7 @@ def _convolve(
     result = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     output = Output(result, None if added is None else _channels_last(added), relu)
     more = None if more is None else _channels_last(more)
-    how = {"replicated": True} if replicated else {}  # the form in matrices has only zeros
-    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], more=more, **how)
+    _form(x.dtype).convolve(_channels_last(x), kernel, bias, [output], more=more, replicated=replicated)
     return result
 
 

@@ -117,17 +117,7 @@ def convolve(
     more: Tensor | None = None,
     replicated: bool = False,
 ) -> None:
-    """See `winograd_matrices.convolve`.
-
-    Args:
-        x: see there.
-        kernel: see there.
-        bias: see there.
-        outputs: see there.
-        above: see there.
-        more: see there.
-        replicated: whether the outermost values are beyond the edges of the image, and not zeros.
-    """
+    """See `winograd_matrices.convolve`."""
     library, threads = _library(), torch.get_num_threads()
     result = outputs[0].to
     if more is not None and min(x.shape[1], more.shape[1]) < library.lanes():

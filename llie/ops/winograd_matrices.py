@@ -91,16 +91,17 @@ def convolve(
     outputs: Sequence[Output],
     above: int = 0,
     more: Tensor | None = None,
+    replicated: bool = False,
 ) -> None:
     """Fill outputs, channels after channels, with the convolution of x (B, C, H, W) with a kernel at the points.
 
     x is channels last, and `more`, whose channels come after its own. Their row `above`, 0 or 1, belongs to the first
-    row of the outputs, which may have fewer rows.
+    row of the outputs, which may have fewer rows. Beyond the edges are zeros, or the outermost values.
     """
     x = x if more is None else torch.cat([x, more], dim=1)
     to, result = matrices(x.dtype), outputs[0].to
     channels, width = x.shape[1], result.shape[3]
-    padded = _padded(x, 1, result.shape[2] + above)[:, above:]
+    padded = _padded(x, 1, result.shape[2] + above, replicated)[:, above:]
     across = padded.shape[2] // TILE
     for part in _in_parts(result):
         tiles = torch.mm(to.image, _gather(padded, part, REACH)).view(POINTS_OF_TILE, -1, channels)
@@ -154,9 +155,14 @@ def _in_parts(x: Tensor) -> Iterator[_Tiles]:
             yield _Tiles(slice(image, min(image + images, len(x))), first, min(rows, down - first))
 
 
-def _padded(x: Tensor, margin: int, height: int) -> Tensor:
-    """(B, C, H, W) -> (B, H', W', C): with zeros around, and beyond, for whole tiles of `height` rows at least."""
+def _padded(x: Tensor, margin: int, height: int, replicated: bool = False) -> Tensor:
+    """(B, C, H, W) -> (B, H', W', C): with a margin, and zeros beyond, for whole tiles of `height` rows at least.
+
+    The margin has zeros, or the outermost values.
+    """
     rows, columns = x.shape[2:]
+    if replicated:
+        x, margin = F.pad(x, (margin,) * 4, mode="replicate"), 0
     sides = (margin, margin - columns % -TILE, margin, margin + height - rows + TILE)
     return F.pad(x.permute(0, 2, 3, 1), (0, 0, *sides)).contiguous()
 

@@ -202,13 +202,13 @@ def test_a_map_is_added_in_one_step_or_two(size, relu, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(3, 5), (33, 64), (17, 39)])  # direct, and by Winograd, with parts of tiles
-@pytest.mark.parametrize("first", [5, 16])
-def test_beyond_the_edges_may_be_the_outermost_values(size, first, form):
+@pytest.mark.parametrize(("channels", "first", "outputs"), [(24, 5, 17), (24, 16, 17), (128, 16, 130)])  # matrices: 128
+def test_beyond_the_edges_may_be_the_outermost_values(size, channels, first, outputs, form):
     torch.manual_seed(0)
-    layer, x = Conv3x3(24, 17, padding_mode="replicate"), torch.randn(2, 24, *size)
+    layer, x = Conv3x3(channels, outputs, padding_mode="replicate"), torch.randn(2, channels, *size)
     expected = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), layer.weight, layer.bias)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
-    parts = x.split([first, 24 - first], dim=1)
+    parts = x.split([first, channels - first], dim=1)
     layer.fuse()
     with torch.no_grad():
         torch.testing.assert_close(layer(parts[0], more=parts[1]), expected, rtol=0, atol=1e-5)
